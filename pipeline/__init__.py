@@ -1,0 +1,1 @@
+"""A precompute-then-train image captioner, as a DVC pipeline."""

@@ -1,0 +1,43 @@
+"""Keras 3, as the whole project imports it: `from pipeline.backend import keras`.
+
+Importing it costs seconds, so the command line does so only where it computes.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _stderr_kept_aside() -> Iterator[None]:
+    """Hold back what C++ writes to file descriptor 2; show it only if the body fails.
+
+    TensorFlow greets every process with a screen of advice before it reads
+    TF_CPP_MIN_LOG_LEVEL, which would bury the one line an error is meant to be.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with _stderr_kept_aside():
+    import keras
+
+# XLA pays on JAX, which is nothing without it; on TensorFlow it made both Xception and
+# the LSTM several times slower on a CPU (docs/decisions.md).
+JIT_COMPILE: bool = keras.config.backend() == "jax"
+
+__all__ = ["JIT_COMPILE", "keras"]

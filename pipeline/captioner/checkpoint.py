@@ -1,0 +1,49 @@
+"""Checkpoints: a training in progress, so that a killed one goes on at its last epoch."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import atomic_path
+
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+class Checkpoint:
+    """A folder in the cache: `state.npz`, replaced atomically after every epoch, and more.
+
+    It is named by the fingerprint of all that decides the training, so that a training
+    never goes on from another's state. It outlives the stage's outputs, which DVC deletes
+    before it runs the stage again.
+    """
+
+    def __init__(self, cache: Path, training_fingerprint: str) -> None:
+        """Name the folder below `cache`; nothing is read or made yet."""
+        self.folder = cache / "training" / training_fingerprint[:32]
+
+    def save(self, arrays: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Keep arrays, and facts that are JSON."""
+        state = self.folder / "state.npz"
+        with atomic_path(state) as temporary, temporary.open("wb") as file:
+            np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+
+    def load(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return (arrays, facts); None where there is none or it is damaged."""
+        state = self.folder / "state.npz"
+        if not state.exists():
+            return None
+        try:
+            with np.load(state, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return arrays, json.loads(str(arrays.pop("facts")))
+        except _DAMAGE as error:
+            print(f"{state} is damaged ({error}); training starts anew")
+            return None
+
+    def remove(self) -> None:
+        """Forget a training that has come to its end."""
+        shutil.rmtree(self.folder, ignore_errors=True)

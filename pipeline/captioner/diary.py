@@ -1,0 +1,85 @@
+"""The diary of a training: history, samples, and weights and logs if asked, epoch by epoch."""
+
+import csv
+import io
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.captioner.model import Model
+from pipeline.captioner.samples import write_contact_sheet, write_text_sample
+from pipeline.captioner.search import search
+from pipeline.captioner.tensorboard import TensorBoard
+from pipeline.captioner.training import Epoch
+from pipeline.captions.vocabulary import Vocabulary
+from pipeline.features.store import FeatureStore
+from pipeline.files import write_text
+
+
+@dataclass(frozen=True)
+class Diary:
+    """Writes down every epoch.
+
+    All of it is written beside the checkpoint and copied from there into the artefacts:
+    DVC deletes a stage's outputs before a killed training goes on.
+
+    Attributes:
+        folder: beside the checkpoint.
+        artifacts: the folder to show it in, as history.csv, samples/ and model/epochs/.
+        model: the decoder in training.
+        vocabulary: of the decoder.
+        store: features of the sample photos.
+        samples: dev photos to caption: image_id to file, which may be gone.
+        max_words: a sample's words, at most.
+        keep_every_epoch: whether to keep each epoch's model.
+        board: TensorBoard logs, if asked.
+    """
+
+    folder: Path
+    artifacts: Path
+    model: Model
+    vocabulary: Vocabulary
+    store: FeatureStore
+    samples: Mapping[str, Path | None]
+    max_words: int
+    keep_every_epoch: bool
+    board: TensorBoard | None
+
+    def write(self, history: list[Epoch]) -> None:
+        """Write down the last epoch of `history` and show it all."""
+        epoch = history[-1]
+        name = f"epoch_{epoch.epoch:03d}"
+        self._write_history(history)
+        if self.samples:
+            captions = self._captions()
+            write_text_sample(self.folder / "samples" / f"{name}.txt", captions)
+            title = f"epoch {epoch.epoch}, validation loss {epoch.validation_loss:.3f}"
+            sheet = self.folder / "samples" / f"{name}.png"
+            write_contact_sheet(sheet, self.samples, captions, title)
+        if self.keep_every_epoch:
+            self.model.save(self.folder / "model" / "epochs" / name)
+        if self.board is not None:
+            losses = {"loss": epoch.loss, "validation_loss": epoch.validation_loss}
+            self.board.scalars(epoch.epoch, time.time(), losses)
+        self.show()
+
+    def show(self) -> None:
+        """Copy everything written so far into the artefacts."""
+        shutil.copytree(self.folder, self.artifacts, dirs_exist_ok=True)
+
+    def _write_history(self, history: list[Epoch]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(asdict(history[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in history)
+        write_text(self.folder / "history.csv", text.getvalue())
+
+    def _captions(self) -> dict[str, str]:
+        features = self.store.read(self.samples)
+        found = search(self.model.decoder, features, beam_width=1, max_words=self.max_words)
+        return {
+            image_id: self.vocabulary.decode(hypotheses[0].ids)
+            for image_id, hypotheses in zip(self.samples, found, strict=True)
+        }

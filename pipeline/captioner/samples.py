@@ -1,0 +1,64 @@
+"""Samples: what the decoder says of a few dev photos, as text and as a contact sheet."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.features.photos import PhotoError, decode, read_photo
+from pipeline.files import atomic_path, write_text
+
+_SIDE = 240  # pixels
+_CAPTION_HEIGHT = 64
+_MARGIN = 12
+_COLUMNS = 3
+_LINE = 38  # characters
+_MAX_PIXELS = 1 << 28
+
+
+def choose(image_ids: Sequence[str], count: int, seed: int) -> list[str]:
+    """Choose the photos to caption after every epoch: the same ones in every run."""
+    random = np.random.default_rng(seed)
+    return sorted(random.choice(image_ids, min(count, len(image_ids)), replace=False).tolist())
+
+
+def write_text_sample(path: Path, captions: Mapping[str, str]) -> None:
+    """Write `image_id<TAB>caption` lines."""
+    write_text(path, "".join(f"{image_id}\t{text}\n" for image_id, text in captions.items()))
+
+
+def write_contact_sheet(
+    path: Path, photos: Mapping[str, Path | None], captions: Mapping[str, str], title: str
+) -> None:
+    """Draw photos with their captions below, as a PNG.
+
+    A photo that is no longer there is a grey square: the features are cached, the
+    training does not need it.
+    """
+    rows = -(-len(captions) // _COLUMNS)
+    width = _COLUMNS * (_SIDE + _MARGIN) + _MARGIN
+    height = rows * (_SIDE + _CAPTION_HEIGHT + _MARGIN) + 2 * _MARGIN + _MARGIN
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    draw.text((_MARGIN, 6), title, "black", font)
+    for position, (image_id, text) in enumerate(captions.items()):
+        row, column = divmod(position, _COLUMNS)
+        left = _MARGIN + column * (_SIDE + _MARGIN)
+        top = 2 * _MARGIN + 4 + row * (_SIDE + _CAPTION_HEIGHT + _MARGIN)
+        sheet.paste(_thumbnail(photos.get(image_id)), (left, top))
+        lines = "\n".join(textwrap.wrap(text, _LINE)[:3])
+        draw.multiline_text((left, top + _SIDE + 4), lines, "black", font)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _thumbnail(path: Path | None) -> Image.Image:
+    if path is not None:
+        try:
+            return Image.fromarray(decode(read_photo(path), _SIDE, _MAX_PIXELS))
+        except PhotoError:
+            pass  # it had been readable when its features were made
+    return Image.new("RGB", (_SIDE, _SIDE), "lightgrey")

@@ -1,0 +1,161 @@
+"""Search: from a photo's features to its likeliest captions, greedily or with a beam."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.captioner.decoder import Decoder
+from pipeline.captions.vocabulary import END, PAD, START, UNK
+
+_FORBIDDEN = [PAD, START, UNK]
+_ROWS = 256  # hypotheses that one step of the decoder extends together
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A caption that a search proposes.
+
+    Attributes:
+        ids: of its words, without markers.
+        log_probability: natural logarithm of the model's probability of these words and,
+            where it is finished, of <end> after them.
+        finished: whether the model ended it, rather than the limit of words.
+    """
+
+    ids: tuple[int, ...]
+    log_probability: float
+    finished: bool
+
+    @property
+    def score(self) -> float:
+        """Mean log-probability of its steps, by which hypotheses are ranked.
+
+        Without the mean a beam prefers short captions (Wu et al. 2016, section 7).
+        """
+        return self.log_probability / (len(self.ids) + self.finished)
+
+
+@dataclass
+class _Beam:
+    """One photo's search: hypotheses in work, best first, and those that are done."""
+
+    width: int
+    live: list[tuple[float, tuple[int, ...]]]
+    done: list[Hypothesis]
+
+    @property
+    def open(self) -> bool:
+        return len(self.done) < self.width and bool(self.live)
+
+    def grow(self, log_probabilities: Scores, max_words: int) -> list[int]:
+        """Take the step's (width, V) scores; return which live hypothesis each new one extends."""
+        vocabulary_size = log_probabilities.shape[1]
+        before = np.array([score for score, _ in self.live])
+        totals = (log_probabilities[: len(before)] + before[:, None]).ravel()
+        # Twice the width always holds `width` candidates that go on.
+        best = _largest(totals, 2 * self.width)
+        grown: list[tuple[float, tuple[int, ...]]] = []
+        parents: list[int] = []
+        for rank, candidate in enumerate(best):
+            parent, word = divmod(int(candidate), vocabulary_size)
+            total, ids = float(totals[candidate]), self.live[parent][1]
+            if total == -np.inf:
+                break
+            if word != END and len(grown) < self.width:
+                grown.append((total, (*ids, word)))
+                parents.append(parent)
+            elif word == END and rank < self.width:
+                # Past the beam's width an ending is no better than a word cut off there.
+                self.done.append(Hypothesis(ids, total, finished=True))
+        self.live = grown
+        if grown and len(grown[0][1]) == max_words:
+            self.done += [Hypothesis(ids, total, finished=False) for total, ids in grown]
+            self.live = []
+        return parents
+
+    def ranked(self) -> list[Hypothesis]:
+        return sorted(self.done, key=lambda h: (-h.finished, -h.score, h.ids))[: self.width]
+
+
+def search(
+    decoder: Decoder, features: npt.NDArray[np.float32], beam_width: int, max_words: int
+) -> list[list[Hypothesis]]:
+    """Caption photos; a width of 1 is greedy search.
+
+    A beam keeps the `beam_width` likeliest beginnings and stops once as many have ended;
+    <pad>, <start> and <unk> are never chosen. Hypotheses that the limit of words cut off
+    rank below those that ended.
+
+    Args:
+        decoder: the trained decoder.
+        features: (N, D) or (N, P, D).
+        beam_width: hypotheses kept in work for each photo.
+        max_words: a caption's words, at most.
+
+    Returns:
+        For each photo its hypotheses, best first, `beam_width` of them or, where the
+        vocabulary is smaller, fewer.
+    """
+    found: list[list[Hypothesis]] = []
+    for photos in _parts(features, max(1, _ROWS // beam_width)):
+        found += _search_part(decoder, photos, beam_width, max_words)
+    return found[: len(features)]
+
+
+def _parts(features: npt.NDArray[np.float32], size: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Split into parts of one size, the last padded: one shape, one compiled step."""
+    size = min(size, 1 << max(len(features) - 1, 0).bit_length())
+    for start in range(0, len(features), size):
+        part = features[start : start + size]
+        padding = [(0, size - len(part)), *[(0, 0)] * (features.ndim - 1)]
+        yield np.pad(part, padding)
+
+
+def _search_part(
+    decoder: Decoder, features: npt.NDArray[np.float32], width: int, max_words: int
+) -> list[list[Hypothesis]]:
+    beams = [_Beam(width, [(0.0, ())], []) for _ in features]
+    # Row `p * width + i` is hypothesis i of photo p.
+    state = [
+        np.repeat(np.asarray(array), width, axis=0)
+        for array in _list(decoder.start.predict_on_batch(features))
+    ]
+    words = np.full(len(features) * width, START, np.int32)
+    while any(beam.open for beam in beams):
+        logits, *state = decoder.step.predict_on_batch([words, *state])
+        scores = _log_softmax(np.asarray(logits, np.float64))
+        origin = np.arange(len(words))
+        for photo, beam in enumerate(beams):
+            if not beam.open:
+                continue
+            first = photo * width
+            parents = beam.grow(scores[first : first + width], max_words)
+            for slot, (parent, (_, ids)) in enumerate(zip(parents, beam.live, strict=False)):
+                origin[first + slot] = first + parent
+                words[first + slot] = ids[-1]
+        state = [np.asarray(array)[origin] for array in state]
+    return [beam.ranked() for beam in beams]
+
+
+def _log_softmax(logits: Scores) -> Scores:
+    """Log-probabilities over the whole vocabulary, those of the markers then struck out."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    scores: Scores = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    scores[:, _FORBIDDEN] = -np.inf
+    return scores
+
+
+def _largest(values: Scores, count: int) -> npt.NDArray[Any]:
+    """Positions of the `count` largest values, largest first, the earlier of equals first."""
+    count = min(count, len(values))
+    candidates = np.sort(np.argpartition(-values, count - 1)[:count])
+    return candidates[np.argsort(-values[candidates], kind="stable")]
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]

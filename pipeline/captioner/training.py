@@ -1,0 +1,164 @@
+"""Training: the decoder learns by whole-sequence teacher forcing from cached features."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.backend import JIT_COMPILE, keras
+from pipeline.captioner.batches import Batch, Batches
+from pipeline.captioner.checkpoint import Checkpoint
+from pipeline.captioner.decoder import Decoder
+from pipeline.captions.vocabulary import PAD
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of the history.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean negative log-likelihood of a training word, in nats, dropout on.
+        validation_loss: the same of a dev word, dropout off.
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float
+
+
+@dataclass
+class Training:
+    """A decoder's training, from its first epoch or from a checkpoint.
+
+    Attributes:
+        decoder: its weights are changed in place.
+        train: captions to learn from.
+        dev: captions to validate with.
+        learning_rate: of Adam (Kingma and Ba 2015).
+        epochs: at most.
+        patience: epochs without a better validation loss before stopping.
+        seed: of the batches' order.
+        checkpoint: where the state is kept after every epoch.
+        after_epoch: called with the history after each epoch, before its state is kept.
+        history: the rows so far.
+        stopped: why training ended.
+    """
+
+    decoder: Decoder
+    train: Batches
+    dev: Batches
+    learning_rate: float
+    epochs: int
+    patience: int
+    seed: int
+    checkpoint: Checkpoint
+    after_epoch: Callable[[list[Epoch]], None]
+    history: list[Epoch] = field(default_factory=list)
+    stopped: str = ""
+    _best_weights: list[Any] = field(default_factory=list)
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights are kept: the earliest of the lowest validation loss."""
+        return min(self.history, key=lambda epoch: epoch.validation_loss)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return self.stopped == INTERRUPTED
+
+    def run(self) -> None:
+        """Train to the end, or until Ctrl-C; the decoder is left with its best weights.
+
+        The checkpoint stays, for the caller to remove once the model is safe.
+
+        Raises:
+            KeyboardInterrupt: before the first epoch ended, so that nothing is kept.
+        """
+        network = self.decoder.network
+        network.compile(
+            optimizer=keras.optimizers.Adam(self.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=PAD),
+            jit_compile=JIT_COMPILE,
+        )
+        network.optimizer.build(network.trainable_variables)
+        self._resume()
+        try:
+            while not self.stopped:
+                self._run_epoch()
+        except KeyboardInterrupt:
+            if not self.history:
+                raise
+            self.stopped = INTERRUPTED
+        network.set_weights(self._best_weights)
+
+    def _run_epoch(self) -> None:
+        number = len(self.history) + 1
+        start = time.monotonic()
+        network = self.decoder.network
+        loss = _mean_loss(network.train_on_batch, network, self.train.shuffled(self.seed, number))
+        validation_loss = _mean_loss(network.test_on_batch, network, self.dev.in_order())
+        epoch = Epoch(number, loss, validation_loss)
+        self.history.append(epoch)
+        if self.best is epoch:
+            self._best_weights = network.get_weights()
+        self._stop_if_due()
+        print(
+            f"epoch {number}: loss {loss:.4f}, validation {validation_loss:.4f}"
+            f"{' (best)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s",
+            flush=True,
+        )
+        self.after_epoch(self.history)
+        self._save()
+
+    def _stop_if_due(self) -> None:
+        last = self.history[-1]
+        if not math.isfinite(last.loss):
+            self.stopped = "the loss is no longer a number: lower train.learning_rate"
+        elif last.epoch - self.best.epoch >= self.patience:
+            self.stopped = f"no better validation loss for {self.patience} epochs"
+        elif last.epoch >= self.epochs:
+            self.stopped = f"all {self.epochs} epochs done"
+
+    def _state(self) -> list[Any]:
+        """Every variable that the next epoch depends on, dropout's seeds included."""
+        network = self.decoder.network
+        return [*network.variables, *network.optimizer.variables]
+
+    def _save(self) -> None:
+        arrays = {f"state_{i}": np.asarray(v) for i, v in enumerate(self._state())}
+        arrays |= {f"best_{i}": weight for i, weight in enumerate(self._best_weights)}
+        facts = {"history": [asdict(epoch) for epoch in self.history], "stopped": self.stopped}
+        self.checkpoint.save(arrays, facts)
+
+    def _resume(self) -> None:
+        loaded = self.checkpoint.load()
+        if loaded is None:
+            return
+        arrays, facts = loaded
+        for i, variable in enumerate(self._state()):
+            variable.assign(arrays[f"state_{i}"])
+        count = len(self.decoder.network.get_weights())
+        self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
+        self.history = [Epoch(**row) for row in facts["history"]]
+        self.stopped = facts["stopped"]
+        print(f"going on after epoch {len(self.history)}", flush=True)
+
+
+def _mean_loss(
+    run: Callable[[list[Any], Any], Any], network: Any, batches: Iterable[Batch]
+) -> float:
+    """Run over all batches; return the mean loss of a word, whatever batch it was in."""
+    total, words = 0.0, 0
+    for batch in batches:
+        network.reset_metrics()  # else Keras returns the mean over all batches so far
+        loss = run([batch.features, batch.inputs], batch.targets)
+        total += float(loss) * batch.words
+        words += batch.words
+    return total / words

@@ -1,0 +1,91 @@
+"""Photo folders: where a data set keeps its photos, and which names in a file mean them."""
+
+import os
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+# Flicker8k_Dataset is how the data set's own archive spells it.
+PHOTO_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+# The original token file says 2258277193_586949ec62.jpg.1 where the photo ends in .jpg.
+_STRAY_SUFFIX = re.compile(r"\.[0-9]+\Z")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def photo_folder(root: Path) -> Path | None:
+    """Return the first of `PHOTO_FOLDERS` that exists under `root`; None if none does."""
+    return next((root / name for name in PHOTO_FOLDERS if (root / name).is_dir()), None)
+
+
+def list_photos(folder: Path, leave_out: Collection[str] = ()) -> dict[str, Path]:
+    """Return image_id -> path of everything under `folder` that looks like a photo.
+
+    The suffix decides, in any case; nothing is opened. So links that lead nowhere,
+    unreadable files and folders named like photos are in it: whoever decodes them has to
+    say what is wrong with them. Hidden names (a dot first) are not. An image_id is the
+    path relative to `folder` with forward slashes; bytes of a file name that are no UTF-8
+    stand in it as backslash escapes.
+
+    Args:
+        folder: the folder to walk, with its subfolders.
+        leave_out: names of subfolders of `folder` that are not walked.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    found: dict[str, Path] = {}
+    pending = [(folder, "", frozenset({os.path.realpath(folder)}))]
+    while pending:
+        current, prefix, ancestors = pending.pop()
+        with os.scandir(current) as listing:
+            entries = [entry for entry in listing if not entry.name.startswith(".")]
+        for entry in entries:
+            name = os.fsencode(entry.name).decode("utf-8", errors="backslashreplace")
+            if Path(entry.name).suffix.lower() in PHOTO_SUFFIXES:
+                found[prefix + name] = Path(entry.path)
+            elif entry.is_dir() and (prefix or entry.name not in leave_out):
+                target = os.path.realpath(entry.path)
+                if target not in ancestors:  # a link to a folder above would never end
+                    pending.append((Path(entry.path), f"{prefix}{name}/", ancestors | {target}))
+    return dict(sorted(found.items()))
+
+
+def is_safe(name: str) -> bool:
+    """Tell whether a name from a caption file can only mean something inside a photo folder."""
+    return (
+        bool(name)
+        and not name.startswith("/")
+        and not _DRIVE.match(name)
+        and "\\" not in name
+        and "\0" not in name
+        and ".." not in PurePosixPath(name).parts
+        and not any("\ud800" <= character <= "\udfff" for character in name)
+    )
+
+
+def find(names: Iterable[str], photos: Collection[str]) -> tuple[str | None, bool]:
+    """Find the photo that a caption file means.
+
+    Args:
+        names: what the photo may be called, the likeliest first.
+        photos: the image_ids that are there.
+
+    Returns:
+        The image_id, None if there is no such photo; and whether a stray suffix (`.1`)
+        stands at the end of the name.
+    """
+    plain = [str(PurePosixPath(name)) for name in names]
+    for name in plain:
+        if name in photos:
+            return name, False
+    mended = [_STRAY_SUFFIX.sub("", name) for name in plain]
+    stray = mended != plain and any(
+        PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES for name in mended
+    )
+    if stray:
+        for name in mended:
+            if name in photos:
+                return name, True
+    return None, stray

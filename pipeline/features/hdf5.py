@@ -1,0 +1,59 @@
+"""Opening HDF5 files that come from strangers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from pipeline.errors import InputError
+
+
+@contextmanager
+def open_self_contained(path: Path, mend: str) -> Iterator[Any]:
+    """Open an HDF5 file for reading, after checking that it reads no other file.
+
+    A link, an external or a virtual dataset would make a reader of this file read
+    another one, or zeros where that is missing.
+
+    Yields:
+        The `h5py.File`.
+
+    Raises:
+        InputError: the file is absent, damaged or not self-contained; ends in `mend`.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: {mend}") from None
+    except OSError as error:
+        raise InputError(f"{path} is no readable HDF5 file ({error}): {mend}") from None
+    with file:
+        for name, reason in _foreign(file):
+            raise InputError(f"{path}: {name} {reason}: {mend}")
+        yield file
+
+
+def arrays(group: Any) -> Iterator[Any]:
+    """Yield every dataset below `group`, in the order of names."""
+    for name in group:
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from arrays(item)
+        else:
+            yield item
+
+
+def _foreign(group: Any) -> Iterator[tuple[str, str]]:
+    """Yield the name of each part that lies elsewhere, and how."""
+    for name in group:
+        full_name = f"{group.name.rstrip('/')}/{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            yield full_name, "is a link, which this file may not have"
+        elif isinstance(group[name], h5py.Group):
+            yield from _foreign(group[name])
+        elif isinstance(group[name], h5py.Dataset) and (
+            group[name].external or group[name].is_virtual
+        ):
+            yield full_name, "takes its data from another file"

@@ -1,0 +1,164 @@
+"""Typed params.yaml: an unknown, missing or unfit key is an error that names file and key."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import InputError
+
+PARAMS_FILE = Path("params.yaml")
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Section(BaseModel):
+    """A section of params.yaml: every key required, no other key, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Dataset(_Section):
+    """Which captions and photos."""
+
+    format: Literal["flickr8k", "kaggle", "karpathy", "coco"]
+    root: Annotated[str, Field(min_length=1)]
+
+
+class Sample(_Section):
+    """How many scenes the embedded data set has, and which."""
+
+    train: Count
+    dev: Count
+    test: Count
+    seed: Seed
+
+
+class Clean(_Section):
+    """How captions become words, and how photos are split where no list says so."""
+
+    style: Literal["default", "notebook"]
+    split_seed: Seed
+    dev_share: Share
+    test_share: Share
+
+    @model_validator(mode="after")
+    def _leave_some_to_train(self) -> "Clean":
+        if self.dev_share + self.test_share >= 1:
+            raise ValueError("dev_share and test_share leave no photo to train on")
+        return self
+
+
+class Encoder(_Section):
+    """The CNN: a network of keras.applications and where its weights come from."""
+
+    name: Annotated[str, Field(min_length=1)]
+    weights: Annotated[str, Field(min_length=1)]
+    input_size: Annotated[int, Field(ge=32, le=4096)] | None
+
+
+class Extract(_Section):
+    """What is stored of each photo, and which photos are refused."""
+
+    pooling: Literal["average", "grid"]
+    dtype: Literal["float16", "float32"]
+    max_pixels: Count
+    max_failed_share: Annotated[float, Field(ge=0, le=1)]
+
+
+class Tokenize(_Section):
+    """Which words the vocabulary has."""
+
+    min_count: Count
+
+
+class Train(_Section):
+    """The decoder and how it learns."""
+
+    decoder: Literal["merge"]
+    embedding_size: Count
+    units: Count
+    dropout: Share
+    max_words: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    epochs: Count
+    patience: Count
+    seed: Seed
+    sample_photos: Annotated[int, Field(ge=0, le=64)]
+    keep_every_epoch: bool
+
+
+class Evaluate(_Section):
+    """The searches that are scored; greedy always is."""
+
+    beam_widths: list[Annotated[int, Field(ge=2, le=100)]]
+    max_words: Count
+
+
+class Runtime(_Section):
+    """What changes no result; no stage tracks it."""
+
+    cache: Annotated[str, Field(min_length=1)]
+    batch_size: Count
+    workers: Count
+    engine: Literal["auto", "keras", "openvino"]
+    tensorboard: bool
+    progress_seconds: Annotated[float, Field(gt=0)]
+
+
+class Params(_Section):
+    """params.yaml, one attribute per section."""
+
+    dataset: Dataset
+    sample: Sample
+    clean: Clean
+    encoder: Encoder
+    extract: Extract
+    tokenize: Tokenize
+    train: Train
+    evaluate: Evaluate
+    runtime: Runtime
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check params.yaml.
+
+    YAML 1.2, as DVC reads it: `1e-3` is a number, `no` a word.
+
+    Raises:
+        InputError: the file is absent, is no YAML, or a key is unknown, missing or unfit.
+    """
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is not there: run this in the project's folder, or `git checkout {path}`"
+        ) from None
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as YAML: {reason}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_describe(error)}") from None
+
+
+def _describe(error: ValidationError) -> str:
+    """Every complaint as `key: what is wrong`, in one line."""
+    complaints = []
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"]) or "the file"
+        match detail["type"]:
+            case "extra_forbidden":
+                complaint = "unknown key, remove it or mend its spelling"
+            case "missing":
+                complaint = "missing key, add it"
+            case _:
+                complaint = f"{detail['msg']}, but it is {detail['input']!r}"
+        complaints.append(f"{key}: {complaint}")
+    return "; ".join(complaints)

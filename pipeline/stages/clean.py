@@ -1,0 +1,63 @@
+"""Stage clean: a data set's captions become the caption table and its summary."""
+
+from pathlib import Path
+
+from pipeline.captions.cleaning import clean_captions
+from pipeline.datasets.annotations import Summary
+from pipeline.datasets.formats import read
+from pipeline.datasets.table import write_table
+from pipeline.errors import run_stage
+from pipeline.files import write_json
+from pipeline.params import load_params
+
+TABLE = Path("artifacts/captions.parquet")
+SUMMARY = Path("artifacts/captions.json")
+
+
+def main() -> None:
+    """Read the captions that params.yaml names; write the table and the summary."""
+    params = load_params(Path("params.yaml"))
+    drawing = {
+        "split_seed": params.clean.split_seed,
+        "dev_share": params.clean.dev_share,
+        "test_share": params.clean.test_share,
+    }
+    annotations = read(
+        params.dataset.format,
+        Path(params.dataset.root),
+        split_seed=params.clean.split_seed,
+        dev_share=params.clean.dev_share,
+        test_share=params.clean.test_share,
+    )
+    frame, summary = clean_captions(annotations, params.clean.style)
+    write_table(
+        TABLE,
+        frame,
+        {"dataset_format": params.dataset.format, "clean_style": params.clean.style, **drawing},
+    )
+    write_json(SUMMARY, summary.as_dict())
+    _show(summary)
+
+
+def _show(summary: Summary) -> None:
+    print(
+        f"{summary.captions_kept} of {summary.captions_read} captions kept, "
+        f"of {summary.photos_kept} of {summary.photos_there} photos"
+    )
+    for split, photos in summary.photos_per_split.items():
+        print(f"  {split}: {photos} photos, {summary.captions_per_split[split]} captions")
+    for title, counts in (
+        ("dropped", summary.dropped),
+        ("mended", summary.mended),
+        ("noted", summary.noted),
+    ):
+        if counts:
+            print(f"  {title}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    print(
+        f"  {summary.distinct_words} distinct words, "
+        f"the longest caption has {summary.longest_caption_words}; more in {SUMMARY}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,32 @@
+"""Stage `tokenize`: the vocabulary, from the training captions alone."""
+
+from pathlib import Path
+
+from pipeline.captions.vocabulary import Vocabulary
+from pipeline.datasets.table import read_table
+from pipeline.errors import InputError, run_stage
+from pipeline.params import load_params
+
+ARTIFACTS = Path("artifacts")
+
+
+def main() -> None:
+    """Write artifacts/vocabulary.json."""
+    min_count = load_params().tokenize.min_count
+    table = read_table(ARTIFACTS / "captions.parquet")
+    vocabulary = Vocabulary.build(table.texts("train"), min_count, table.fingerprint)
+    if not vocabulary.words:
+        raise InputError(
+            f"params.yaml: no word of the training captions occurs tokenize.min_count "
+            f"{min_count} times: lower it"
+        )
+    vocabulary.save(ARTIFACTS / "vocabulary.json")
+    share = vocabulary.unknown / (vocabulary.unknown + sum(vocabulary.counts))
+    print(
+        f"{len(vocabulary.words)} words occur {min_count} times or more; the rarer ones, "
+        f"{share:.1%} of the text, become <unk>"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
