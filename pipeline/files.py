@@ -56,7 +56,7 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is not there: {mend}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): {mend}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no JSON object: {mend}")

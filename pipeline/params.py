@@ -83,6 +83,7 @@ class Train(_Section):
     embedding_size: Count
     units: Count
     dropout: Share
+    output_dropout: Share
     max_words: Count
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0)]
@@ -139,7 +140,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise InputError(
             f"{path} is not there: run this in the project's folder, or `git checkout {path}`"
         ) from None
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    # Values that YAML tags or shapes promise and that are not there raise Python's own errors.
+    except (OSError, ValueError, KeyError, RecursionError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as YAML: {reason}") from None
     try:

@@ -53,10 +53,7 @@ class Batches:
         self._store = store
         self._batch_size = batch_size
         self._image_ids = [image_id for image_id, _ in captions]
-        self._sequences = [
-            np.array([START, *vocabulary.encode(text), END], np.int32)[: max_words + 1]
-            for _, text in captions
-        ]
+        self._sequences = [_sequence(vocabulary.encode(text), max_words) for _, text in captions]
         self._lengths = np.array([len(sequence) for sequence in self._sequences])
 
     def in_order(self) -> Iterator[Batch]:
@@ -85,3 +82,8 @@ class Batches:
         inputs = np.where(targets == PAD, PAD, inputs)
         features = self._store.read(self._image_ids[position] for position in positions)
         return Batch(features, inputs, targets, int((targets != PAD).sum()))
+
+
+def _sequence(words: list[int], max_words: int) -> Ids:
+    end = [END] if len(words) <= max_words else []
+    return np.array([START, *words[:max_words], *end], np.int32)

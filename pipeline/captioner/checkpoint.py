@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.files import atomic_path
 
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+# `RuntimeError` is what zipfile raises on flags and versions that it does not know.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 
 
 class Checkpoint:
@@ -28,8 +29,9 @@ class Checkpoint:
     def save(self, arrays: dict[str, Any], facts: dict[str, Any]) -> None:
         """Keep arrays, and facts that are JSON."""
         state = self.folder / "state.npz"
+        note = json.dumps({"facts": facts, "arrays": list(arrays)})
         with atomic_path(state) as temporary, temporary.open("wb") as file:
-            np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+            np.savez(file, note=np.array(note), **arrays)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return (arrays, facts); None where there is none or it is damaged."""
@@ -37,9 +39,14 @@ class Checkpoint:
         if not state.exists():
             return None
         try:
-            with np.load(state, allow_pickle=False) as file:
+            # Opened here: of a damaged file, NumPy would leave its own handle open.
+            with state.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            return arrays, json.loads(str(arrays.pop("facts")))
+            note = json.loads(str(arrays.pop("note")))
+            # A damaged table of contents can lose arrays that zipfile does not miss.
+            if list(arrays) != note["arrays"]:
+                raise ValueError("arrays are missing")
+            return arrays, note["facts"]
         except _DAMAGE as error:
             print(f"{state} is damaged ({error}); training starts anew")
             return None

@@ -17,7 +17,8 @@ class DecoderConfig:
         feature_shape: of one photo's vectors: (D,) or (P, D).
         embedding_size: length of a word's vector.
         units: of the LSTM.
-        dropout: share of the inputs dropped while learning.
+        dropout: share of the image's and the words' numbers dropped while learning.
+        output_dropout: the same of what the next word is told from.
     """
 
     name: str
@@ -26,6 +27,7 @@ class DecoderConfig:
     embedding_size: int
     units: int
     dropout: float
+    output_dropout: float
 
 
 @dataclass(frozen=True)

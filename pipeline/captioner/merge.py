@@ -1,7 +1,8 @@
 """The merge decoder: image and language meet after the LSTM, which never sees the photo.
 
 Tanti, Gatt and Camilleri (2018), "Where to put the image in an image caption generator";
-sizes and activations as in the notebook that this project starts from.
+sizes and activations as in the notebook that this project starts from. The notebook has no
+dropout before the logits; an `output_dropout` of 0 is its decoder.
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ def build(
     embedding_size: int,
     units: int,
     dropout: float,
+    output_dropout: float,
 ) -> tuple[Any, Any, Any]:
     """Return the decoder's graphs: network, start and step (see `Decoder`).
 
@@ -40,7 +42,8 @@ def build(
     language = lstm(layers.Dropout(dropout, name="word_dropout")(embedding(ids)))
     everywhere = layers.Reshape((1, units), name="image_everywhere")(image)
     merged = layers.Add(name="merge")([language, everywhere])
-    network = keras.Model([features, ids], logits(joined(merged)), name="merge")
+    told = layers.Dropout(output_dropout, name="output_dropout")(joined(merged))
+    network = keras.Model([features, ids], logits(told), name="merge")
 
     blank = layers.Lambda(keras.ops.zeros_like, name="blank")(image)
     start = keras.Model(features, [image, blank, blank], name="merge_start")

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.backend import keras
 from pipeline.captioner.decoder import DECODERS, Decoder, DecoderConfig, build_decoder
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
@@ -31,15 +32,32 @@ class Model:
     vocabulary: str
     facts: dict[str, Any]
 
+    def check_encoding(self, encoding: Encoding, path: Path) -> None:
+        """Refuse features, or an encoder, of another making than the model learned from.
+
+        Raises:
+            InputError: naming `path`, which holds them, and what differs.
+        """
+        ours, theirs = asdict(self.encoding), asdict(encoding)
+        different = [name for name in ours if ours[name] != theirs[name]]
+        if different:
+            raise InputError(
+                f"{path} and the model do not belong together (other {', '.join(different)}): "
+                "run `dvc repro`"
+            )
+
     def save(self, folder: Path) -> None:
         """Write `model.weights.h5` and then `model.json`."""
-        weights.save(self.decoder.network, folder / "model.weights.h5")
+        network = self.decoder.network
+        # A network in training has its optimizer with it, which Keras would save as well.
+        bare = keras.Model(network.inputs, network.outputs, name=network.name)
+        weights.save(bare, folder / "model.weights.h5")
         write_json(
             folder / "model.json",
             {
                 "format_version": FORMAT_VERSION,
                 "decoder": asdict(self.decoder.config),
-                "weights_sha256": weights.digest(self.decoder.network),
+                "weights_sha256": weights.digest(network),
                 "encoding": asdict(self.encoding),
                 "vocabulary": self.vocabulary,
                 "facts": self.facts,
@@ -70,11 +88,15 @@ class Model:
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error!r}): {_MEND}") from None
-        if config.name not in DECODERS:
+        if config.name not in list(DECODERS):
             raise InputError(f"{path} names an unknown decoder {config.name!r}: {_MEND}")
         if trained_with != vocabulary.fingerprint or config.vocabulary_size != len(vocabulary):
             raise InputError(f"{path} was trained with another vocabulary: {_MEND}")
-        decoder = build_decoder(config)
+        try:
+            decoder = build_decoder(config)
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} is damaged ({reason}): {_MEND}") from None
         weights.load(decoder.network, folder / "model.weights.h5", _MEND)
         if weights.digest(decoder.network) != digest:
             raise InputError(f"{folder / 'model.weights.h5'} is not what {path} tells of: {_MEND}")

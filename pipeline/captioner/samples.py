@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.features.photos import PhotoError, decode, read_photo
+from pipeline.features.photos import PhotoError, read_photo, thumbnail
 from pipeline.files import atomic_path, write_text
 
 _SIDE = 240  # pixels
@@ -58,7 +58,7 @@ def write_contact_sheet(
 def _thumbnail(path: Path | None) -> Image.Image:
     if path is not None:
         try:
-            return Image.fromarray(decode(read_photo(path), _SIDE, _MAX_PIXELS))
+            return thumbnail(read_photo(path), _SIDE, _MAX_PIXELS)
         except PhotoError:
             pass  # it had been readable when its features were made
     return Image.new("RGB", (_SIDE, _SIDE), "lightgrey")

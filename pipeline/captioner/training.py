@@ -13,8 +13,10 @@ from pipeline.captioner.batches import Batch, Batches
 from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder
 from pipeline.captions.vocabulary import PAD
+from pipeline.errors import InputError
 
 INTERRUPTED = "interrupted"
+NOT_A_NUMBER = "the loss is no longer a number: lower train.learning_rate"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Training:
 
         Raises:
             KeyboardInterrupt: before the first epoch ended, so that nothing is kept.
+            InputError: the loss was no number from the first epoch on.
         """
         network = self.decoder.network
         network.compile(
@@ -96,6 +99,8 @@ class Training:
             if not self.history:
                 raise
             self.stopped = INTERRUPTED
+        if math.isnan(self.best.validation_loss):
+            raise InputError(f"params.yaml: {NOT_A_NUMBER}")
         network.set_weights(self._best_weights)
 
     def _run_epoch(self) -> None:
@@ -120,7 +125,7 @@ class Training:
     def _stop_if_due(self) -> None:
         last = self.history[-1]
         if not math.isfinite(last.loss):
-            self.stopped = "the loss is no longer a number: lower train.learning_rate"
+            self.stopped = NOT_A_NUMBER
         elif last.epoch - self.best.epoch >= self.patience:
             self.stopped = f"no better validation loss for {self.patience} epochs"
         elif last.epoch >= self.epochs:

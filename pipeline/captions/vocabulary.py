@@ -96,8 +96,10 @@ class Vocabulary:
                 int(values["unknown"]),
                 str(values["captions"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error!r}): {_MEND}") from None
-        if vocabulary.fingerprint != values.get("fingerprint"):
+            intact = vocabulary.fingerprint == values.get("fingerprint")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path} is damaged ({reason}): {_MEND}") from None
+        if not intact:
             raise InputError(f"{path} does not hold what its fingerprint says: {_MEND}")
         return vocabulary

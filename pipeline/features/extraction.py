@@ -131,12 +131,22 @@ class Extractor:
             for batch in _batches(decoded, engine.batch_size, reasons, result.seconds):
                 start = time.monotonic()
                 vectors = engine.encode(np.stack([pixels for _, pixels in batch]))
-                shards.add([sha for sha, _ in batch], vectors.astype(self.encoding.dtype))
+                shards.add([sha for sha, _ in batch], self._as_stored(vectors))
                 result.seconds["encoding"] += time.monotonic() - start
                 result.computed += len(batch)
                 progress.advance(len(batch))
         result.passes = engine.passes
         return reasons
+
+    def _as_stored(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        with np.errstate(over="ignore"):
+            stored = vectors.astype(self.encoding.dtype)
+        if not np.isfinite(stored).all():
+            raise InputError(
+                f"{self.encoding.encoder} gives numbers that {self.encoding.dtype} cannot hold: "
+                "set extract.dtype in params.yaml to float32, or take other encoder.weights"
+            )
+        return stored
 
     def _decode(self, item: tuple[str, Path]) -> tuple[str, Pixels | PhotoError]:
         sha, path = item

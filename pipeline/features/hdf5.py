@@ -9,6 +9,9 @@ import h5py
 
 from pipeline.errors import InputError
 
+# What h5py raises when it follows a damaged file. `RuntimeError` covers groups too deep to walk.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+
 
 @contextmanager
 def open_self_contained(path: Path, mend: str) -> Iterator[Any]:
@@ -30,8 +33,12 @@ def open_self_contained(path: Path, mend: str) -> Iterator[Any]:
     except OSError as error:
         raise InputError(f"{path} is no readable HDF5 file ({error}): {mend}") from None
     with file:
-        for name, reason in _foreign(file):
-            raise InputError(f"{path}: {name} {reason}: {mend}")
+        try:
+            foreign = next(_foreign(file, set()), None)
+        except DAMAGE as error:
+            raise InputError(f"{path} is damaged ({error}): {mend}") from None
+        if foreign:
+            raise InputError(f"{path}: {' '.join(foreign)}: {mend}")
         yield file
 
 
@@ -45,14 +52,24 @@ def arrays(group: Any) -> Iterator[Any]:
             yield item
 
 
-def _foreign(group: Any) -> Iterator[tuple[str, str]]:
-    """Yield the name of each part that lies elsewhere, and how."""
+def _foreign(group: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Yield the name of each part that is no plain part of this file, and why not.
+
+    Args:
+        group: the group to walk.
+        seen: addresses of groups on which the walk has been: one that has two names, or
+            that holds a group above it, would be walked for ever.
+    """
+    seen.add(h5py.h5o.get_info(group.id).addr)
     for name in group:
         full_name = f"{group.name.rstrip('/')}/{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             yield full_name, "is a link, which this file may not have"
         elif isinstance(group[name], h5py.Group):
-            yield from _foreign(group[name])
+            if h5py.h5o.get_info(group[name].id).addr in seen:
+                yield full_name, "is a second name of a group"
+            else:
+                yield from _foreign(group[name], seen)
         elif isinstance(group[name], h5py.Dataset) and (
             group[name].external or group[name].is_virtual
         ):

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
 
 # `decode` has its own limit, checked on the header; Pillow's would warn or raise earlier.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of odd metadata in photos that it decodes all the same.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class PhotoError(Exception):
@@ -45,6 +48,8 @@ def read_photo(path: Path, folder: Path | None = None) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror or error}") from None
+    except RuntimeError:  # Python before 3.13 says so of links in a circle
+        raise PhotoError("cannot be read: a link to itself") from None
     if not data:
         raise PhotoError("empty file")
     return data
@@ -53,14 +58,25 @@ def read_photo(path: Path, folder: Path | None = None) -> bytes:
 def decode(data: bytes, size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
     """Return a photo's pixels, (size, size, 3) RGB.
 
-    The first frame of an animation; turned as its EXIF orientation says; transparency
-    on white; 16-bit scaled to 8; stretched to a square, as the notebook and
-    `keras.utils.load_img` do.
+    Stretched to a square, as the notebook and `keras.utils.load_img` do.
 
     Args:
         data: the file's bytes: JPEG, PNG or WebP, whatever its name says.
         size: pixels a side.
         max_pixels: a photo whose header tells of more is refused before decoding.
+
+    Raises:
+        PhotoError: with the reason.
+    """
+    image = load_rgb(data, size, max_pixels)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
+    """Decode a photo to RGB, at least `2 * size` pixels a side if it has so many.
+
+    The first frame of an animation; turned as its EXIF orientation says; transparency
+    on white; 16-bit scaled to 8.
 
     Raises:
         PhotoError: with the reason.
@@ -74,14 +90,22 @@ def decode(data: bytes, size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
             # A large JPEG is decoded at a half, quarter or eighth, never below 2 x size.
             image.draft(None, (2 * size, 2 * size))
             image.load()
-            square = _rgb(ImageOps.exif_transpose(image)).resize(
-                (size, size), Image.Resampling.BICUBIC
-            )
+            return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise PhotoError("not a JPEG, PNG or WebP image") from None
     except _DAMAGE as error:
         raise PhotoError(f"damaged image: {error}") from None
-    return np.asarray(square, dtype=np.uint8)
+
+
+def thumbnail(data: bytes, side: int, max_pixels: int) -> Image.Image:
+    """Return a photo that fits a square of `side` pixels, its proportions kept.
+
+    Raises:
+        PhotoError: with the reason.
+    """
+    image = load_rgb(data, side, max_pixels)
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

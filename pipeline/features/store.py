@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from pipeline.features.encoders import Encoding
-from pipeline.features.hdf5 import open_self_contained
+from pipeline.features.hdf5 import DAMAGE, open_self_contained
 from pipeline.files import atomic_path, fingerprint
 
 FORMAT_VERSION = 1
@@ -57,8 +57,8 @@ def write_store(
         h5py.File(temporary, "w", libver=("earliest", "v110")) as file,
     ):
         file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["encoding"] = json.dumps(asdict(encoding), sort_keys=True)
-        file.attrs["fingerprint"] = _fingerprint(encoding, photos)
+        file.attrs["encoding"] = np.bytes_(json.dumps(asdict(encoding), sort_keys=True))
+        file.attrs["fingerprint"] = np.bytes_(_fingerprint(encoding, photos))
         _write_strings(file, "image_id", ids)
         _write_strings(file, "photo_sha256", [photos[image_id] for image_id in ids])
         _write_strings(file, "failed/image_id", sorted(failed))
@@ -106,7 +106,7 @@ class FeatureStore:
         with open_self_contained(path, MEND) as file:
             try:
                 return _read(path, file)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except DAMAGE as error:
                 raise InputError(f"{path} is no feature store ({error}): {MEND}") from None
 
     @cached_property
@@ -136,12 +136,12 @@ def _read(path: Path, file: Any) -> FeatureStore:
     version = file.attrs["format_version"]
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {version}, not {FORMAT_VERSION}")
-    encoding = Encoding(**json.loads(file.attrs["encoding"]))
+    encoding = Encoding(**json.loads(_read_attribute(file, "encoding")))
     ids = _read_strings(file["image_id"])
     photos = dict(zip(ids, _read_strings(file["photo_sha256"]), strict=True))
     if ids != sorted(photos):
         raise ValueError("its ids are not unique and sorted")
-    if file.attrs["fingerprint"] != _fingerprint(encoding, photos):
+    if _read_attribute(file, "fingerprint") != _fingerprint(encoding, photos):
         raise ValueError("its fingerprint does not fit its rows")
     features = file["features"]
     offset = features.id.get_offset()
@@ -149,8 +149,9 @@ def _read(path: Path, file: Any) -> FeatureStore:
         raise ValueError("its features are not one contiguous row for each id")
     reasons = _read_strings(file["failed/reason"])
     failed = dict(zip(_read_strings(file["failed/image_id"]), reasons, strict=True))
-    fingerprint_ = str(file.attrs["fingerprint"])
-    return FeatureStore(path, encoding, fingerprint_, ids, failed, features.shape[1:], offset)
+    return FeatureStore(
+        path, encoding, _fingerprint(encoding, photos), ids, failed, features.shape[1:], offset
+    )
 
 
 def _fingerprint(encoding: Encoding, photos: Mapping[str, str]) -> str:
@@ -165,5 +166,14 @@ def _write_strings(file: Any, name: str, values: Sequence[str]) -> None:
     file.create_dataset(name, data=np.array(encoded, dtype=kind))
 
 
+# Strings of variable length, where damaged, can crash the HDF5 library: none are read.
+def _read_attribute(file: Any, name: str) -> str:
+    if file.attrs.get_id(name).dtype.kind != "S":
+        raise ValueError(f"{name} is no string of fixed length")
+    return str(file.attrs[name], "ascii")
+
+
 def _read_strings(dataset: Any) -> list[str]:
+    if dataset.dtype.kind != "S":
+        raise ValueError(f"{dataset.name} holds no strings of fixed length")
     return [value.decode("utf-8") for value in dataset[:].tolist()]

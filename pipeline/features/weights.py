@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.backend import keras
 from pipeline.errors import InputError
 from pipeline.features.encoders import build_encoder, read_encoder
-from pipeline.features.hdf5 import arrays, open_self_contained
+from pipeline.features.hdf5 import DAMAGE, arrays, open_self_contained
 from pipeline.files import atomic_path, sha256_file
 
 RANDOM_SEED = 0
@@ -153,7 +153,7 @@ def load(model: Any, path: Path, mend: str) -> None:
     check_weights_file(path, mend)
     try:
         model.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} does not fit {model.name} ({reason}): {mend}") from None
 
@@ -168,8 +168,14 @@ def check_weights_file(path: Path, mend: str) -> None:
     """Refuse an HDF5 file that is damaged or holds anything but arrays of numbers."""
     with open_self_contained(path, mend) as file:
         for array in arrays(file):
-            if array.dtype.kind not in "fiu":
-                raise InputError(f"{path}: {array.name} holds {array.dtype}, no numbers: {mend}")
+            try:
+                kind = array.dtype
+            except TypeError as error:  # HDF5 has kinds that NumPy lacks
+                raise InputError(
+                    f"{path}: {array.name} holds no numbers ({error}): {mend}"
+                ) from None
+            if kind.kind not in "fiu":
+                raise InputError(f"{path}: {array.name} holds {kind}, no numbers: {mend}")
 
 
 def _from_keras(network: Any, name: str, input_size: int) -> str | None:

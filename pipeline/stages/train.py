@@ -110,6 +110,7 @@ def _build(params: Params, inputs: Inputs) -> Decoder:
             embedding_size=params.train.embedding_size,
             units=params.train.units,
             dropout=params.train.dropout,
+            output_dropout=params.train.output_dropout,
         )
     )
 

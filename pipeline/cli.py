@@ -1,0 +1,169 @@
+"""`caption`, the command line: a thin skin over the rooms."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.captioner.captioning import Caption, Captioner
+
+_BATCH = 32  # photos that go through encoder and search together
+# Above so many photos an engine that takes seconds to build repays it.
+_MANY = 100
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+_PHOTO_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
+
+
+class _Commands(click.Group):
+    """Shows an `InputError` as one line, like any other misuse."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="caption-pipeline")
+def main() -> None:
+    """Caption photos with the model that `dvc repro` trained."""
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A photo asked for: a file, or bytes from standard input."""
+
+    name: str
+    path: Path | None = None
+    data: bytes = b""
+
+
+@main.command()
+@click.argument("photos", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept. [default: 3]")
+@click.option(
+    "--top", type=click.IntRange(1, 100), default=1, show_default=True, help="Captions a photo."
+)
+@click.option(
+    "--artifacts",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="The folder that `dvc repro` fills.",
+)
+def image(
+    photos: tuple[str, ...], as_json: bool, beam_width: int | None, top: int, artifacts: Path
+) -> None:
+    r"""Caption PHOTOS: files, folders, or - for standard input.
+
+    Prints a line for each photo: its name, a tab, its caption. Standard input may be one
+    photo, or a list of files, one a line. A photo that cannot be read is reported on
+    standard error; the others are still captioned and the exit code is 1.
+
+    \b
+    Examples:
+      caption image holiday.jpg
+      caption image --json --top 3 holiday.jpg
+      find . -name '*.png' | caption image -
+    """
+    width = max(3, top) if beam_width is None else beam_width
+    if width < top:
+        raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
+    asked = list(_expand(photos))
+    readable = [photo for photo in asked if isinstance(photo, _Photo)]
+    for failure in asked:
+        if isinstance(failure, str):
+            click.echo(failure, err=True)
+    failed = len(asked) - len(readable)
+    if readable:
+        from pipeline.captioner.captioning import Captioner  # noqa: PLC0415  (imports Keras)
+
+        engine = "auto" if len(readable) > _MANY else "keras"
+        captioner = Captioner.load(artifacts, min(_BATCH, len(readable)), engine)
+        failed += _caption_all(captioner, readable, width, top, as_json)
+    if failed:
+        raise SystemExit(1)
+
+
+def _expand(photos: Sequence[str]) -> Iterator[_Photo | str]:
+    """Yield every photo that the arguments name, or a line saying why one names none."""
+    for argument in photos:
+        path = Path(argument)
+        if argument == "-":
+            yield from _standard_input()
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+            yield from (_Photo(str(p), p) for p in inside)
+            if not inside:
+                yield f"{_one_line(argument)}: no .jpg, .png or .webp photo in this folder"
+        else:
+            yield _Photo(argument, path)
+
+
+def _standard_input() -> Iterator[_Photo | str]:
+    data = sys.stdin.buffer.read()
+    if data.startswith(_PHOTO_SIGNATURES):
+        yield _Photo("-", data=data)
+        return
+    try:
+        names = data.decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        names = []
+    names = [name for name in names if name.strip()]
+    if not names:
+        yield "-: standard input is neither a photo nor a list of files"
+    yield from (_Photo(name, Path(name)) for name in names)
+
+
+def _caption_all(
+    captioner: "Captioner", photos: Sequence[_Photo], width: int, top: int, as_json: bool
+) -> int:
+    """Print every photo's captions in the order asked for; return how many photos failed."""
+    from pipeline.features.photos import PhotoError, read_photo  # noqa: PLC0415  (imports NumPy)
+    from pipeline.progress import Progress  # noqa: PLC0415
+
+    failed = 0
+    # A single batch is over before a bar could be read.
+    total = len(photos) if len(photos) > _BATCH else 0
+    with Progress("caption", total, "photos") as progress:
+        for start in range(0, len(photos), _BATCH):
+            batch = photos[start : start + _BATCH]
+            decoded = {}
+            for position, photo in enumerate(batch):
+                try:
+                    data = photo.data if photo.path is None else read_photo(photo.path)
+                    decoded[position] = captioner.decode(data)
+                except PhotoError as error:
+                    click.echo(f"{_one_line(photo.name)}: {error}", err=True)
+                    failed += 1
+            if decoded:
+                found = captioner.caption(list(decoded.values()), width)
+                for position, captions in zip(decoded, found, strict=True):
+                    _print(batch[position].name, captions[:top], as_json)
+            if total:
+                progress.advance(len(batch))
+    return failed
+
+
+def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
+    if as_json:
+        best, *others = [asdict(caption) for caption in captions]
+        line = {"photo": name, **best, "alternatives": others}
+        click.echo(json.dumps(line, ensure_ascii=False))
+    else:
+        for caption in captions:
+            click.echo(f"{_one_line(name)}\t{caption.caption}")
+
+
+def _one_line(name: str) -> str:
+    """A file name as one line of output, whatever characters it has."""
+    return click.format_filename(name).replace("\n", "\\n").replace("\t", "\\t")

@@ -1,0 +1,80 @@
+"""Predictions: the test split's captions by every search, as a Parquet table."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.search import search
+from pipeline.captions.vocabulary import Vocabulary
+from pipeline.features.store import FeatureStore
+from pipeline.files import atomic_path
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("search", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("log_probability", pa.float64(), nullable=False),
+        pa.field("finished", pa.bool_(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One photo's best caption by one search.
+
+    Attributes:
+        image_id: the photo.
+        search: "greedy", or "beam_3" for a beam of width 3.
+        caption: its words, joined by spaces.
+        log_probability: natural logarithm of what the model gives it.
+        finished: whether the model ended it, rather than the limit of words.
+    """
+
+    image_id: str
+    search: str
+    caption: str
+    log_probability: float
+    finished: bool
+
+
+def search_name(beam_width: int) -> str:
+    """Return the name of a search in metrics, predictions and reports."""
+    return "greedy" if beam_width == 1 else f"beam_{beam_width}"
+
+
+def predict(
+    decoder: Decoder,
+    store: FeatureStore,
+    vocabulary: Vocabulary,
+    image_ids: Sequence[str],
+    beam_width: int,
+    max_words: int,
+) -> list[Prediction]:
+    """Caption photos from their cached features, in the order of `image_ids`."""
+    found = search(decoder, store.read(image_ids), beam_width, max_words)
+    return [
+        Prediction(
+            image_id=image_id,
+            search=search_name(beam_width),
+            caption=vocabulary.decode(hypotheses[0].ids),
+            log_probability=hypotheses[0].log_probability,
+            finished=hypotheses[0].finished,
+        )
+        for image_id, hypotheses in zip(image_ids, found, strict=True)
+    ]
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write predictions as Parquet, sorted by photo and search: equal input, equal bytes."""
+    rows = sorted(astuple(prediction) for prediction in predictions)
+    columns = zip(*rows, strict=True)
+    names = [field.name for field in fields(Prediction)]
+    table = pa.table(dict(zip(names, map(list, columns), strict=True)), schema=SCHEMA)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)

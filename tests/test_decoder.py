@@ -1,0 +1,128 @@
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.backend import keras
+from pipeline.captioner.decoder import DECODERS, Decoder, DecoderConfig, build_decoder
+from pipeline.captions.vocabulary import PAD, START
+from tests.captioner_fixtures import ROOT, logits_of, make_decided_decoder, make_decoder, vectors
+
+IDS = np.array([[START, 4, 5, 6, 7], [START, 9, 9, 4, 2], [START, 8, 4, 3, 10]], np.int32)
+SHAPES = [(6,), (4, 6)]
+
+
+def as_list(value: Any) -> list[Any]:
+    arrays = value if isinstance(value, list | tuple) else [value]
+    return [keras.ops.convert_to_numpy(array) for array in arrays]
+
+
+def logits_step_by_step(decoder: Decoder, features: Any, ids: Any) -> Any:
+    state = as_list(decoder.start(features))
+    found = []
+    for position in range(ids.shape[1]):
+        logits, *state = as_list(decoder.step([ids[:, position], *state]))
+        found.append(logits)
+    return np.stack(found, axis=1)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["pooled", "grid"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_whole_sequences_and_single_steps_give_equal_logits(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    decoder = make_decided_decoder(feature_shape=shape)
+    assert decoder.config.name == name
+    features = vectors(shape, 3)
+    whole = logits_of(decoder, features, IDS)
+    assert whole.shape == (3, 5, decoder.config.vocabulary_size)
+    assert np.abs(whole).max() > 0.5
+    np.testing.assert_allclose(logits_step_by_step(decoder, features, IDS), whole, atol=1e-5)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_whole_sequences_and_single_steps_give_equal_logits_on_jax() -> None:
+    script = (
+        "from pipeline.backend import keras\n"
+        "from tests import test_decoder as t\n"
+        "assert keras.config.backend() == 'jax'\n"
+        "for shape in t.SHAPES:\n"
+        "    t.test_whole_sequences_and_single_steps_give_equal_logits('merge', shape)\n"
+        "print('equal')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "equal"
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["pooled", "grid"])
+def test_padding_on_the_right_changes_nothing_before_it(shape: tuple[int, ...]) -> None:
+    decoder = make_decided_decoder(feature_shape=shape)
+    features = vectors(shape, 3)
+    padded = np.pad(IDS, ((0, 0), (0, 3)), constant_values=PAD)
+    np.testing.assert_allclose(
+        logits_of(decoder, features, padded)[:, : IDS.shape[1]],
+        logits_of(decoder, features, IDS),
+        atol=1e-6,
+    )
+
+
+def test_a_word_depends_on_the_photo_and_on_the_words_before_it_alone() -> None:
+    decoder = make_decided_decoder()
+    features = vectors()[:3]
+    before = logits_of(decoder, features, IDS)
+    other_last = IDS.copy()
+    other_last[:, -1] = 12
+    after = logits_of(decoder, features, other_last)
+    np.testing.assert_allclose(after[:, :-1], before[:, :-1], atol=1e-6)
+    assert np.abs(after[:, -1] - before[:, -1]).max(axis=-1).min() > 0.01
+    other_photos = logits_of(decoder, features[::-1].copy(), IDS)
+    assert np.abs(other_photos[0] - before[0]).max(axis=-1).min() > 0.01
+
+
+def test_the_three_graphs_share_one_set_of_weights() -> None:
+    decoder = make_decided_decoder()
+    features = vectors()[:3]
+    before = logits_step_by_step(decoder, features, IDS)
+    decoder.network.set_weights([2 * weight for weight in decoder.network.get_weights()])
+    after = logits_step_by_step(decoder, features, IDS)
+    assert np.abs(after - before).max() > 0.5
+    np.testing.assert_allclose(after, logits_of(decoder, features, IDS), atol=1e-4)
+
+
+def test_dropout_is_for_learning_alone() -> None:
+    decoder = make_decided_decoder()
+    features = vectors()[:3]
+    np.testing.assert_array_equal(
+        logits_of(decoder, features, IDS), logits_of(decoder, features, IDS)
+    )
+    learning = as_list(decoder.network([features, IDS], training=True))[0]
+    assert np.abs(learning - logits_of(decoder, features, IDS)).max() > 0.01
+
+
+def test_initial_weights_follow_from_the_seed() -> None:
+    built = [make_decoder(seed=seed).network.get_weights() for seed in (1, 1, 2)]
+    assert all(np.array_equal(a, b) for a, b in zip(built[0], built[1], strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(built[0], built[2], strict=True))
+
+
+def test_a_config_rebuilds_the_decoder() -> None:
+    decoder = make_decided_decoder()
+    again = build_decoder(DecoderConfig(**asdict(decoder.config)))
+    assert again.config == decoder.config
+    again.network.set_weights(decoder.network.get_weights())
+    np.testing.assert_array_equal(
+        logits_of(again, vectors()[:3], IDS), logits_of(decoder, vectors()[:3], IDS)
+    )

@@ -1,0 +1,142 @@
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.diary import Diary
+from pipeline.captioner.model import Model
+from pipeline.captioner.search import search
+from pipeline.captioner.training import Epoch
+from tests.captioner_fixtures import (
+    ENCODING,
+    KERAS_SAVES,
+    make_decided_decoder,
+    make_store,
+    make_vocabulary,
+)
+
+pytestmark = pytest.mark.filterwarnings(KERAS_SAVES)
+
+HISTORY = [Epoch(1, 3.25, 3.5), Epoch(2, 2.125, 2.75), Epoch(3, 1.1, 2.9)]
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    return make_decided_decoder()
+
+
+@pytest.fixture
+def diary(decoder: Decoder, tmp_path: Path) -> Diary:
+    vocabulary = make_vocabulary()
+    return Diary(
+        folder=tmp_path / "cache" / "diary",
+        artifacts=tmp_path / "artifacts",
+        model=Model(decoder, ENCODING, vocabulary.fingerprint, {}),
+        vocabulary=vocabulary,
+        store=make_store(tmp_path / "features.h5"),
+        samples={"5.jpg": None, "1.jpg": tmp_path / "gone.jpg"},
+        max_words=5,
+        keep_every_epoch=False,
+        board=None,
+    )
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_every_epoch_is_shown_in_the_artefacts_as_it_ends(diary: Diary) -> None:
+    expected = ["history.csv"]
+    for count in range(1, 4):
+        diary.write(HISTORY[:count])
+        expected += [f"samples/epoch_00{count}.png", f"samples/epoch_00{count}.txt"]
+        assert files(diary.artifacts) == files(diary.folder) == sorted(expected)
+
+
+def test_the_history_has_a_row_an_epoch_with_all_digits(diary: Diary) -> None:
+    for count in (1, 2, 3):
+        diary.write(HISTORY[:count])
+    text = (diary.artifacts / "history.csv").read_text()
+    assert text.splitlines()[0] == "epoch,loss,validation_loss"
+    rows = [
+        Epoch(int(row["epoch"]), float(row["loss"]), float(row["validation_loss"]))
+        for row in csv.DictReader(text.splitlines())
+    ]
+    assert rows == HISTORY
+
+
+def test_samples_are_what_greedy_search_finds(diary: Diary) -> None:
+    diary.write(HISTORY[:1])
+    found = search(diary.model.decoder, diary.store.read(["5.jpg", "1.jpg"]), 1, 5)
+    texts = [diary.vocabulary.decode(hypotheses[0].ids) for hypotheses in found]
+    assert any(texts)
+    shown = (diary.artifacts / "samples" / "epoch_001.txt").read_text()
+    assert shown == f"5.jpg\t{texts[0]}\n1.jpg\t{texts[1]}\n"
+    with Image.open(diary.artifacts / "samples" / "epoch_001.png") as image:
+        assert image.format == "PNG"
+
+
+def test_without_sample_photos_there_is_the_history_alone(diary: Diary) -> None:
+    replace(diary, samples={}).write(HISTORY[:1])
+    assert files(diary.artifacts) == ["history.csv"]
+
+
+def test_what_was_deleted_from_the_artefacts_is_shown_again(diary: Diary) -> None:
+    diary.write(HISTORY[:1])
+    shutil.rmtree(diary.artifacts)
+    diary.write(HISTORY[:2])
+    assert "samples/epoch_001.txt" in files(diary.artifacts)
+    shutil.rmtree(diary.artifacts)
+    diary.show()
+    assert files(diary.artifacts) == files(diary.folder)
+
+
+def test_what_others_put_into_the_artefacts_stays(diary: Diary) -> None:
+    diary.artifacts.mkdir()
+    (diary.artifacts / "vocabulary.json").write_text("{}")
+    diary.write(HISTORY[:1])
+    assert (diary.artifacts / "vocabulary.json").read_text() == "{}"
+
+
+def test_every_epochs_model_can_be_kept_and_loaded(diary: Diary, decoder: Decoder) -> None:
+    diary = replace(diary, keep_every_epoch=True, samples={})
+    first = decoder.network.get_weights()
+    diary.write(HISTORY[:1])
+    decoder.network.set_weights([2 * weight for weight in first])
+    try:
+        diary.write(HISTORY[:2])
+    finally:
+        decoder.network.set_weights(first)
+    epochs = diary.artifacts / "model" / "epochs"
+    assert sorted(path.name for path in epochs.iterdir()) == ["epoch_001", "epoch_002"]
+    for scale, folder in ((1, "epoch_001"), (2, "epoch_002")):
+        loaded = Model.load(epochs / folder, diary.vocabulary)
+        for found, weight in zip(loaded.decoder.network.get_weights(), first, strict=True):
+            np.testing.assert_array_equal(found, scale * weight)
+
+
+class Board:
+    """What a TensorBoard would be told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, dict[str, float]]] = []
+
+    def scalars(self, step: int, _: float, values: dict[str, float]) -> None:
+        self.told.append((step, values))
+
+
+def test_losses_are_told_to_the_board(diary: Diary) -> None:
+    board: Any = Board()
+    diary = replace(diary, board=board, samples={})
+    diary.write(HISTORY[:1])
+    diary.write(HISTORY[:2])
+    assert board.told == [
+        (1, {"loss": 3.25, "validation_loss": 3.5}),
+        (2, {"loss": 2.125, "validation_loss": 2.75}),
+    ]

@@ -1,0 +1,52 @@
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import InputError, run_stage
+
+
+def fail_with(error: BaseException) -> None:
+    def stage() -> None:
+        raise error
+
+    run_stage(stage)
+
+
+def test_bad_input_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fail_with(InputError("a.txt is not there: put it there"))
+    assert caught.value.code == 1
+    assert capsys.readouterr() == ("", "error: a.txt is not there: put it there\n")
+
+
+def test_an_interrupt_is_one_line_and_the_shells_exit_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fail_with(KeyboardInterrupt())
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted; run `dvc repro` to go on\n"
+
+
+def test_our_own_mistakes_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        fail_with(ZeroDivisionError())
+
+
+def test_a_stage_that_succeeds_just_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    run_stage(lambda: print("done"))
+    assert capsys.readouterr() == ("done\n", "")
+
+
+def test_a_process_shows_the_line_alone() -> None:
+    code = (
+        "from pipeline.errors import InputError, run_stage\n"
+        "def stage():\n    raise InputError('a.txt is damaged: mend it')\n"
+        "run_stage(stage)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "error: a.txt is damaged: mend it\n"

@@ -1,0 +1,158 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.files import (
+    atomic_path,
+    fingerprint,
+    read_json,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+VALUES = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none())
+
+
+def test_a_write_replaces_the_file_and_makes_its_folder(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "er" / "a.txt"
+    write_bytes(target, b"old")
+    write_text(target, "neu\r\n")
+    assert target.read_bytes() == b"neu\r\n"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def write() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == target.parent  # a rename between disks is a copy
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+def test_a_writer_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_path(target):
+        pass
+    assert target.read_text() == "old"
+
+
+def test_file_and_folder_reach_the_disk_around_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a.txt"
+    flushed = []
+
+    def fsync(descriptor: int) -> None:
+        kind = "folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file"  # noqa: PTH112
+        flushed.append((kind, target.exists()))
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc")
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_bytes(target, b"x")
+    assert flushed == [("file", False), ("folder", True)]
+
+
+def test_writers_that_go_by_the_suffix_write_what_is_asked_for(tmp_path: Path) -> None:
+    target = tmp_path / "a.weights.npy"
+    with atomic_path(target) as temporary:
+        assert temporary.name.endswith(".weights.npy")
+        np.save(temporary, np.arange(3))  # adds .npy to a name that lacks it
+    assert np.load(target).tolist() == [0, 1, 2]
+
+
+def test_json_has_sorted_keys_and_plain_letters(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": "ä", "a": [1]})
+    assert (
+        tmp_path / "a.json"
+    ).read_bytes() == '{\n  "a": [\n    1\n  ],\n  "b": "ä"\n}\n'.encode()
+
+
+@given(value=VALUES)
+def test_equal_values_have_equal_bytes_and_fingerprints(
+    value: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    turned = dict(reversed(value.items()))
+    first = tmp_path_factory.getbasetemp() / "first.json"
+    second = first.with_name("second.json")
+    write_json(first, value)
+    write_json(second, turned)
+    assert first.read_bytes() == second.read_bytes()
+    assert read_json(first, "mend") == value
+    assert fingerprint(value) == fingerprint(turned)
+
+
+@given(one=VALUES, other=VALUES)
+def test_other_values_have_other_fingerprints(
+    one: dict[str, object], other: dict[str, object]
+) -> None:
+    assert (fingerprint(one) == fingerprint(other)) == (one == other)
+
+
+def test_the_fingerprint_is_of_lists_in_order() -> None:
+    assert fingerprint([1, 2]) != fingerprint([2, 1])
+    assert fingerprint({"a": 1}) == fingerprint(json.loads('{"a": 1}'))
+    assert len(fingerprint(None)) == 64
+
+
+def test_the_digest_of_a_file_is_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "is not there"),
+        (b"", "cannot be read as JSON"),
+        (b'{"a": 1', "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"9" * 5000, "cannot be read as JSON"),
+        (b"[" * 100_000, "cannot be read as JSON"),
+        (b"[1]", "holds no JSON object"),
+        (b"null", "holds no JSON object"),
+    ],
+)
+def test_unusable_json_is_named_with_the_mend(
+    tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_json(path, "run `dvc repro x`")
+    message = str(caught.value)
+    assert message.startswith(f"{path} {complaint}")
+    assert message.endswith(": run `dvc repro x`")
+    assert "\n" not in message
+
+
+def test_a_folder_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        read_json(tmp_path, "mend")

@@ -1,0 +1,215 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.backend import keras
+from pipeline.captioner.model import Model
+from pipeline.captions.vocabulary import START, Vocabulary
+from pipeline.errors import InputError
+from tests.captioner_fixtures import (
+    ENCODING,
+    KERAS_SAVES,
+    logits_of,
+    make_decided_decoder,
+    make_vocabulary,
+    vectors,
+)
+
+# Keras warns of what it misses in a weights file before it refuses the file.
+KERAS_LOADS = "ignore:Skipping nested container:UserWarning"
+
+pytestmark = [
+    pytest.mark.filterwarnings(KERAS_SAVES),
+    pytest.mark.filterwarnings(KERAS_LOADS),
+]
+
+IDS = [[START, 4, 5]] * 3
+
+
+def make_model(seed: int = 1, shape: tuple[int, ...] = (6,)) -> Model:
+    facts = {"epochs": 3, "best": {"validation_loss": 1.5}}
+    decoder = make_decided_decoder(feature_shape=shape, seed=seed)
+    return Model(decoder, ENCODING, make_vocabulary().fingerprint, facts)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_model().save(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """Copy a saved model, to spoil it."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def refused(folder: Path, problem: str, vocabulary: Vocabulary | None = None) -> None:
+    with pytest.raises(InputError, match=rf"{problem}.*: run `dvc repro train`") as error:
+        Model.load(folder, vocabulary or make_vocabulary())
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 6)], ids=["pooled", "grid"])
+def test_a_model_comes_back_as_it_was(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    model = make_model(shape=shape)
+    model.save(tmp_path)
+    loaded = Model.load(tmp_path, make_vocabulary())
+    assert loaded.decoder.config == model.decoder.config
+    assert (loaded.encoding, loaded.vocabulary, loaded.facts) == (
+        ENCODING,
+        model.vocabulary,
+        model.facts,
+    )
+    features = vectors(shape, 3)
+    np.testing.assert_array_equal(
+        logits_of(loaded.decoder, features, IDS), logits_of(model.decoder, features, IDS)
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
+    make_model().save(tmp_path / "1")
+    make_model().save(tmp_path / "2")
+    Model.load(tmp_path / "1", make_vocabulary()).save(tmp_path / "3")
+    assert sorted(contents(tmp_path / "1")) == ["model.json", "model.weights.h5"]
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
+
+
+def test_a_model_in_training_is_saved_without_its_optimizer(tmp_path: Path, saved: Path) -> None:
+    model = make_model()
+    network = model.decoder.network
+    network.compile(optimizer=keras.optimizers.Adam())
+    network.optimizer.build(network.trainable_variables)
+    model.save(tmp_path)
+    assert contents(tmp_path) == contents(saved)
+
+
+def test_another_vocabulary_is_refused(folder: Path) -> None:
+    words = make_vocabulary().words[::-1]
+    other = Vocabulary(words, make_vocabulary().counts, 0, "captions")
+    refused(folder, r"model\.json was trained with another vocabulary", other)
+
+
+def test_a_vocabulary_of_another_size_is_refused(folder: Path) -> None:
+    change(folder, {"decoder": {"vocabulary_size": 99}})
+    refused(folder, r"model\.json was trained with another vocabulary")
+
+
+def change(folder: Path, values: dict[str, Any]) -> None:
+    path = folder / "model.json"
+    there = json.loads(path.read_text())
+    for key, value in values.items():
+        merged = isinstance(value, dict) and isinstance(there.get(key), dict)
+        there[key] = there[key] | value if merged else value
+    path.write_text(json.dumps(there))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"format_version": 2}, "another format version"),
+        ({"format_version": None}, "another format version"),
+        ({"decoder": {"name": "inject"}}, "unknown decoder 'inject'"),
+        ({"decoder": {"name": ["merge"]}}, "damaged|unknown decoder"),
+        ({"decoder": None}, "damaged"),
+        ({"decoder": []}, "damaged"),
+        ({"decoder": {"feature_shape": None}}, "damaged"),
+        ({"decoder": {"heads": 8}}, "damaged"),
+        ({"decoder": {"units": "eight"}}, "damaged"),
+        ({"decoder": {"units": 0}}, "damaged"),
+        ({"decoder": {"units": None}}, "damaged"),
+        ({"decoder": {"embedding_size": -1}}, "damaged"),
+        ({"decoder": {"dropout": 7}}, "damaged"),
+        ({"decoder": {"dropout": "half"}}, "damaged"),
+        ({"decoder": {"feature_shape": "six"}}, "damaged"),
+        ({"decoder": {"feature_shape": []}}, "damaged"),
+        ({"decoder": {"feature_shape": [2, 2, 6]}}, "damaged"),
+        ({"encoding": None}, "damaged"),
+        ({"encoding": {"more": 1}}, "damaged"),
+        ({"weights_sha256": "0" * 64}, r"model\.weights\.h5 is not what .*model\.json tells of"),
+        ({"vocabulary": None}, "another vocabulary"),
+    ],
+)
+def test_a_json_that_does_not_fit_is_refused(
+    folder: Path, values: dict[str, Any], problem: str
+) -> None:
+    change(folder, values)
+    refused(folder, problem)
+
+
+@pytest.mark.parametrize(
+    "key", ["decoder", "weights_sha256", "encoding", "vocabulary", "facts", "format_version"]
+)
+def test_a_missing_key_is_refused(folder: Path, key: str) -> None:
+    path = folder / "model.json"
+    values = json.loads(path.read_text())
+    del values[key]
+    path.write_text(json.dumps(values))
+    refused(folder, "another format version" if key == "format_version" else key)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
+def test_what_is_no_json_is_refused(folder: Path, data: bytes) -> None:
+    (folder / "model.json").write_bytes(data)
+    refused(folder, r"model\.json")
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.weights.h5"])
+def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    refused(folder, rf"{name} is not there")
+
+
+def test_the_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
+    make_model(seed=2).save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.weights.h5", folder)
+    refused(folder, r"model\.weights\.h5 is not what .*model\.json tells of")
+
+
+def test_the_weights_of_a_model_of_another_size_are_refused(folder: Path, tmp_path: Path) -> None:
+    make_model(shape=(7,)).save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.weights.h5", folder)
+    refused(folder, r"model\.weights\.h5 (does not fit|is not what)")
+
+
+def test_damaged_weights_are_refused(folder: Path) -> None:
+    path = folder / "model.weights.h5"
+    path.write_bytes(path.read_bytes()[:1000])
+    refused(folder, r"model\.weights\.h5 is no readable HDF5 file")
+
+
+def test_weights_that_lie_in_another_file_are_refused(folder: Path) -> None:
+    path = folder / "model.weights.h5"
+    with h5py.File(path, "r+") as file:
+        del file["layers/embedding"]
+        file["layers/embedding"] = h5py.ExternalLink("other.h5", "/embedding")
+    refused(folder, r"model\.weights\.h5: /layers/embedding is a link")
+
+
+def test_weights_that_lack_a_layer_are_refused(folder: Path) -> None:
+    with h5py.File(folder / "model.weights.h5", "r+") as file:
+        del file["layers/embedding"]
+    refused(folder, r"model\.weights\.h5 (does not fit|is not what)")
+
+
+def test_features_of_another_making_are_refused() -> None:
+    model = make_model()
+    path = Path("artifacts/features.h5")
+    model.check_encoding(ENCODING, path)
+    other = replace(ENCODING, pooling="grid", dtype="float16")
+    with pytest.raises(
+        InputError, match=r"features\.h5 and the model .*other pooling, dtype.*run `dvc repro`"
+    ):
+        model.check_encoding(other, path)

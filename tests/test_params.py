@@ -1,0 +1,155 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from pipeline.errors import InputError
+from pipeline.params import Params, load_params
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+Values = dict[str, dict[str, Any]]
+Change = Callable[[Values], object]
+
+
+def values() -> Values:
+    return YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message
+
+
+def complaint_of(tmp_path: Path, change: Change) -> str:
+    changed = values()
+    change(changed)
+    path = tmp_path / "params.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(changed, file)
+    return complaint(path)
+
+
+def test_the_repositorys_own_file_loads() -> None:
+    params = load_params(PARAMS)
+    assert params.model_dump() == values()
+    assert params.dataset.root == "data/sample"
+
+
+def test_the_file_is_looked_for_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"params\.yaml is not there: .*git checkout params\.yaml"):
+        load_params()
+    (tmp_path / "params.yaml").write_bytes(PARAMS.read_bytes())
+    assert load_params() == load_params(PARAMS)
+
+
+CHANGES: list[tuple[Change, str]] = [
+    (lambda v: v["train"].update(unitz=3), "train.unitz: unknown key"),
+    (lambda v: v.update(trian={}), "trian: unknown key"),
+    (lambda v: v["train"].pop("units"), "train.units: missing key"),
+    (lambda v: v.pop("clean"), "clean: missing key"),
+    (lambda v: v.update(clean=None), "clean: "),
+    (lambda v: v["train"].update(units="256"), "train.units: Input should be a valid integer"),
+    (lambda v: v["train"].update(units=256.0), "train.units: "),
+    (lambda v: v["train"].update(units=True), "train.units: "),
+    (lambda v: v["train"].update(keep_every_epoch=1), "train.keep_every_epoch: "),
+    (lambda v: v["train"].update(learning_rate=0), "train.learning_rate: "),
+    (lambda v: v["train"].update(dropout=1.0), "train.dropout: "),
+    (lambda v: v["train"].update(dropout=float("nan")), "train.dropout: "),
+    (lambda v: v["sample"].update(seed=-1), "sample.seed: "),
+    (lambda v: v["extract"].update(dtype="float8"), "extract.dtype: Input should be 'float16' or"),
+    (lambda v: v["dataset"].update(format="coc"), "dataset.format: Input should be 'flickr8k', "),
+    (lambda v: v["dataset"].update(root=""), "dataset.root: "),
+    (lambda v: v["encoder"].update(input_size=31), "encoder.input_size: "),
+    (lambda v: v["evaluate"].update(beam_widths=[3, 1]), "evaluate.beam_widths.1: "),
+    (lambda v: v["clean"].update(dev_share=0.5, test_share=0.5), "clean: "),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_a_key_that_does_not_fit_is_named(tmp_path: Path, change: Change, words: str) -> None:
+    assert f": {words}" in complaint_of(tmp_path, change)
+
+
+def test_shares_that_leave_nothing_to_train_on_say_so(tmp_path: Path) -> None:
+    message = complaint_of(tmp_path, lambda v: v["clean"].update(dev_share=0.9, test_share=0.1))
+    assert "dev_share and test_share leave no photo to train on" in message
+
+
+def test_the_value_that_does_not_fit_is_shown(tmp_path: Path) -> None:
+    message = complaint_of(tmp_path, lambda v: v["tokenize"].update(min_count="a\nb"))
+    assert message.endswith("but it is 'a\\nb'")
+
+
+def test_all_complaints_come_at_once(tmp_path: Path) -> None:
+    def change(changed: Values) -> None:
+        del changed["train"]["units"]
+        changed["tokenize"]["min_count"] = 0
+
+    message = complaint_of(tmp_path, change)
+    assert "train.units: missing key" in message
+    assert "tokenize.min_count: " in message
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += keys_of(kind, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+@pytest.mark.parametrize("key", keys_of(Params))
+def test_every_key_has_to_be_there(tmp_path: Path, key: str) -> None:
+    section, name = key.split(".")
+    assert f"{key}: missing key" in complaint_of(tmp_path, lambda v: v[section].pop(name))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: {units: 3\n", "cannot be read as YAML"),
+        ("a: 1\n\tb: 2\n", "cannot be read as YAML"),
+        ("train: 1\ntrain: 2\n", 'duplicate key "train"'),
+        ("train: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
+        ("dataset: 2001-99-99\n", "cannot be read as YAML"),
+        ("train: !!int three\n", "cannot be read as YAML"),
+        ("train: !!bool maybe\n", "cannot be read as YAML"),
+        ("[" * 3000, "cannot be read as YAML"),
+        ("--- 1\n--- 2\n", "cannot be read as YAML"),
+        ("", "the file: "),
+        ("- 1\n", "the file: "),
+    ],
+)
+def test_what_is_no_yaml_of_ours_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert words in complaint(path)
+
+
+def test_other_bytes_and_folders_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read as YAML" in complaint(path)
+    assert "cannot be read as YAML" in complaint(tmp_path)
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    text = PARAMS.read_text(encoding="utf-8")
+    text = re.sub(r"learning_rate: \S+", "learning_rate: 2e-3", text)
+    path.write_text(text, encoding="utf-8")
+    assert load_params(path).train.learning_rate == 0.002

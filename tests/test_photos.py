@@ -1,0 +1,416 @@
+import io
+import os
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageOps
+
+from pipeline.features.photos import PhotoError, decode, load_rgb, read_photo, thumbnail
+from tests.conftest import encoded, make_photo
+
+SIZE = 24
+MAX_PIXELS = 1_000_000
+
+
+def pixels(data: bytes, size: int = SIZE) -> npt.NDArray[np.int64]:
+    decoded = decode(data, size, MAX_PIXELS)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == (size, size, 3)
+    return decoded.astype(np.int64)
+
+
+def expected(image: Image.Image) -> npt.NDArray[np.int64]:
+    square = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(square).astype(np.int64)
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(PhotoError) as caught:
+        decode(data, SIZE, MAX_PIXELS)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def flat(mode: str, colour: float | tuple[int, ...]) -> Image.Image:
+    return Image.new(mode, (20, 16), colour)
+
+
+def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+# What has to come out as it went in.
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "close"),
+    [
+        ("PNG", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("WEBP", {"quality": 90}, 12),
+        ("JPEG", {"quality": 95}, 12),
+        ("JPEG", {"quality": 95, "progressive": True}, 12),
+    ],
+)
+def test_each_format_comes_out_as_the_picture_that_went_in(
+    kind: str, options: dict[str, object], close: int
+) -> None:
+    photo = make_photo()
+    difference = np.abs(pixels(encoded(photo, kind, **options)) - expected(photo))
+    assert difference.max() <= close
+
+
+def test_the_content_decides_whatever_the_name_says(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded(make_photo(), "PNG"))
+    assert np.array_equal(pixels(read_photo(path, tmp_path)), expected(make_photo()))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_grey_two_coloured_and_palette_photos_become_rgb(mode: str, kind: str) -> None:
+    photo = make_photo().convert(mode)
+    if (mode, kind) == ("1", "WEBP"):
+        photo = photo.convert("L")
+    difference = np.abs(pixels(encoded(photo, kind, lossless=True)) - expected(photo))
+    assert difference.max() <= 1
+
+
+def test_a_grey_jpeg_has_three_equal_channels() -> None:
+    decoded = pixels(encoded(make_photo().convert("L"), "JPEG", quality=95))
+    assert (decoded[..., 0] == decoded[..., 1]).all()
+    assert (decoded[..., 0] == decoded[..., 2]).all()
+
+
+def test_a_cmyk_jpeg_has_the_colours_of_the_rgb_one() -> None:
+    photo = make_photo().convert("CMYK")
+    difference = np.abs(pixels(encoded(photo, "JPEG", quality=95)) - expected(photo))
+    assert difference.mean() < 4
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0, 0), (32768, 128), (255, 0), (65535, 255)])
+def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, shown: int) -> None:
+    grey = Image.fromarray(np.full((16, 20), value, np.uint16))
+    assert (pixels(encoded(grey, "PNG")) == shown).all()
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_sixteen_bit_colours_are_scaled_not_clipped(kind: int, channels: int) -> None:
+    row = b"\x00" + struct.pack(">H", 32768) * (channels - 1) * 4
+    opaque = struct.pack(">H", 65535 if kind in {4, 6} else 32768)
+    pixel = struct.pack(">H", 32768) * (channels - 1) + opaque
+    row = b"\x00" + pixel * 4
+    assert (pixels(png(4, 4, 16, kind, row * 4)) == 128).all()
+
+
+# Transparency.
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize(
+    ("mode", "clear", "half", "shown"),
+    [
+        ("RGBA", (200, 0, 0, 0), (0, 0, 0, 128), 127),
+        ("LA", (200, 0), (0, 128), 127),
+    ],
+)
+def test_transparency_lies_on_white(
+    kind: str, mode: str, clear: tuple[int, ...], half: tuple[int, ...], shown: int
+) -> None:
+    for colour, wanted in ((clear, 255), (half, shown)):
+        image = flat(mode, colour).convert("RGBA" if kind == "WEBP" else mode)
+        decoded = pixels(encoded(image, kind, lossless=True))
+        assert (np.abs(decoded - wanted) <= 1).all()
+
+
+def test_the_transparent_colour_of_a_palette_lies_on_white() -> None:
+    image = Image.new("P", (20, 16), 1)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    assert (pixels(encoded(image, "PNG")) == [40, 50, 60]).all()
+    assert (pixels(encoded(image, "PNG", transparency=1)) == 255).all()
+    assert (pixels(encoded(image, "PNG", transparency=0)) == [40, 50, 60]).all()
+    assert (pixels(encoded(image, "PNG", transparency=b"\xff\x00")) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "transparent"),
+    [("L", 7, 7), ("RGB", (7, 8, 9), (7, 8, 9)), ("1", 0, 0)],
+)
+def test_the_transparent_colour_of_other_pngs_lies_on_white(
+    mode: str, colour: float | tuple[int, ...], transparent: object
+) -> None:
+    data = encoded(flat(mode, colour), "PNG", transparency=transparent)
+    assert (pixels(data) == 255).all()
+
+
+# Frames, orientation, size.
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
+    first, second = make_photo(), ImageOps.invert(make_photo())
+    data = encoded(first, kind, save_all=True, append_images=[second], lossless=True)
+    with Image.open(io.BytesIO(data)) as image:
+        assert getattr(image, "n_frames", 1) == 2
+    assert np.array_equal(pixels(data), expected(first))
+
+
+def test_the_first_picture_of_a_two_picture_jpeg_counts() -> None:
+    first, second = make_photo(), ImageOps.invert(make_photo())
+    data = encoded(first, "MPO", save_all=True, append_images=[second], quality=95)
+    assert np.abs(pixels(data) - expected(first)).max() <= 12
+
+
+# How a camera held in each of the eight ways stores the same scene.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(("kind", "close"), [("PNG", 0), ("WEBP", 0), ("JPEG", 25)])
+def test_all_eight_orientations_end_as_the_same_picture(
+    orientation: int, kind: str, close: int
+) -> None:
+    photo = make_photo(48, 32)
+    turn = STORED[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = photo if turn is None else photo.transpose(turn)
+    data = encoded(stored, kind, exif=exif, lossless=True, quality=95)
+    assert np.abs(pixels(data) - expected(photo)).max() <= close
+
+
+def test_an_orientation_that_does_not_exist_changes_nothing() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    data = encoded(make_photo(), "PNG", exif=exif)
+    assert np.array_equal(pixels(data), expected(make_photo()))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # decode hides them, pytest shows all
+def test_a_photo_with_damaged_exif_is_a_photo() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description" * 9
+    data = encoded(make_photo(), "PNG", exif=exif.tobytes()[:60])
+    assert np.array_equal(pixels(data), expected(make_photo()))
+
+
+@pytest.mark.parametrize("exif", [0, 6])
+def test_a_large_jpeg_has_the_size_and_colours_of_its_photo(exif: int) -> None:
+    photo = make_photo(1000, 800)
+    tags = Image.Exif()
+    tags[0x0112] = exif
+    wanted = photo.transpose(Image.Transpose.ROTATE_270) if exif else photo
+    difference = np.abs(pixels(encoded(photo, "JPEG", exif=tags)) - expected(wanted))
+    assert difference.mean() < 4
+    assert difference.max() < 40
+
+
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_but_never_below_twice_the_wanted() -> None:
+    data = encoded(make_photo(1000, 800), "JPEG")
+    assert load_rgb(data, 24, MAX_PIXELS).size == (125, 100)
+    assert load_rgb(data, 400, MAX_PIXELS).size == (1000, 800)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 10_000), (10_000, 1), (3, 500)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_odd_shapes_become_squares(width: int, height: int, kind: str) -> None:
+    image = Image.new("RGB", (width, height), (200, 100, 50))
+    assert (np.abs(pixels(encoded(image, kind, quality=100)) - [200, 100, 50]) <= 6).all()
+
+
+def test_a_thumbnail_keeps_the_proportions() -> None:
+    small = thumbnail(encoded(make_photo(400, 200), "JPEG"), 40, MAX_PIXELS)
+    assert (small.mode, small.size) == ("RGB", (40, 20))
+
+
+# What is refused, and why.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",
+        b"<!DOCTYPE html><title>404</title>",
+        encoded(make_photo(), "GIF"),
+        encoded(make_photo(), "TIFF"),
+        encoded(make_photo(), "BMP"),
+        b"%PDF-1.4",
+    ],
+)
+def test_what_is_no_jpeg_png_or_webp_is_refused(data: bytes) -> None:
+    assert reason(data) == "not a JPEG, PNG or WebP image"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_half_a_photo_is_refused(kind: str, share: float) -> None:
+    data = encoded(make_photo(200, 200), kind)
+    assert reason(data[: int(len(data) * share)]).startswith("damaged image: ")
+
+
+def test_too_many_pixels_are_refused_on_the_header() -> None:
+    assert reason(png(1000, 1001, 8, 2, b"")) == "1000 x 1001 pixels, more than max_pixels 1000000"
+    assert reason(png(1000, 1000, 8, 2, b"")).startswith("damaged image: ")
+
+
+def test_a_huge_header_is_refused_without_its_memory(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="POSIX only")
+    path = tmp_path / "huge.png"
+    path.write_bytes(png(200_000, 200_000, 8, 6, b"\x00" * 64))  # 160 GB as RGBA
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from pipeline.features.photos import PhotoError, decode\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (2 << 30, {resource.RLIM_INFINITY}))\n"
+        "try:\n    decode(Path(sys.argv[1]).read_bytes(), 24, 100_000_000)\n"
+        "except PhotoError as error:\n    print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=False
+    )
+    assert result.stderr == ""
+    assert result.stdout == "200000 x 200000 pixels, more than max_pixels 100000000\n"
+
+
+def seeds() -> list[bytes]:
+    photo = make_photo()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a description"
+    return [
+        encoded(photo, "JPEG", exif=exif),
+        encoded(photo.convert("CMYK"), "JPEG", progressive=True),
+        encoded(photo, "PNG", exif=exif),
+        encoded(photo.quantize(16), "PNG", transparency=b"\x00\x80"),
+        encoded(Image.fromarray(np.full((16, 20), 999, np.uint16)), "PNG"),
+        encoded(photo, "PNG", save_all=True, append_images=[photo.rotate(90)]),
+        encoded(photo, "WEBP", exif=exif),
+        encoded(photo.convert("RGBA"), "WEBP", lossless=True),
+        encoded(photo, "WEBP", save_all=True, append_images=[photo.rotate(90)]),
+        encoded(photo, "MPO", save_all=True, append_images=[photo.rotate(90)]),
+    ]
+
+
+def with_checksums(data: bytes) -> bytes:
+    """Mend a PNG's checksums, so that damage reaches the decoder behind them."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data
+    place, parts = 8, [data[:8]]
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        body = data[place + 4 : place + 8 + length]
+        if len(body) < length + 4:
+            break
+        parts += [data[place : place + 4], body, struct.pack(">I", zlib.crc32(body))]
+        place += 12 + length
+    return b"".join(parts)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # decode hides them, pytest shows all
+@pytest.mark.parametrize("number", range(10))
+def test_damage_of_any_kind_is_refused_or_decoded_never_worse(number: int) -> None:
+    good = seeds()[number]
+    draw = random.Random(number)
+    outcomes = set()
+    for _ in range(100):
+        data = bytearray(good)
+        for _ in range(draw.choice([1, 1, 2, 8])):
+            place = draw.randrange(min(len(data), 300) if draw.random() < 0.7 else len(data))
+            data[place] = draw.choice([data[place] ^ 1 << draw.randrange(8), 0, 127, 255])
+        damaged = bytes(data)[: draw.choice([None, None, None, draw.randrange(len(data))])]
+        if draw.random() < 0.6:
+            damaged = with_checksums(damaged)
+        try:
+            assert decode(damaged, SIZE, MAX_PIXELS).shape == (SIZE, SIZE, 3)
+            outcomes.add("decoded")
+        except PhotoError:
+            outcomes.add("refused")
+    assert outcomes == {"decoded", "refused"}
+
+
+# Files.
+
+
+def unreadable(path: Path, folder: Path | None = None) -> str:
+    with pytest.raises(PhotoError) as caught:
+        read_photo(path, folder)
+    return str(caught.value)
+
+
+def test_a_file_comes_back_as_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    assert read_photo(tmp_path / "a.jpg") == b"abc"
+    assert read_photo(tmp_path / "a.jpg", tmp_path) == b"abc"
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "lost.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "circle.jpg").symlink_to(tmp_path / "circle.jpg")
+    assert unreadable(tmp_path / "folder.jpg", tmp_path) == "not a file"
+    assert unreadable(tmp_path / "empty.jpg", tmp_path) == "empty file"
+    assert unreadable(tmp_path / "lost.jpg", tmp_path).startswith("cannot be read: No such file")
+    assert unreadable(tmp_path / "gone.jpg", tmp_path).startswith("cannot be read: No such file")
+    assert unreadable(tmp_path / "circle.jpg", tmp_path).startswith("cannot be read: ")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX only")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert unreadable(tmp_path / "pipe.jpg", tmp_path) == "not a file"
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
+)
+def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "secret.jpg"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    assert unreadable(path, tmp_path) == "cannot be read: Permission denied"
+
+
+def test_links_are_followed_inside_the_folder_only(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "real.jpg").write_bytes(b"inside")
+    (tmp_path / "secret.txt").write_bytes(b"outside")
+    (folder / "good.jpg").symlink_to("real.jpg")
+    (folder / "bad.jpg").symlink_to(tmp_path / "secret.txt")
+    (folder / "deep").symlink_to(tmp_path)
+    assert read_photo(folder / "good.jpg", folder) == b"inside"
+    for name in ("bad.jpg", "deep/secret.txt", "../secret.txt"):
+        assert unreadable(folder / name, folder) == "a link to a file outside the photo folder"
+    assert read_photo(folder / "bad.jpg") == b"outside"
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.jpg").write_bytes(b"inside")
+    (tmp_path / "photos").symlink_to("real")
+    assert read_photo(tmp_path / "photos" / "a.jpg", tmp_path / "photos") == b"inside"

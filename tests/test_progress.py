@@ -1,0 +1,63 @@
+import io
+import re
+
+import pytest
+
+from pipeline.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_log_gets_plain_lines() -> None:
+    log = io.StringIO()
+    with Progress("extract", 8, "photos", seconds=0, stream=log) as progress:
+        progress.advance(2)
+        progress.advance()
+    lines = log.getvalue().splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        "extract: 2 of 8 photos",
+        "extract: 3 of 8 photos",
+    ]
+    assert all(re.search(r", [\d.]+ photos/s, \d+ s left\Z", line) for line in lines)
+
+
+def test_a_log_gets_no_line_before_its_time() -> None:
+    log = io.StringIO()
+    with Progress("extract", 8, "photos", seconds=3600, stream=log) as progress:
+        progress.advance(8)
+    assert log.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    terminal = Terminal()
+    with Progress("extract", 8, "photos", stream=terminal) as progress:
+        progress.advance(3)
+        progress.advance(5)
+    shown = terminal.getvalue()
+    assert "\r" in shown
+    assert "extract: 100%" in shown
+    assert "8/8" in shown
+
+
+def test_a_bar_is_closed_when_the_work_fails() -> None:
+    terminal = Terminal()
+
+    def work() -> None:
+        with Progress("extract", 8, "photos", stream=terminal) as progress:
+            progress.advance(3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_progress_is_for_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("extract", 2, "photos", seconds=0) as progress:
+        progress.advance()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("extract: 1 of 2 photos")
