@@ -1,6 +1,8 @@
 """`caption`, the command line: a thin skin over the rooms."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +20,8 @@ _BATCH = 32  # photos that go through encoder and search together
 # Above so many photos an engine that takes seconds to build repays it.
 _MANY = 100
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-_PHOTO_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
+_PHOTO_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class _Commands(click.Group):
@@ -63,7 +66,7 @@ class _Photo:
 def image(
     photos: tuple[str, ...], as_json: bool, beam_width: int | None, top: int, artifacts: Path
 ) -> None:
-    r"""Caption PHOTOS: files, folders, or - for standard input.
+    """Caption PHOTOS: files, folders, or - for standard input.
 
     Prints a line for each photo: its name, a tab, its caption. Standard input may be one
     photo, or a list of files, one a line. A photo that cannot be read is reported on
@@ -74,7 +77,7 @@ def image(
       caption image holiday.jpg
       caption image --json --top 3 holiday.jpg
       find . -name '*.png' | caption image -
-    """
+    """  # noqa: D301  (click wants a real backspace)
     width = max(3, top) if beam_width is None else beam_width
     if width < top:
         raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
@@ -100,8 +103,10 @@ def _expand(photos: Sequence[str]) -> Iterator[_Photo | str]:
         path = Path(argument)
         if argument == "-":
             yield from _standard_input()
-        elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        elif os.path.isdir(argument):  # noqa: PTH112  (never raises; "" is no folder)
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.is_dir()
+            )
             yield from (_Photo(str(p), p) for p in inside)
             if not inside:
                 yield f"{_one_line(argument)}: no .jpg, .png or .webp photo in this folder"
@@ -111,11 +116,11 @@ def _expand(photos: Sequence[str]) -> Iterator[_Photo | str]:
 
 def _standard_input() -> Iterator[_Photo | str]:
     data = sys.stdin.buffer.read()
-    if data.startswith(_PHOTO_SIGNATURES):
+    if _PHOTO_SIGNATURE.match(data):
         yield _Photo("-", data=data)
         return
     try:
-        names = data.decode("utf-8").splitlines()
+        names = data.decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError:
         names = []
     names = [name for name in names if name.strip()]
@@ -158,7 +163,7 @@ def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
     if as_json:
         best, *others = [asdict(caption) for caption in captions]
         line = {"photo": name, **best, "alternatives": others}
-        click.echo(json.dumps(line, ensure_ascii=False))
+        click.echo(json.dumps(line))  # ASCII: a name that is no UTF-8 comes through unharmed
     else:
         for caption in captions:
             click.echo(f"{_one_line(name)}\t{caption.caption}")
@@ -166,4 +171,6 @@ def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
 
 def _one_line(name: str) -> str:
     """A file name as one line of output, whatever characters it has."""
-    return click.format_filename(name).replace("\n", "\\n").replace("\t", "\\t")
+    return _CONTROL.sub(
+        lambda found: found[0].encode("unicode_escape").decode(), click.format_filename(name)
+    )

@@ -96,9 +96,11 @@ def make_decided_decoder(
     """Build a merge decoder whose weights are so large that its words are not all alike."""
     decoder = make_decoder(vocabulary_size, feature_shape)
     random = np.random.default_rng(seed)
-    decoder.network.set_weights(
-        [random.normal(size=weight.shape) for weight in decoder.network.get_weights()]
-    )
+    weights = [random.normal(size=weight.shape) for weight in decoder.network.get_weights()]
+    # With all of a photo's units dead, captions in any order of words would be equally likely.
+    joined_bias = [weight.path for weight in decoder.network.weights].index("joined/bias")
+    weights[joined_bias] += 2.0
+    decoder.network.set_weights(weights)
     return decoder
 
 

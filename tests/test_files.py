@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
@@ -94,6 +94,7 @@ def test_json_has_sorted_keys_and_plain_letters(tmp_path: Path) -> None:
     ).read_bytes() == '{\n  "a": [\n    1\n  ],\n  "b": "ä"\n}\n'.encode()
 
 
+@settings(max_examples=30, deadline=None)
 @given(value=VALUES)
 def test_equal_values_have_equal_bytes_and_fingerprints(
     value: dict[str, object], tmp_path_factory: pytest.TempPathFactory
@@ -108,6 +109,7 @@ def test_equal_values_have_equal_bytes_and_fingerprints(
     assert fingerprint(value) == fingerprint(turned)
 
 
+@settings(max_examples=50, deadline=None)
 @given(one=VALUES, other=VALUES)
 def test_other_values_have_other_fingerprints(
     one: dict[str, object], other: dict[str, object]

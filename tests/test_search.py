@@ -104,6 +104,49 @@ def test_a_beam_as_wide_as_all_captions_finds_and_ranks_them_all(seed: int) -> N
     assert not any(h.finished for h in found[len(everything) :])
 
 
+def plainly(
+    decoder: Decoder, photo: npt.NDArray[np.float32], width: int, max_words: int
+) -> list[Hypothesis]:
+    """Search with a beam by sorting all that follows, each time from the whole sequence."""
+    live: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    done: list[Hypothesis] = []
+    while live and len(done) < width:
+        inputs = [(START, *ids) for _, ids in live]
+        features = np.repeat(photo[None], len(live), axis=0)
+        scores = log_softmax(logits_of(decoder, features, inputs))[:, -1]
+        following = sorted(
+            (
+                (total + float(row[word]), (*ids, word))
+                for (total, ids), row in zip(live, scores, strict=True)
+                for word in range(len(row))
+                if word not in {PAD, START, UNK}
+            ),
+            reverse=True,
+        )
+        done += [Hypothesis(i[:-1], t, finished=True) for t, i in following[:width] if i[-1] == END]
+        live = [(total, ids) for total, ids in following if ids[-1] != END][:width]
+        if live and len(live[0][1]) == max_words:
+            done += [Hypothesis(ids, total, finished=False) for total, ids in live]
+            live = []
+    return sorted(done, key=lambda h: (not h.finished, -h.score))[:width]
+
+
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_a_beam_goes_on_with_as_many_beginnings_whatever_has_ended(width: int) -> None:
+    for seed in range(4):
+        decoder, photos = make_decided_decoder(seed=seed), vectors()[:3]
+        found = search(decoder, photos, width, max_words=5)
+        for hypotheses, photo in zip(found, photos, strict=True):
+            expected = plainly(decoder, photo, width, max_words=5)
+            assert [h.finished for h in hypotheses] == [h.finished for h in expected]
+            # Some captions are equally likely, so that their ids say nothing.
+            np.testing.assert_allclose(
+                [h.log_probability for h in hypotheses],
+                [h.log_probability for h in expected],
+                atol=1e-4,
+            )
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_narrow_beam_finds_only_true_captions(seed: int) -> None:
     # It may miss the best one: it stops once `width` have ended, and the best by mean

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.captioner.model import Model
 from pipeline.captioner.search import search
 from pipeline.captions.vocabulary import Vocabulary
+from pipeline.errors import InputError
 from pipeline.features.encoders import read_encoder
 from pipeline.features.engines import Engine, make_engine
 from pipeline.features.photos import decode
@@ -54,6 +55,11 @@ class Captioner:
         encoding = description.encoding(learned.pooling, learned.dtype)
         model.check_encoding(encoding, artifacts / "encoder.json")
         network = load_encoder(artifacts, learned.pooling)
+        if network.output_shape[1:] != model.decoder.config.feature_shape:
+            raise InputError(
+                f"{artifacts / 'model' / 'model.json'} is damaged (pooling {learned.pooling!r} "
+                "does not give its feature_shape): run `dvc repro train`"
+            )
         ready = make_engine(engine, network, description.encoder, batch_size)
         return Captioner(model, vocabulary, ready)
 

@@ -88,6 +88,8 @@ class Model:
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error!r}): {_MEND}") from None
+        if encoding.dtype not in ("float16", "float32"):
+            raise InputError(f"{path} is damaged (dtype {encoding.dtype!r}): {_MEND}")
         if config.name not in list(DECODERS):
             raise InputError(f"{path} names an unknown decoder {config.name!r}: {_MEND}")
         if trained_with != vocabulary.fingerprint or config.vocabulary_size != len(vocabulary):

@@ -100,10 +100,9 @@ def read_encoder(path: Path) -> EncoderDescription:
     """
     mend = "run `dvc repro encoder`"
     values = read_json(path, mend)
-    try:
-        description = EncoderDescription(**values)
-    except TypeError:
-        raise InputError(f"{path} is of another format version: {mend}") from None
+    if {key: type(value) for key, value in values.items()} != EncoderDescription.__annotations__:
+        raise InputError(f"{path} is of another format version: {mend}")
+    description = EncoderDescription(**values)
     if description.format_version != FORMAT_VERSION:
         raise InputError(f"{path} is of format version {description.format_version}: {mend}")
     if preprocessing_sha256(description.encoder) != description.preprocessing_sha256:

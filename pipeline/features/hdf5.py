@@ -31,15 +31,20 @@ def open_self_contained(path: Path, mend: str) -> Iterator[Any]:
     except FileNotFoundError:
         raise InputError(f"{path} is not there: {mend}") from None
     except OSError as error:
-        raise InputError(f"{path} is no readable HDF5 file ({error}): {mend}") from None
+        raise InputError(f"{path} is no readable HDF5 file ({one_line(error)}): {mend}") from None
     with file:
         try:
             foreign = next(_foreign(file, set()), None)
         except DAMAGE as error:
-            raise InputError(f"{path} is damaged ({error}): {mend}") from None
+            raise InputError(f"{path} is damaged ({one_line(error)}): {mend}") from None
         if foreign:
             raise InputError(f"{path}: {' '.join(foreign)}: {mend}")
         yield file
+
+
+def one_line(error: Exception) -> str:
+    """Return what HDF5 says, which can have line breaks, as one line."""
+    return " ".join(str(error).split())
 
 
 def arrays(group: Any) -> Iterator[Any]:

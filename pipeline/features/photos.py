@@ -48,6 +48,8 @@ def read_photo(path: Path, folder: Path | None = None) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # a name that no file can have
+        raise PhotoError(f"cannot be read: {error}") from None
     except RuntimeError:  # Python before 3.13 says so of links in a circle
         raise PhotoError("cannot be read: a link to itself") from None
     if not data:

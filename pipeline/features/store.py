@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from pipeline.features.encoders import Encoding
-from pipeline.features.hdf5 import DAMAGE, open_self_contained
+from pipeline.features.hdf5 import DAMAGE, one_line, open_self_contained
 from pipeline.files import atomic_path, fingerprint
 
 FORMAT_VERSION = 1
@@ -107,7 +107,9 @@ class FeatureStore:
             try:
                 return _read(path, file)
             except DAMAGE as error:
-                raise InputError(f"{path} is no feature store ({error}): {MEND}") from None
+                raise InputError(
+                    f"{path} is no feature store ({one_line(error)}): {MEND}"
+                ) from None
 
     @cached_property
     def rows(self) -> dict[str, int]:

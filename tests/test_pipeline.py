@@ -1,0 +1,169 @@
+"""The whole pipeline under DVC, as its users use it, on a tiny encoder and a dozen photos."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.project import Project, Run
+
+ALL = ["sample", "clean", "encoder", "extract", "tokenize", "train", "evaluate"]
+
+
+def test_the_first_run_takes_every_stage_and_every_photo_once(project: Project) -> None:
+    first = (project.folder / "first-run.txt").read_text("utf-8")
+    run = Run(0, first)
+    assert sorted(run.stages) == sorted(ALL)
+    assert run.forward_passes == (12, 1)
+
+
+def _nothing(_project: Project) -> None:
+    pass
+
+
+def _learning_rate(project: Project) -> None:
+    project.set({"train": {"learning_rate": 0.01}})
+
+
+def _beam_width(project: Project) -> None:
+    project.set({"evaluate": {"beam_widths": [2, 3]}})
+
+
+def _wording(project: Project) -> None:
+    captions = project.folder / "data/mine/Flickr8k.token.txt"
+    first, _, rest = captions.read_text("utf-8").partition("\n")
+    captions.write_text(f"{first.split(chr(9))[0]}\tSomething else altogether .\n{rest}", "utf-8")
+
+
+def _added_photo(project: Project) -> None:
+    images = project.folder / "data/mine/images"
+    scene = next(images.glob("*.jpg")).read_bytes()
+    # Bytes after the picture's end change the content's digest, not the picture.
+    (images / "added.jpg").write_bytes(scene + b"\0")
+
+
+def _renamed_photo(project: Project) -> None:
+    images = project.folder / "data/mine/images"
+    shutil.copyfile(next(images.glob("*.jpg")), images / "again.jpg")
+
+
+def _comment_in_captioner(project: Project) -> None:
+    module = project.folder / "pipeline/captioner/training.py"
+    module.write_text(module.read_text("utf-8") + "# a comment\n", "utf-8")
+
+
+def _runtime(project: Project) -> None:
+    project.set({"runtime": {"batch_size": 7, "workers": 1}})
+
+
+@pytest.mark.parametrize(
+    ("change", "reruns", "forward_passes"),
+    [
+        (_nothing, [], (0, 0)),
+        (_learning_rate, ["train", "evaluate"], (0, 0)),
+        (_beam_width, ["evaluate"], (0, 0)),
+        (_wording, ["clean", "extract", "tokenize", "train", "evaluate"], (0, 0)),
+        (_added_photo, ["clean", "extract", "train", "evaluate"], (1, 1)),
+        (_renamed_photo, ["clean", "extract", "train", "evaluate"], (0, 0)),
+        (_comment_in_captioner, ["train"], (0, 0)),
+        (_runtime, [], (0, 0)),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").strip("_"),
+)
+def test_what_reruns_when(
+    project: Project,
+    change: Callable[[Project], None],
+    reruns: list[str],
+    forward_passes: tuple[int, int],
+) -> None:
+    change(project)
+    run = project.repro()
+    assert sorted(run.stages) == sorted(reruns)
+    assert run.forward_passes == forward_passes
+    assert "up to date" in project.run("dvc", "status").output
+
+
+def test_git_is_told_nothing_but_the_lock_and_the_scores(project: Project) -> None:
+    project.commit("before")
+    project.set({"train": {"learning_rate": 0.02}})
+    project.repro()
+    changed = project.run("git", "status", "--short").output.split()[1::2]
+    assert set(changed) <= {"params.yaml", "dvc.lock", "artifacts/evaluation/metrics.json"}
+
+
+def test_dvc_shows_what_changed(project: Project) -> None:
+    project.commit("before")
+    project.set({"evaluate": {"beam_widths": [4]}})
+    assert "evaluate.beam_widths" in project.run("dvc", "params", "diff").output
+    project.repro()
+    assert "beam_4.BLEU-4" in project.run("dvc", "metrics", "show").output
+    assert "beam_4.BLEU-4" in project.run("dvc", "metrics", "diff").output
+    plots = project.run("dvc", "plots", "show")
+    assert "index.html" in plots.output
+    page = (project.folder / "dvc_plots/index.html").read_text("utf-8")
+    assert "validation_loss" in page
+    dag = project.run("dvc", "dag").output
+    assert all(stage in dag for stage in ALL)
+
+
+def test_an_experiment_runs_with_other_params(project: Project) -> None:
+    project.commit("before")
+    run = project.run("dvc", "exp", "run", "-S", "train.units=4")
+    assert run.code == 0, run.output
+    assert run.stages == ["train", "evaluate"]
+    model = json.loads(project.read("artifacts/model/model.json"))
+    assert model["decoder"]["units"] == 4
+    shown = project.run("dvc", "exp", "show", "--csv").output
+    assert "train.units" in shown
+
+
+def test_the_same_params_and_data_give_the_same_bytes(project: Project) -> None:
+    names = ["features.h5", "captions.parquet", "vocabulary.json", "history.csv"]
+    names += ["model/model.weights.h5", "model/model.json", "evaluation/report.html"]
+    names += ["encoder.weights.h5", "encoder.json", "evaluation/predictions.parquet"]
+    before = {name: project.read(f"artifacts/{name}") for name in names}
+    shutil.rmtree(project.folder / ".cache")
+    project.repro("--force")
+    assert before == {name: project.read(f"artifacts/{name}") for name in names}
+
+
+def _one_line_error(run: Run) -> str:
+    assert run.code == 1
+    assert "Traceback" not in run.output
+    return next(line for line in run.output.splitlines() if line.startswith("error: "))
+
+
+@pytest.mark.parametrize("stage", ["clean", "extract"])
+def test_a_spoilt_params_file_is_one_line(project: Project, stage: str) -> None:
+    path = project.folder / "params.yaml"
+    before = path.read_text("utf-8")
+    path.write_text(before.replace("min_count", "minimum_count"), "utf-8")
+    run = project.run("python", "-m", f"pipeline.stages.{stage}")
+    path.write_text(before, "utf-8")
+    assert "params.yaml: tokenize.min_count: missing key" in _one_line_error(run)
+
+
+@pytest.mark.parametrize(
+    ("missing", "stage", "mend"),
+    [
+        ("artifacts/captions.parquet", "tokenize", "dvc repro clean"),
+        ("artifacts/encoder.weights.h5", "extract", "dvc repro encoder"),
+        ("artifacts/vocabulary.json", "train", "dvc repro tokenize"),
+        ("artifacts/features.h5", "evaluate", "dvc repro extract"),
+        ("artifacts/model/model.json", "evaluate", "dvc repro train"),
+    ],
+)
+def test_a_missing_artefact_names_its_stage(
+    project: Project, tmp_path: Path, missing: str, stage: str, mend: str
+) -> None:
+    path, aside = project.folder / missing, tmp_path / "aside"
+    path.rename(aside)
+    project.set({"runtime": {"cache": ".other-cache"}})  # so that extract needs its encoder
+    run = project.run("python", "-m", f"pipeline.stages.{stage}")
+    project.set({"runtime": {"cache": ".cache"}})
+    aside.rename(path)
+    error = _one_line_error(run)
+    assert missing in error
+    assert mend in error

@@ -1,0 +1,324 @@
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.features.encoders import Encoding
+from pipeline.features.store import FeatureStore, write_store
+
+ENCODING = Encoding(
+    encoder="MobileNet",
+    input_size=32,
+    weights_sha256="a" * 64,
+    preprocessing="keras.applications.mobilenet.preprocess_input",
+    preprocessing_sha256="b" * 64,
+    decoding="as it is",
+    pooling="average",
+    dtype="float16",
+)
+# In the order of their UTF-8 bytes, which is Python's order of strings.
+IDS = ["10.jpg", "9.jpg", "B.jpg", "a/b c.jpg", "a.jpg", "ä.jpg", "犬.jpg", "🐕.jpg"]
+IDS = sorted(IDS)
+PHOTOS = {image_id: f"{number:064x}" for number, image_id in enumerate(IDS)}
+FAILED = {"kaputt.jpg": "damaged image: größer", "b.jpg": "empty file"}
+
+
+def vectors(*shape: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(len(IDS), *shape)).astype(np.float32)
+
+
+def write(path: Path, **changes: Any) -> Path:
+    values: dict[str, Any] = {
+        "encoding": ENCODING,
+        "photos": PHOTOS,
+        "failed": FAILED,
+        "shape": (6,),
+        "rows": [(list(range(len(IDS))), vectors(6).astype("f2"))],
+    }
+    write_store(path, **(values | changes))
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("shape", [(6,), (4, 6)])
+def test_a_store_comes_back_as_it_was(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    pooling = "average" if len(shape) == 1 else "grid"
+    encoding = replace(ENCODING, dtype=dtype, pooling=pooling)
+    stored = vectors(*shape).astype(dtype)
+    path = tmp_path / "features.h5"
+    rows = [([6, 0, 3], stored[[6, 0, 3]]), ([1, 2, 4, 5, 7], stored[[1, 2, 4, 5, 7]])]
+    fingerprint = write_store(path, encoding, PHOTOS, FAILED, shape, rows)
+    store = FeatureStore.open(path)
+    assert store.image_ids == IDS
+    assert store.failed == FAILED
+    assert (store.encoding, store.shape, store.fingerprint) == (encoding, shape, fingerprint)
+    assert store.features.dtype == dtype
+    assert np.array_equal(store.features, stored)
+    some = store.read(["犬.jpg", "9.jpg", "犬.jpg"])
+    assert some.dtype == np.float32
+    places = [IDS.index("犬.jpg"), IDS.index("9.jpg"), IDS.index("犬.jpg")]
+    assert np.array_equal(some, stored[places].astype(np.float32))
+
+
+def test_equal_input_gives_equal_bytes_in_whatever_order(tmp_path: Path) -> None:
+    first = write(tmp_path / "1.h5")
+    stored = vectors(6).astype("f2")
+    second = write(
+        tmp_path / "2.h5",
+        photos=dict(reversed(PHOTOS.items())),
+        failed=dict(reversed(FAILED.items())),
+        rows=[([place], stored[[place]]) for place in reversed(range(len(IDS)))],
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_fingerprint_is_of_the_encoding_and_the_photos(tmp_path: Path) -> None:
+    other_photo = PHOTOS | {"a.jpg": "0" * 64}
+    other_name = {("z.jpg" if name == "a.jpg" else name): sha for name, sha in PHOTOS.items()}
+    changes: list[dict[str, Any]] = [
+        {},
+        {"photos": other_photo},
+        {"photos": other_name},
+        {"encoding": replace(ENCODING, decoding="otherwise")},
+    ]
+    found = {
+        FeatureStore.open(write(tmp_path / "a.h5", **change)).fingerprint for change in changes
+    }
+    assert len(found) == len(changes)
+    assert FeatureStore.open(write(tmp_path / "a.h5", failed={})).fingerprint in found
+
+
+def test_no_failures_are_no_trouble(tmp_path: Path) -> None:
+    assert FeatureStore.open(write(tmp_path / "a.h5", failed={})).failed == {}
+
+
+def test_the_vectors_are_mapped_read_only(tmp_path: Path) -> None:
+    store = FeatureStore.open(write(tmp_path / "a.h5"))
+    assert isinstance(store.features, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        store.features[0, 0] = 1
+
+
+def test_a_photo_without_a_vector_is_no_row(tmp_path: Path) -> None:
+    store = FeatureStore.open(write(tmp_path / "a.h5"))
+    with pytest.raises(KeyError, match=r"kaputt\.jpg"):
+        store.read(["kaputt.jpg"])
+
+
+ALL = list(range(len(IDS)))
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        [ALL[:-1]],
+        [ALL, [3]],
+        [ALL[:-1], [3]],
+        [[0, 0, *ALL[2:]]],
+        [[*ALL[:-1], len(ALL)]],
+        [],
+    ],
+)
+def test_a_row_left_out_or_written_twice_leaves_no_file(
+    tmp_path: Path, positions: list[list[int]]
+) -> None:
+    rows = [(places, np.ones((len(places), 6), "f2")) for places in positions]
+    with pytest.raises((AssertionError, TypeError, OSError)):
+        write(tmp_path / "a.h5", rows=rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_of_another_length_leave_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write(tmp_path / "a.h5", rows=[(ALL, np.ones((len(ALL), 5), "f2"))])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_that_fails_leaves_the_old_store(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    before = path.read_bytes()
+    with pytest.raises(AssertionError, match="left out or written twice"):
+        write(path, rows=[])
+    assert path.read_bytes() == before
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        FeatureStore.open(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert message.endswith(": run `dvc repro extract`")
+    assert "\n" not in message
+    return message
+
+
+def other_version(file: Any) -> None:
+    file.attrs["format_version"] = 2
+
+
+def no_version(file: Any) -> None:
+    del file.attrs["format_version"]
+
+
+def other_fingerprint(file: Any) -> None:
+    file.attrs["fingerprint"] = np.bytes_("0" * 64)
+
+
+def other_encoding(file: Any) -> None:
+    values = asdict(replace(ENCODING, weights_sha256="c" * 64))
+    file.attrs["encoding"] = np.bytes_(json.dumps(values))
+
+
+def more_encoding(file: Any) -> None:
+    file.attrs["encoding"] = np.bytes_(json.dumps(asdict(ENCODING) | {"more": 1}))
+
+
+def no_json(file: Any) -> None:
+    file.attrs["encoding"] = np.bytes_("{")
+
+
+def text_of_variable_length(file: Any) -> None:
+    file.attrs["encoding"] = json.dumps(asdict(ENCODING))
+
+
+def other_ids(file: Any) -> None:
+    file["image_id"][0] = b"0.jpg"
+
+
+def swapped_ids(file: Any) -> None:
+    file["image_id"][:2] = file["image_id"][:2][::-1]
+
+
+def doubled_ids(file: Any) -> None:
+    file["image_id"][1] = file["image_id"][0]
+
+
+def no_utf8(file: Any) -> None:
+    file["image_id"][-1] = b"\xff\xff.jpg"
+
+
+def swapped_photos(file: Any) -> None:
+    file["photo_sha256"][:2] = file["photo_sha256"][:2][::-1]
+
+
+def replaced(name: str, **options: Any) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        data = options.pop("data", None)
+        data = file[name][:] if data is None else data
+        del file[name]
+        file.create_dataset(name, data=data, **options)
+
+    return change
+
+
+def without(name: str) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        del file[name]
+
+    return change
+
+
+def a_group(file: Any) -> None:
+    del file["features"]
+    file.create_group("features")
+
+
+def nothing_stored(file: Any) -> None:
+    del file["features"]
+    file.create_dataset("features", (len(IDS), 6), "f2")
+
+
+def external(file: Any) -> None:
+    del file["features"]
+    source = [("other.bin", 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset("features", (len(IDS), 6), "f2", external=source)
+
+
+def virtual(file: Any) -> None:
+    del file["features"]
+    layout = h5py.VirtualLayout((len(IDS), 6), "f2")
+    layout[:] = h5py.VirtualSource("other.h5", "features", (len(IDS), 6))
+    file.create_virtual_dataset("features", layout)
+
+
+def soft_link(file: Any) -> None:
+    file["other"] = h5py.SoftLink("/features")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_version, "format version 2, not 1"),
+        (no_version, "is no feature store"),
+        (other_fingerprint, "its fingerprint does not fit its rows"),
+        (other_encoding, "its fingerprint does not fit its rows"),
+        (more_encoding, "is no feature store"),
+        (no_json, "is no feature store"),
+        (text_of_variable_length, "encoding is no string of fixed length"),
+        (other_ids, "its fingerprint does not fit its rows"),
+        (swapped_ids, "its ids are not unique and sorted"),
+        (doubled_ids, "its ids are not unique and sorted"),
+        (no_utf8, "is no feature store"),
+        (swapped_photos, "its fingerprint does not fit its rows"),
+        (replaced("image_id", data=[name.encode() for name in IDS[:-1]]), "is no feature store"),
+        (replaced("image_id", data=IDS), "no strings of fixed length"),
+        (replaced("failed/reason", data=[b"one"]), "is no feature store"),
+        (without("features"), "is no feature store"),
+        (without("failed"), "is no feature store"),
+        (a_group, "is no feature store"),
+        (replaced("features", compression="gzip"), "not one contiguous row for each id"),
+        (replaced("features", chunks=(1, 6)), "not one contiguous row for each id"),
+        (replaced("features", data=np.ones((7, 6), "f2")), "not one contiguous row"),
+        (replaced("features", data=np.ones((8, 6), "f4")), "not one contiguous row"),
+        (replaced("features", data=np.ones((8, 6), ">f2")), "not one contiguous row"),
+        (nothing_stored, "not one contiguous row for each id"),
+        (external, "/features takes its data from another file"),
+        (virtual, "/features takes its data from another file"),
+        (soft_link, "/other is a link"),
+    ],
+)
+def test_what_is_no_store_of_ours_is_refused(
+    tmp_path: Path, change: Callable[[Any], None], words: str
+) -> None:
+    path = write(tmp_path / "a.h5")
+    FeatureStore.open(path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    assert words in refusal(path)
+
+
+def test_absent_empty_and_truncated_stores_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    assert "is not there" in refusal(path)
+    data = write(path).read_bytes()
+    for length in (0, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        assert "is no readable HDF5 file" in refusal(path)
+
+
+def test_damage_is_refused_or_leaves_ids_and_shape_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    good = write(path).read_bytes()
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(4):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        path.write_bytes(data)
+        try:
+            store = FeatureStore.open(path)
+        except InputError:
+            refused += 1
+        else:
+            assert store.image_ids == IDS
+            assert store.read(IDS).shape == (len(IDS), 6)
+    assert 0 < refused < 150
