@@ -19,9 +19,6 @@ from pipeline.features.store import FeatureStore, write_store
 
 ROOT = Path(__file__).parents[1]
 
-# Keras 3.15 saves weights by a call that NumPy 2 has deprecated.
-KERAS_SAVES = "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
-
 PHOTOS = [f"{number}.jpg" for number in range(8)]
 CAPTIONS = [
     ("0.jpg", "a dog runs"),

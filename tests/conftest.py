@@ -1,5 +1,4 @@
 import io
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(np.full(layer.moving_variance.shape, 0.02, np.float32))
-    with warnings.catch_warnings():
-        # Keras 3.15 saves weights by a call that NumPy 2 has deprecated.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        weights.save(network, folder / "encoder.weights.h5")
+    weights.save(network, folder / "encoder.weights.h5")
     description = describe_encoder("MobileNet", 32, source, weights.digest(network))
     write_json(folder / "encoder.json", asdict(description))
     return folder

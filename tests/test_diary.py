@@ -15,13 +15,10 @@ from pipeline.captioner.search import search
 from pipeline.captioner.training import Epoch
 from tests.captioner_fixtures import (
     ENCODING,
-    KERAS_SAVES,
     make_decided_decoder,
     make_store,
     make_vocabulary,
 )
-
-pytestmark = pytest.mark.filterwarnings(KERAS_SAVES)
 
 HISTORY = [Epoch(1, 3.25, 3.5), Epoch(2, 2.125, 2.75), Epoch(3, 1.1, 2.9)]
 

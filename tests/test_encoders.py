@@ -96,6 +96,7 @@ def test_places_stand_in_reading_order() -> None:
     places, map_ = network.predict_on_batch(photos), mapped.predict_on_batch(photos)
     assert np.array_equal(places[0], map_[0].reshape(4, 1024))
     assert np.array_equal(places[0, 1], map_[0, 0, 1])
+    assert not np.array_equal(places[0, 1], places[0, 2])
 
 
 ENCODING = Encoding(

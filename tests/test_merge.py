@@ -2,21 +2,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from pipeline.captioner import merge
 from pipeline.captioner.decoder import Decoder
 from pipeline.captions.vocabulary import START
 from pipeline.features import weights
 from tests.captioner_fixtures import (
-    KERAS_SAVES,
     logits_of,
     make_decided_decoder,
     make_decoder,
     vectors,
 )
-
-pytestmark = pytest.mark.filterwarnings(KERAS_SAVES)
 
 
 def paths(decoder: Decoder) -> list[str]:

@@ -14,7 +14,6 @@ from pipeline.captions.vocabulary import START, Vocabulary
 from pipeline.errors import InputError
 from tests.captioner_fixtures import (
     ENCODING,
-    KERAS_SAVES,
     logits_of,
     make_decided_decoder,
     make_vocabulary,
@@ -25,7 +24,6 @@ from tests.captioner_fixtures import (
 KERAS_LOADS = "ignore:Skipping nested container:UserWarning"
 
 pytestmark = [
-    pytest.mark.filterwarnings(KERAS_SAVES),
     pytest.mark.filterwarnings(KERAS_LOADS),
 ]
 

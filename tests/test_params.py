@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.params import Params, load_params
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
-Values = dict[str, dict[str, Any]]
+Values = dict[str, Any]
 Change = Callable[[Values], object]
 
 

@@ -17,7 +17,6 @@ from pipeline.errors import InputError
 from pipeline.stages import tokenize, train
 from tests.captioner_fixtures import (
     CAPTIONS,
-    KERAS_SAVES,
     PHOTOS,
     log_softmax,
     logits_of,
@@ -27,8 +26,6 @@ from tests.captioner_fixtures import (
     write_captions,
     write_params,
 )
-
-pytestmark = pytest.mark.filterwarnings(KERAS_SAVES)
 
 Weights = list[Any]
 

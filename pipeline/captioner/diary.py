@@ -66,8 +66,10 @@ class Diary:
         self.show()
 
     def show(self) -> None:
-        """Copy everything written so far into the artefacts."""
-        shutil.copytree(self.folder, self.artifacts, dirs_exist_ok=True)
+        """Copy what is new since the last time into the artefacts."""
+        shutil.copytree(
+            self.folder, self.artifacts, dirs_exist_ok=True, copy_function=_copy_if_newer
+        )
 
     def _write_history(self, history: list[Epoch]) -> None:
         text = io.StringIO()
@@ -83,3 +85,9 @@ class Diary:
             image_id: self.vocabulary.decode(hypotheses[0].ids)
             for image_id, hypotheses in zip(self.samples, found, strict=True)
         }
+
+
+def _copy_if_newer(source: str, target: str) -> None:
+    there = Path(target)
+    if not there.exists() or there.stat().st_mtime_ns < Path(source).stat().st_mtime_ns:
+        shutil.copy2(source, target)

@@ -107,12 +107,13 @@ class Training:
         number = len(self.history) + 1
         start = time.monotonic()
         network = self.decoder.network
-        loss = _mean_loss(network.train_on_batch, network, self.train.shuffled(self.seed, number))
-        validation_loss = _mean_loss(network.test_on_batch, network, self.dev.in_order())
+        loss = _mean_loss(network.train_on_batch, self.train.shuffled(self.seed, number))
+        validation_loss = _mean_loss(network.test_on_batch, self.dev.in_order())
         epoch = Epoch(number, loss, validation_loss)
-        self.history.append(epoch)
-        if self.best is epoch:
+        # Weights first: an interruption between the two finds a best epoch with its weights.
+        if not self.history or validation_loss < self.best.validation_loss:
             self._best_weights = network.get_weights()
+        self.history.append(epoch)
         self._stop_if_due()
         print(
             f"epoch {number}: loss {loss:.4f}, validation {validation_loss:.4f}"
@@ -156,13 +157,10 @@ class Training:
         print(f"going on after epoch {len(self.history)}", flush=True)
 
 
-def _mean_loss(
-    run: Callable[[list[Any], Any], Any], network: Any, batches: Iterable[Batch]
-) -> float:
+def _mean_loss(run: Callable[[list[Any], Any], Any], batches: Iterable[Batch]) -> float:
     """Run over all batches; return the mean loss of a word, whatever batch it was in."""
     total, words = 0.0, 0
     for batch in batches:
-        network.reset_metrics()  # else Keras returns the mean over all batches so far
         loss = run([batch.features, batch.inputs], batch.targets)
         total += float(loss) * batch.words
         words += batch.words

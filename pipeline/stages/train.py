@@ -97,6 +97,7 @@ def _training_fingerprint(params: Params, inputs: Inputs) -> str:
             inputs.vocabulary.fingerprint,
             inputs.store.fingerprint,
             [sha256_file(path) for path in code],
+            [keras.__version__, keras.config.backend()],
         ]
     )
 

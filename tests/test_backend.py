@@ -1,0 +1,105 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Stands for Keras: it writes to file descriptor 2 as C++ does, past Python's sys.stderr.
+NOISY = """
+import os
+from types import SimpleNamespace
+os.write(2, b"a screen of advice\\n")
+config = SimpleNamespace(backend=lambda: {backend!r})
+"""
+
+
+def run(
+    code: str, folder: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh Python that finds modules in `folder` first."""
+    variables = {k: v for k, v in os.environ.items() if k not in {"KERAS_BACKEND", "PYTHONPATH"}}
+    if folder is not None:
+        variables["PYTHONPATH"] = str(folder)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=variables | environment,
+    )
+
+
+def fake_keras(folder: Path, backend: str = "tensorflow", then: str = "") -> Path:
+    (folder / "keras.py").write_text(NOISY.format(backend=backend) + then, "utf-8")
+    return folder
+
+
+def test_importing_the_backend_writes_nothing() -> None:
+    code = (
+        "import sys\n"
+        "from pipeline.backend import JIT_COMPILE, keras\n"
+        "print(keras.config.backend(), JIT_COMPILE, keras is sys.modules['keras'])"
+    )
+    result = run(code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "tensorflow False True\n", "")
+
+
+def test_what_keras_writes_while_it_is_imported_is_dropped_and_no_more(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pipeline.backend\nos.write(2, b'later\\n')\nprint('ours', file=sys.stderr)"
+    )
+    result = run(code, fake_keras(tmp_path))
+    assert (result.returncode, result.stderr) == (0, "later\nours\n")
+
+
+def test_what_was_written_before_is_shown_once_and_first(tmp_path: Path) -> None:
+    code = "import sys\nsys.stderr.write('before ')\nimport pipeline.backend"
+    assert run(code, fake_keras(tmp_path)).stderr == "before "
+
+
+def test_what_was_held_back_is_shown_where_the_import_fails(tmp_path: Path) -> None:
+    folder = fake_keras(tmp_path, then="raise ImportError('no libcuda')")
+    result = run("import pipeline.backend", folder)
+    assert result.returncode == 1
+    first, *_, last = result.stderr.splitlines()
+    assert (first, last) == ("a screen of advice", "ImportError: no libcuda")
+
+
+def test_a_crash_in_the_import_shows_what_was_held_back_too(tmp_path: Path) -> None:
+    result = run("import pipeline.backend", fake_keras(tmp_path, then="raise SystemExit(3)"))
+    assert (result.returncode, result.stderr) == (3, "a screen of advice\n")
+
+
+def test_a_backend_that_keras_does_not_have_is_named() -> None:
+    result = run("import pipeline.backend", KERAS_BACKEND="bogus")
+    assert result.returncode == 1
+    assert "bogus" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("backend", "compiled"), [("jax", True), ("tensorflow", False), ("torch", False)]
+)
+def test_only_jax_is_compiled(tmp_path: Path, backend: str, *, compiled: bool) -> None:
+    code = "from pipeline.backend import JIT_COMPILE; print(JIT_COMPILE)"
+    assert run(code, fake_keras(tmp_path, backend)).stdout == f"{compiled}\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "level"), [({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")], ids=str
+)
+def test_the_log_level_is_the_user_s_where_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], level: str
+) -> None:
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    code = "import os, pipeline.backend; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    assert run(code, fake_keras(tmp_path), **environment).stdout == f"{level}\n"
+
+
+def test_the_command_line_imports_neither_keras_nor_numpy() -> None:
+    code = (
+        "import sys, pipeline.cli\n"
+        "print(sorted({'keras', 'numpy', 'tensorflow', 'pipeline.backend'} & set(sys.modules)))"
+    )
+    result = run(code)
+    assert (result.stdout, result.stderr) == ("[]\n", "")

@@ -1,0 +1,231 @@
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.captioner import captioning
+from pipeline.captioner.captioning import MAX_WORDS, Caption, Captioner
+from pipeline.captions.vocabulary import Vocabulary
+from pipeline.errors import InputError
+from pipeline.features.engines import Engine, make_engine
+from pipeline.features.extraction import Extractor
+from pipeline.features.photos import PhotoError
+from pipeline.features.store import FeatureStore
+from pipeline.features.weights import load_encoder
+from pipeline.reporting.predictions import predict
+from tests.artifacts_fixture import LEARNED, SIZE, drawn, write_photos
+from tests.conftest import encoded
+
+BATCH = 8
+PHOTOS = 14  # of two batches; the decoder was not told of the last two
+
+
+@pytest.fixture(scope="module")
+def captioner(artifacts: Path) -> Captioner:
+    return Captioner.load(artifacts, BATCH, "keras")
+
+
+@pytest.fixture(scope="module")
+def pixels(captioner: Captioner) -> list[npt.NDArray[np.uint8]]:
+    return [captioner.decode(encoded(drawn(seed), "PNG")) for seed in range(PHOTOS)]
+
+
+def extract(folder: Path, artifacts: Path, captioner: Captioner, batch_size: int) -> FeatureStore:
+    """Write and open a feature store of the same photos, as stage `extract` does."""
+
+    def engine() -> Engine:
+        return make_engine("keras", load_encoder(artifacts), "MobileNet", batch_size)
+
+    paths = write_photos(folder / "photos", PHOTOS)
+    Extractor(
+        encoding=captioner.model.encoding,
+        make_engine=engine,
+        cache=folder / "cache",
+        max_pixels=10_000,
+        max_failed_share=0.0,
+        workers=1,
+        progress_seconds=60,
+    ).extract({path.name: path for path in paths}, folder, folder / "features.h5")
+    return FeatureStore.open(folder / "features.h5")
+
+
+@pytest.fixture(scope="module")
+def store(
+    artifacts: Path, captioner: Captioner, tmp_path_factory: pytest.TempPathFactory
+) -> FeatureStore:
+    return extract(tmp_path_factory.mktemp("extracted"), artifacts, captioner, BATCH)
+
+
+def assert_alike(found: list[list[Caption]], expected: list[list[Caption]]) -> None:
+    """Assert the same captions, and log probabilities as near as another batch brings them."""
+    for some, others in zip(found, expected, strict=True):
+        assert [c.caption for c in some] == [c.caption for c in others]
+        np.testing.assert_allclose(
+            [c.log_probability for c in some], [c.log_probability for c in others], rtol=1e-3
+        )
+
+
+def test_photos_get_the_captions_that_the_model_learned(
+    captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
+) -> None:
+    found = captioner.caption(pixels[:BATCH], 3)
+    assert [captions[0].caption for captions in found] == LEARNED[:BATCH]
+
+
+def test_features_are_those_of_the_store_rounding_included(
+    captioner: Captioner,
+    pixels: list[npt.NDArray[np.uint8]],
+    store: FeatureStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[npt.NDArray[np.float32]] = []
+
+    def spy(_: Any, features: npt.NDArray[np.float32], *__: int) -> list[list[Any]]:
+        given.append(features)
+        return [[] for _ in features]
+
+    monkeypatch.setattr(captioning, "search", spy)
+    captioner.caption(pixels[:BATCH], 3)
+    captioner.caption(pixels[BATCH:], 3)
+    features = np.concatenate(given)
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, store.read(store.image_ids))
+    # Rounding to float16 changes them, so that without it they would not be equal.
+    assert not np.array_equal(captioner.engine.encode(np.stack(pixels[:BATCH])), features[:BATCH])
+
+
+@pytest.mark.parametrize("beam_width", [1, 3])
+def test_captions_are_those_that_evaluate_writes(
+    captioner: Captioner,
+    pixels: list[npt.NDArray[np.uint8]],
+    store: FeatureStore,
+    beam_width: int,
+) -> None:
+    predictions = predict(
+        captioner.model.decoder,
+        store,
+        captioner.vocabulary,
+        store.image_ids,
+        beam_width,
+        MAX_WORDS,
+    )
+    found = [
+        captions[0]
+        for start in range(0, PHOTOS, BATCH)
+        for captions in captioner.caption(pixels[start : start + BATCH], beam_width)
+    ]
+    assert [p.caption for p in predictions] == [caption.caption for caption in found]
+    np.testing.assert_allclose(
+        [p.log_probability for p in predictions],
+        [caption.log_probability for caption in found],
+        rtol=1e-4,
+    )
+
+
+def test_the_company_that_a_photo_is_in_does_not_change_its_captions(
+    captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
+) -> None:
+    together = captioner.caption(pixels[:BATCH], 3)
+    backwards = captioner.caption(pixels[:BATCH][::-1], 3)[::-1]
+    alone = [captions for photo in pixels[:BATCH] for captions in captioner.caption([photo], 3)]
+    twice = captioner.caption([pixels[0], pixels[0], *pixels[1:4]], 3)
+    assert_alike(backwards, together)
+    assert_alike(alone, together)
+    assert_alike(twice, [together[0], *together[:4]])
+
+
+def test_the_batch_size_does_not_change_captions(
+    artifacts: Path, captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
+) -> None:
+    single = Captioner.load(artifacts, 1, "keras")
+    found = [captions for photo in pixels[10:] for captions in single.caption([photo], 3)]
+    assert_alike(found, captioner.caption(pixels[10:], 3))
+
+
+def test_captions_are_different_ones_best_first_and_no_more_than_the_beam_is_wide(
+    captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
+) -> None:
+    for width in (1, 2, 5):
+        for captions in captioner.caption(pixels[:3], width):
+            assert len({c.caption for c in captions}) == len(captions) == width
+            # They are ranked by the mean over their words and the end.
+            means = [c.log_probability / (len(c.caption.split()) + 1) for c in captions]
+            assert means == sorted(means, reverse=True)
+            assert all(c.log_probability < 0 for c in captions)
+
+
+def test_a_photo_is_decoded_to_the_encoder_s_pixels(captioner: Captioner) -> None:
+    assert captioner.decode(encoded(drawn(0), "JPEG")).shape == (SIZE, SIZE, 3)
+
+
+def test_a_photo_too_large_or_damaged_is_refused(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PhotoError, match="not a JPEG, PNG or WebP image"):
+        captioner.decode(b"photo")
+    monkeypatch.setattr(captioning, "MAX_PIXELS", 48 * 40 - 1)
+    with pytest.raises(PhotoError, match="48 x 40 pixels, more than max_pixels 1919"):
+        captioner.decode(encoded(drawn(0), "PNG"))
+
+
+@pytest.fixture
+def spoilt(artifacts: Path, tmp_path: Path) -> Path:
+    """Copy the artefacts by links: a file has to be removed before another is written."""
+    return Path(shutil.copytree(artifacts, tmp_path / "spoilt", copy_function=os.link))
+
+
+def refused(folder: Path, problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as caught:
+        Captioner.load(folder, 1, "keras")
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_vocabulary_is_refused(spoilt: Path) -> None:
+    path = spoilt / "vocabulary.json"
+    vocabulary = Vocabulary.load(path)
+    path.unlink()
+    replace(vocabulary, words=vocabulary.words[::-1]).save(path)
+    refused(spoilt, r"model\.json was trained with another vocabulary: run `dvc repro train`")
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"pooling": "grid"}, r"model\.json is damaged \(pooling 'grid' .*: run `dvc repro train`"),
+        ({"dtype": "object"}, r"model\.json is damaged \(dtype 'object'\): run `dvc repro train`"),
+        ({"preprocessing": "other"}, r"do not belong together \(other preprocessing\)"),
+        ({"encoder": "Xception", "input_size": 299}, r"\(other encoder, input_size\)"),
+    ],
+)
+def test_a_model_that_tells_of_other_features_is_refused(
+    spoilt: Path, values: dict[str, Any], problem: str
+) -> None:
+    path = spoilt / "model" / "model.json"
+    facts = json.loads(path.read_text("utf-8"))
+    facts["encoding"] |= values
+    path.unlink()
+    path.write_text(json.dumps(facts), "utf-8")
+    refused(spoilt, problem)
+
+
+def test_an_engine_that_is_not_installed_is_said(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InputError, match="is not installed"):
+        Captioner.load(artifacts, 1, "openvino")
+
+
+def test_openvino_says_what_keras_says(
+    artifacts: Path, captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is an optional extra")
+    other = Captioner.load(artifacts, BATCH, "openvino")
+    assert_alike(other.caption(pixels[:BATCH], 3), captioner.caption(pixels[:BATCH], 3))
