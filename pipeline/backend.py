@@ -3,6 +3,7 @@
 Importing it costs seconds, so the command line does so only where it computes.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -35,6 +36,9 @@ def _stderr_kept_aside() -> Iterator[None]:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _stderr_kept_aside():
     import keras
+
+# It takes the few shapes that a search has for a mistake, and says so at length.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # XLA pays on JAX, which is nothing without it; on TensorFlow it made both Xception and
 # the LSTM several times slower on a CPU (docs/decisions.md).

@@ -1,7 +1,17 @@
 """The one error a user is meant to read: it names the thing and the mend."""
 
+import errno
 import sys
 from collections.abc import Callable
+
+# What the machine, not the program, has to mend.
+_DISK_MENDS = {
+    errno.ENOSPC: "free some space; what was computed is kept",
+    errno.EDQUOT: "free some space; what was computed is kept",
+    errno.EACCES: "make it writable for you",
+    errno.EPERM: "make it writable for you",
+    errno.EROFS: "make it writable for you",
+}
 
 
 class InputError(Exception):
@@ -13,14 +23,21 @@ class InputError(Exception):
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage's entry point; an `InputError` or Ctrl-C ends it with one line.
+    """Run a stage's entry point; bad input, a full disk or Ctrl-C ends it with one line.
 
-    Exit codes: 1 for bad input, 130 when interrupted (the shell's own for SIGINT).
+    Exit codes: 1 for bad input or a disk that takes no more, 130 when interrupted (the
+    shell's own for SIGINT).
     """
     try:
         stage()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _DISK_MENDS:
+            raise
+        where = error.filename or "the disk"
+        print(f"error: {where}: {error.strerror}: {_DISK_MENDS[error.errno]}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted; run `dvc repro` to go on", file=sys.stderr)

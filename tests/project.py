@@ -19,6 +19,8 @@ SMALL: Mapping[str, Any] = {
     "dataset": {"root": "data/mine"},
     "sample": {"train": 2, "dev": 1, "test": 1},
     "encoder": {"name": "MobileNet", "weights": "random", "input_size": 32},
+    # An untrained MobileNet's vectors are too small for float16.
+    "extract": {"dtype": "float32"},
     "tokenize": {"min_count": 1},
     "train": {"units": 8, "embedding_size": 8, "epochs": 2, "batch_size": 8, "sample_photos": 2},
     "evaluate": {"beam_widths": [2], "max_words": 6},

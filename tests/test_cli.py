@@ -123,9 +123,9 @@ def test_a_folder_without_photos_is_said(caption: Run) -> None:
     ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 100})]
 )
 def test_standard_input_may_be_a_photo(caption: Run, kind: str, options: dict[str, Any]) -> None:
-    result = caption("-", data=encoded(drawn(5), kind, **options))
+    result = caption("-", data=encoded(drawn(0), kind, **options))
     succeeded(result)
-    assert lines(result) == [["-", LEARNED[5]]]
+    assert lines(result) == [["-", LEARNED[0]]]
 
 
 def test_standard_input_may_be_a_list_of_files(caption: Run) -> None:

@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 
@@ -27,6 +29,18 @@ def test_an_interrupt_is_one_line_and_the_shells_exit_code(
         fail_with(KeyboardInterrupt())
     assert caught.value.code == 130
     assert capsys.readouterr().err == "interrupted; run `dvc repro` to go on\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_no_more_is_one_line(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fail_with(OSError(number, os.strerror(number), "artifacts/features.h5"))
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: artifacts/features.h5: {os.strerror(number)}: ")
+    assert said.count("\n") == 1
 
 
 def test_our_own_mistakes_keep_their_traceback() -> None:

@@ -386,3 +386,22 @@ def test_a_real_encoder_gives_the_same_bytes_after_an_interruption(
     store = FeatureStore.open(place.store)
     assert store.shape == shape
     assert store.read(store.image_ids).std(axis=0).max() > 0.1
+
+
+def test_the_photo_folder_may_be_a_link_to_another_disk(place: Place) -> None:
+    disk, root = place.folder / "disk", place.folder / "data"
+    place.root.rename(disk)
+    root.mkdir()
+    (root / "images").symlink_to(disk)
+    (disk / "out.png").symlink_to(place.folder / "outside.png")
+    (place.folder / "outside.png").write_bytes(encoded(make_photo(), "PNG"))
+    found = {path.name: path for path in sorted((root / "images").iterdir())}
+    result = place.extractor().extract(found, root, place.store)
+    assert set(result.failed) == {"out.png"}
+    assert len(result.photos) == len(found) - 1
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(place: Place) -> None:
+    (place.folder / "cache").write_bytes(b"a file where the folder should be")
+    with pytest.raises(InputError, match=r"cannot be written to \(.*\): .*runtime\.cache"):
+        place.extract()

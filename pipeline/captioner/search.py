@@ -48,30 +48,24 @@ class _Beam:
     live: list[tuple[float, tuple[int, ...]]]
     done: list[Hypothesis]
 
-    @property
-    def open(self) -> bool:
-        return len(self.done) < self.width and bool(self.live)
-
     def grow(self, log_probabilities: Scores, max_words: int) -> list[int]:
         """Take the step's (width, V) scores; return which live hypothesis each new one extends."""
         vocabulary_size = log_probabilities.shape[1]
         before = np.array([score for score, _ in self.live])
         totals = (log_probabilities[: len(before)] + before[:, None]).ravel()
-        # Twice the width always holds `width` candidates that go on.
-        best = _largest(totals, 2 * self.width)
         grown: list[tuple[float, tuple[int, ...]]] = []
         parents: list[int] = []
-        for rank, candidate in enumerate(best):
+        # What has ended keeps its place: `width` hypotheses in all, ended or not.
+        for candidate in _largest(totals, self.width - len(self.done)):
             parent, word = divmod(int(candidate), vocabulary_size)
             total, ids = float(totals[candidate]), self.live[parent][1]
             if total == -np.inf:
                 break
-            if word != END and len(grown) < self.width:
+            if word == END:
+                self.done.append(Hypothesis(ids, total, finished=True))
+            else:
                 grown.append((total, (*ids, word)))
                 parents.append(parent)
-            elif word == END and rank < self.width:
-                # Past the beam's width an ending is no better than a word cut off there.
-                self.done.append(Hypothesis(ids, total, finished=True))
         self.live = grown
         if grown and len(grown[0][1]) == max_words:
             self.done += [Hypothesis(ids, total, finished=False) for total, ids in grown]
@@ -79,7 +73,7 @@ class _Beam:
         return parents
 
     def ranked(self) -> list[Hypothesis]:
-        return sorted(self.done, key=lambda h: (-h.finished, -h.score, h.ids))[: self.width]
+        return sorted(self.done, key=lambda h: (-h.finished, -h.score, h.ids))
 
 
 def search(
@@ -87,9 +81,10 @@ def search(
 ) -> list[list[Hypothesis]]:
     """Caption photos; a width of 1 is greedy search.
 
-    A beam keeps the `beam_width` likeliest beginnings and stops once as many have ended;
-    <pad>, <start> and <unk> are never chosen. Hypotheses that the limit of words cut off
-    rank below those that ended.
+    A beam keeps the `beam_width` likeliest hypotheses; one that has ended keeps its place,
+    and the others go on until all have ended, so the likeliest is never dropped for
+    unlikely ones that ended early. <pad>, <start> and <unk> are never chosen. Hypotheses
+    that the limit of words cut off rank below those that ended.
 
     Args:
         decoder: the trained decoder.
@@ -126,12 +121,12 @@ def _search_part(
         for array in _list(decoder.start.predict_on_batch(features))
     ]
     words = np.full(len(features) * width, START, np.int32)
-    while any(beam.open for beam in beams):
+    while any(beam.live for beam in beams):
         logits, *state = decoder.step.predict_on_batch([words, *state])
         scores = _log_softmax(np.asarray(logits, np.float64))
         origin = np.arange(len(words))
         for photo, beam in enumerate(beams):
-            if not beam.open:
+            if not beam.live:
                 continue
             first = photo * width
             parents = beam.grow(scores[first : first + width], max_words)

@@ -75,7 +75,8 @@ class Extractor:
 
         Args:
             photos: image_id to file.
-            root: links out of this folder are refused.
+            root: the data set's folder. Links out of the folder in it that holds a photo are
+                refused; that folder may itself be a link, to a larger disk say.
             store: the file to write.
 
         Raises:
@@ -104,7 +105,7 @@ class Extractor:
 
         def digest(path: Path) -> str | PhotoError:
             try:
-                return hashlib.sha256(read_photo(path, root)).hexdigest()
+                return hashlib.sha256(read_photo(path, _photo_folder(path, root))).hexdigest()
             except PhotoError as error:
                 return error
 
@@ -183,16 +184,27 @@ class Extractor:
         )
 
 
+def _photo_folder(path: Path, root: Path) -> Path:
+    """Return the folder directly below `root` that holds the photo, or `root` itself."""
+    parts = path.relative_to(root).parts
+    return root / parts[0] if len(parts) > 1 else root
+
+
 @contextmanager
 def _sole_writer(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: a killed `dvc` can leave an extraction running."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"another extraction is writing to {folder}: wait until it ends, or end it"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written to ({error.strerror}): make it writable, "
+            "or set runtime.cache in params.yaml to another folder"
         ) from None
     try:
         yield

@@ -1,0 +1,108 @@
+"""The README is true: its commands run, its figures and listings are the real ones."""
+
+import json
+import re
+import shlex
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import main
+from tests.project import ROOT, Project
+
+README = (ROOT / "README.md").read_text("utf-8")
+CONSOLES = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line.removeprefix("$ ")
+    for console in CONSOLES
+    for line in console.splitlines()
+    if line.startswith("$ ")
+]
+# What the tests cannot run: it takes minutes, a download or another shell.
+NOT_RUN = ("make ", "unzip ", ". ")
+
+
+def _says(command: str) -> str:
+    """Return what the README says a command prints."""
+    for console in CONSOLES:
+        for block in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]:
+            said, _, output = block.partition("\n")
+            if said == command:
+                return output
+    raise AssertionError(f"the README does not show {command}")
+
+
+def _tiny(word: str) -> str:
+    """Put what a tiny project has in the place of what the README's example has."""
+    if word.startswith("data/sample/images/"):
+        return "data/sample/images/scene_test_0000.jpg"
+    if word == "encoder.name=InceptionV3":
+        return "encoder.name=MobileNetV2"
+    return word
+
+
+@pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if c[:3] != "dvc"])
+def test_every_other_command_exists(project: Project, command: str) -> None:
+    if command.startswith("make "):
+        target = command.split()[1]
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    elif not command.startswith(NOT_RUN):
+        words = [_tiny(word) for word in shlex.split(command)]
+        run = project.run(*words)
+        assert run.code == 0, run.output
+
+
+def test_every_dvc_command_runs(project: Project) -> None:
+    project.commit("before")
+    for command in dict.fromkeys(c for c in COMMANDS if c.startswith("dvc ")):
+        run = project.run(*[_tiny(word) for word in shlex.split(command)])
+        assert run.code == 0, f"{command}\n{run.output}"
+    project.run("git", "checkout", "--", "params.yaml", "dvc.lock", "artifacts")
+    project.repro()
+
+
+def test_the_dag_is_the_real_one(project: Project) -> None:
+    real = project.run("dvc", "dag").output
+    assert [line.rstrip() for line in _says("dvc dag").splitlines()] == [
+        line.rstrip() for line in real.rstrip().splitlines()
+    ]
+
+
+def test_the_scores_are_those_of_the_last_run() -> None:
+    metrics = json.loads((ROOT / "artifacts/evaluation/metrics.json").read_text("utf-8"))
+    for search in ("greedy", "beam_3"):
+        figures = "".join(f"{value:10.2f}" for value in metrics[search].values())
+        assert f"{search:10}{figures}" in _says("make repro")
+
+
+def test_every_file_in_the_tree_exists_and_every_room_is_in_it() -> None:
+    tree = README.split("## What is where")[1].split("```")[1]
+    folder = ""
+    named = set()
+    for line in tree.strip().splitlines():
+        name = line.split()[0].rstrip(",")
+        folder = folder if line.startswith("  ") else ""
+        assert (ROOT / folder / name).exists(), name
+        named.add(name.rstrip("/"))
+        if name == "pipeline/":
+            folder = name
+    rooms = {p.name for p in (ROOT / "pipeline").iterdir() if (p / "__init__.py").exists()}
+    assert rooms <= named
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_params_that_the_readme_names_exist() -> None:
+    params = (ROOT / "params.yaml").read_text("utf-8")
+    for key in re.findall(r"-S \w+\.(\w+)=", README):
+        assert re.search(rf"^  {key}:", params, re.MULTILINE), key
+
+
+@pytest.mark.parametrize("command", main.commands)
+def test_every_command_is_in_the_readme_and_has_an_example(command: str) -> None:
+    assert f"$ caption {command}" in README
+    text = CliRunner().invoke(main, [command, "--help"]).output
+    assert "Examples:" in text
