@@ -120,7 +120,8 @@ def test_a_folder_without_photos_is_said(caption: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 100})]
+    ("kind", "options"),
+    [("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 100, "subsampling": 0})],
 )
 def test_standard_input_may_be_a_photo(caption: Run, kind: str, options: dict[str, Any]) -> None:
     result = caption("-", data=encoded(drawn(0), kind, **options))

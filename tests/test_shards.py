@@ -139,7 +139,7 @@ def test_a_shard_with_numbers_that_are_none_is_dropped(
 ) -> None:
     shard = shard_of(folder, 4)
     folder.add([key(4), key(5)], np.array([[1, value], [1, 1]], "f2"))
-    assert "is not whole" in dropped(folder, shard, capsys)
+    assert "do not fit" in dropped(folder, shard, capsys)
 
 
 def test_a_shard_with_more_vectors_than_photos_is_dropped(
@@ -147,7 +147,7 @@ def test_a_shard_with_more_vectors_than_photos_is_dropped(
 ) -> None:
     shard = shard_of(folder, 4)
     folder.add([key(4), key(5)], vectors(4, 5, 6))
-    assert "is not whole" in dropped(folder, shard, capsys)
+    assert "do not fit" in dropped(folder, shard, capsys)
 
 
 def array_file(array: npt.NDArray[np.generic]) -> bytes:

@@ -41,13 +41,9 @@ class ShardFolder:
         places: dict[str, tuple[Path, int]] = {}
         for shard in sorted(self.folder.glob("*.npz")):
             try:
-                keys, vectors = self.read(shard)
+                keys, _ = self.read(shard)
             except _DAMAGE as error:
                 print(f"{shard} is damaged ({error}); its photos are computed again")
-                shard.unlink()
-                continue
-            if len(keys) != len(vectors) or not np.isfinite(vectors).all():
-                print(f"{shard} is not whole; its photos are computed again")
                 shard.unlink()
                 continue
             places.update({key: (shard, row) for row, key in enumerate(keys)})
@@ -61,13 +57,18 @@ class ShardFolder:
 
     @staticmethod
     def read(shard: Path) -> tuple[list[str], Vectors]:
-        """Return a shard's keys and vectors, never unpickling anything."""
+        """Return a shard's keys and vectors, never unpickling anything.
+
+        Raises one of `_DAMAGE` where they are not as they were written.
+        """
         with zipfile.ZipFile(shard) as members:
             # Whole members, because their checksums are compared at their ends only.
             keys, vectors = (
                 np.lib.format.read_array(io.BytesIO(members.read(name)), allow_pickle=False)
                 for name in ("sha256.npy", "vectors.npy")
             )
+        if len(keys) != len(vectors) or not np.isfinite(vectors).all():
+            raise ValueError("keys and vectors do not fit")
         return [key.decode("ascii") for key in keys], vectors
 
 
