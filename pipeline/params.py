@@ -99,6 +99,7 @@ class Evaluate(_Section):
 
     beam_widths: list[Annotated[int, Field(ge=2, le=100)]]
     max_words: Count
+    repeat_trigrams: bool
 
 
 class Runtime(_Section):

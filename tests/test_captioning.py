@@ -86,7 +86,7 @@ def test_features_are_those_of_the_store_rounding_included(
 ) -> None:
     given: list[npt.NDArray[np.float32]] = []
 
-    def spy(_: Any, features: npt.NDArray[np.float32], *__: int) -> list[list[Any]]:
+    def spy(_: Any, features: npt.NDArray[np.float32], *__: int, **___: bool) -> list[Any]:
         given.append(features)
         return [[] for _ in features]
 
@@ -114,6 +114,7 @@ def test_captions_are_those_that_evaluate_writes(
         store.image_ids,
         beam_width,
         MAX_WORDS,
+        repeat_trigrams=False,
     )
     found = [
         captions[0]

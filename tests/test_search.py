@@ -212,7 +212,7 @@ def test_a_decoder_that_ends_at_once_gives_an_empty_caption() -> None:
 def test_hypotheses_that_were_cut_off_rank_below_those_that_ended() -> None:
     ended = Hypothesis((4,), -9.0, finished=True)
     cut = Hypothesis((4, 4, 4), -0.3, finished=False)
-    beam = module._Beam(2, [], [cut, ended])
+    beam = module._Beam(2, repeat_trigrams=True, live=[], done=[cut, ended])
     assert beam.ranked() == [ended, cut]
     assert cut.score > ended.score
 
@@ -257,3 +257,19 @@ def test_without_any_word_the_caption_is_empty() -> None:
 def test_one_word_at_most(decoder: Decoder) -> None:
     for hypotheses in search(decoder, vectors(), beam_width=3, max_words=1):
         assert {len(h.ids) for h in hypotheses} <= {0, 1}
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_no_three_words_come_twice_where_they_may_not(width: int) -> None:
+    loops = 0
+    for seed in range(4):
+        decoder = make_decided_decoder(vocabulary_size=6, seed=seed)
+        add_to_logit(decoder, END, -8.0)
+        for may in (True, False):
+            for hypotheses in search(decoder, vectors(), width, 12, repeat_trigrams=may):
+                for h in hypotheses:
+                    trigrams = [h.ids[i : i + 3] for i in range(len(h.ids) - 2)]
+                    repeats = len(trigrams) - len(set(trigrams))
+                    loops += repeats * may
+                    assert may or not repeats
+    assert loops > 0

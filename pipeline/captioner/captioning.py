@@ -76,7 +76,7 @@ class Captioner:
         vectors = self.engine.encode(np.stack(photos))
         # The decoder learned from stored vectors: the same rounding belongs to them.
         features = vectors.astype(self.model.encoding.dtype).astype(np.float32)
-        found = search(self.model.decoder, features, beam_width, MAX_WORDS)
+        found = search(self.model.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
         return [
             [Caption(self.vocabulary.decode(h.ids), h.log_probability) for h in hypotheses]
             for hypotheses in found

@@ -1,7 +1,7 @@
 """Search: from a photo's features to its likeliest captions, greedily or with a beam."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,12 +45,16 @@ class _Beam:
     """One photo's search: hypotheses in work, best first, and those that are done."""
 
     width: int
-    live: list[tuple[float, tuple[int, ...]]]
-    done: list[Hypothesis]
+    repeat_trigrams: bool
+    live: list[tuple[float, tuple[int, ...]]] = field(default_factory=lambda: [(0.0, ())])
+    done: list[Hypothesis] = field(default_factory=list)
 
     def grow(self, log_probabilities: Scores, max_words: int) -> list[int]:
         """Take the step's (width, V) scores; return which live hypothesis each new one extends."""
         vocabulary_size = log_probabilities.shape[1]
+        if not self.repeat_trigrams:
+            for row, (_, ids) in enumerate(self.live):
+                log_probabilities[row, _repeating(ids)] = -np.inf
         before = np.array([score for score, _ in self.live])
         totals = (log_probabilities[: len(before)] + before[:, None]).ravel()
         grown: list[tuple[float, tuple[int, ...]]] = []
@@ -77,7 +81,12 @@ class _Beam:
 
 
 def search(
-    decoder: Decoder, features: npt.NDArray[np.float32], beam_width: int, max_words: int
+    decoder: Decoder,
+    features: npt.NDArray[np.float32],
+    beam_width: int,
+    max_words: int,
+    *,
+    repeat_trigrams: bool = True,
 ) -> list[list[Hypothesis]]:
     """Caption photos; a width of 1 is greedy search.
 
@@ -91,6 +100,8 @@ def search(
         features: (N, D) or (N, P, D).
         beam_width: hypotheses kept in work for each photo.
         max_words: a caption's words, at most.
+        repeat_trigrams: whether a caption may have the same three words in a row twice;
+            decoders trained on few photos fall into loops (Paulus et al. 2018, 2.5).
 
     Returns:
         For each photo its hypotheses, best first, `beam_width` of them or, where the
@@ -98,7 +109,9 @@ def search(
     """
     found: list[list[Hypothesis]] = []
     for photos in _parts(features, max(1, _ROWS // beam_width)):
-        found += _search_part(decoder, photos, beam_width, max_words)
+        beams = [_Beam(beam_width, repeat_trigrams) for _ in photos]
+        _grow_all(decoder, photos, beams, max_words)
+        found += [beam.ranked() for beam in beams]
     return found[: len(features)]
 
 
@@ -111,10 +124,11 @@ def _parts(features: npt.NDArray[np.float32], size: int) -> Iterator[npt.NDArray
         yield np.pad(part, padding)
 
 
-def _search_part(
-    decoder: Decoder, features: npt.NDArray[np.float32], width: int, max_words: int
-) -> list[list[Hypothesis]]:
-    beams = [_Beam(width, [(0.0, ())], []) for _ in features]
+def _grow_all(
+    decoder: Decoder, features: npt.NDArray[np.float32], beams: list[_Beam], max_words: int
+) -> None:
+    """Take all beams, one a photo, to their ends together."""
+    width = beams[0].width
     # Row `p * width + i` is hypothesis i of photo p.
     state = [
         np.repeat(np.asarray(array), width, axis=0)
@@ -134,7 +148,6 @@ def _search_part(
                 origin[first + slot] = first + parent
                 words[first + slot] = ids[-1]
         state = [np.asarray(array)[origin] for array in state]
-    return [beam.ranked() for beam in beams]
 
 
 def _log_softmax(logits: Scores) -> Scores:
@@ -143,6 +156,11 @@ def _log_softmax(logits: Scores) -> Scores:
     scores: Scores = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     scores[:, _FORBIDDEN] = -np.inf
     return scores
+
+
+def _repeating(ids: tuple[int, ...]) -> list[int]:
+    """Return the words that would make the last two the beginning of an old trigram."""
+    return [ids[i + 2] for i in range(len(ids) - 2) if ids[i : i + 2] == ids[-2:]]
 
 
 def _largest(values: Scores, count: int) -> npt.NDArray[Any]:

@@ -55,9 +55,12 @@ def predict(
     image_ids: Sequence[str],
     beam_width: int,
     max_words: int,
+    *,
+    repeat_trigrams: bool = True,
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
-    found = search(decoder, store.read(image_ids), beam_width, max_words)
+    features = store.read(image_ids)
+    found = search(decoder, features, beam_width, max_words, repeat_trigrams=repeat_trigrams)
     return [
         Prediction(
             image_id=image_id,

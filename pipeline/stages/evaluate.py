@@ -37,7 +37,13 @@ def main() -> None:
     predictions: list[Prediction] = []
     for width in (1, *sorted(set(params.evaluate.beam_widths))):
         found = predict(
-            model.decoder, store, vocabulary, image_ids, width, params.evaluate.max_words
+            model.decoder,
+            store,
+            vocabulary,
+            image_ids,
+            beam_width=width,
+            max_words=params.evaluate.max_words,
+            repeat_trigrams=params.evaluate.repeat_trigrams,
         )
         scores[search_name(width)] = score(found, references)
         predictions += found
