@@ -5,12 +5,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.datasets.photo_folders import list_photos
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 _BATCH = 32  # photos that go through encoder and search together
 # Above so many photos an engine that takes seconds to build repays it.
 _MANY = 100
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _PHOTO_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -104,14 +104,20 @@ def _expand(photos: Sequence[str]) -> Iterator[_Photo | str]:
         if argument == "-":
             yield from _standard_input()
         elif os.path.isdir(argument):  # noqa: PTH112  (never raises; "" is no folder)
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.is_dir()
-            )
-            yield from (_Photo(str(p), p) for p in inside)
-            if not inside:
-                yield f"{_one_line(argument)}: no .jpg, .png or .webp photo in this folder"
+            yield from _folder(path)
         else:
             yield _Photo(argument, path)
+
+
+def _folder(folder: Path) -> Iterator[_Photo | str]:
+    try:
+        inside = sorted(path for path in list_photos(folder).values() if not path.is_dir())
+    except OSError as error:
+        yield f"{_one_line(str(folder))}: cannot be listed: {error.strerror}"
+        return
+    yield from (_Photo(str(path), path) for path in inside)
+    if not inside:
+        yield f"{_one_line(str(folder))}: no .jpg, .png or .webp photo in this folder"
 
 
 def _standard_input() -> Iterator[_Photo | str]:
@@ -161,7 +167,9 @@ def _caption_all(
 
 def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
     if as_json:
-        best, *others = [asdict(caption) for caption in captions]
+        best, *others = [
+            {"caption": c.caption, "log_probability": round(c.log_probability, 4)} for c in captions
+        ]
         line = {"photo": name, **best, "alternatives": others}
         click.echo(json.dumps(line))  # ASCII: a name that is no UTF-8 comes through unharmed
     else:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pipeline.errors import InputError
 
 
@@ -29,6 +31,33 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder's lock: killing `dvc` leaves the stage that it started running.
+
+    Raises:
+        InputError: another process, named by what it is `doing`, holds it, or the folder
+            cannot be written to.
+    """
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"another {doing} is writing to {folder}: wait until it ends, or end it"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written to ({error.strerror}): make it writable, "
+            "or set runtime.cache in params.yaml to another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_bytes(target: Path, data: bytes) -> None:

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from pipeline.datasets.claims import describes
 from pipeline.datasets.scenes import Scene, Thing
+from tests.claims import describes
 
 CIRCLE = Thing("circle", "red", "large", 88.0, ((100.0, 120.0),))
 SQUARE = Thing("square", "red", "large", 88.0, ((220.0, 120.0),))

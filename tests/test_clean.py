@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.datasets.table import read_table
 from pipeline.errors import InputError
+from pipeline.params import Clean
 from pipeline.stages import clean
 
 
@@ -13,9 +14,9 @@ from pipeline.stages import clean
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params = SimpleNamespace(
         dataset=SimpleNamespace(format="kaggle", root="data"),
-        clean=SimpleNamespace(style="default", split_seed=1, dev_share=0.0, test_share=0.0),
+        clean=Clean(style="default", split_seed=1, dev_share=0.0, test_share=0.0),
     )
-    monkeypatch.setattr(clean, "load_params", lambda _: params)
+    monkeypatch.setattr(clean, "load_params", lambda: params)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "images").mkdir(parents=True)
     (tmp_path / "data" / "images" / "a.jpg").touch()
@@ -31,7 +32,7 @@ def test_the_stage_writes_table_and_summary(
     table = read_table(folder / "artifacts" / "captions.parquet")
     assert table.references("train") == {"a.jpg": ["A dog runs .", "A dog"]}
     assert table.provenance["dataset_format"] == "kaggle"
-    assert table.provenance["clean_style"] == "default"
+    assert table.provenance["clean"]["style"] == "default"
     summary = json.loads((folder / "artifacts" / "captions.json").read_text())
     assert summary["captions_kept"] == 2
     assert summary["dropped"] == {"photo_not_there": 1}

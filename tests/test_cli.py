@@ -380,29 +380,33 @@ def test_the_engine_fits_the_number_of_photos(
     failed(result, f"Error: asked for {(Path('folder'), batch_size, engine)}")
 
 
+NO_RUN = "run `dvc repro`, or name the folder of a finished run with --artifacts"
+
+
 @pytest.mark.parametrize(
-    ("name", "stage"),
-    [
-        ("vocabulary.json", "tokenize"),
-        ("model/model.json", "train"),
-        ("model/model.weights.h5", "train"),
-        ("encoder.json", "encoder"),
-        ("encoder.weights.h5", "encoder"),
-    ],
+    "name", ["vocabulary.json", "model/model.json", "encoder.json", "encoder.weights.h5"]
 )
-def test_a_missing_artefact_is_one_line_with_its_stage(spoilt: Path, name: str, stage: str) -> None:
+def test_a_missing_artefact_is_one_line_with_its_mend(spoilt: Path, name: str) -> None:
     (spoilt / name).unlink()
     result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
-    failed(result, f"Error: {spoilt / name} is not there: run `dvc repro {stage}`")
+    failed(result, f"Error: {spoilt} has no {name}: {NO_RUN}")
     assert result.stdout == ""
 
 
-def test_before_the_first_run_the_artifacts_folder_is_said_to_be_missing(
+def test_a_model_without_its_weights_names_its_stage(spoilt: Path) -> None:
+    path = spoilt / "model/model.weights.h5"
+    path.unlink()
+    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
+    failed(result, f"Error: {path} is not there: run `dvc repro train`")
+
+
+def test_before_the_first_run_everything_is_said_to_be_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = image(*write_photos(Path(), 1))
-    failed(result, "Error: artifacts/vocabulary.json is not there: run `dvc repro tokenize`")
+    missing = "model/model.json, vocabulary.json, encoder.json, encoder.weights.h5"
+    failed(result, f"Error: artifacts has no {missing}: {NO_RUN}")
 
 
 def change(path: Path, **values: Any) -> None:

@@ -45,8 +45,11 @@ def _added_photo(project: Project) -> None:
 
 
 def _renamed_photo(project: Project) -> None:
-    images = project.folder / "data/mine/images"
-    shutil.copyfile(next(images.glob("*.jpg")), images / "again.jpg")
+    root = project.folder / "data/mine"
+    old = min((root / "images").glob("scene_train_*.jpg"))
+    old.rename(old.with_name("renamed.jpg"))
+    for path in root.glob("*.txt"):
+        path.write_text(path.read_text("utf-8").replace(old.name, "renamed.jpg"), "utf-8")
 
 
 def _comment_in_captioner(project: Project) -> None:
@@ -66,7 +69,7 @@ def _runtime(project: Project) -> None:
         (_beam_width, ["evaluate"], (0, 0)),
         (_wording, ["clean", "extract", "tokenize", "train", "evaluate"], (0, 0)),
         (_added_photo, ["clean", "extract", "train", "evaluate"], (1, 1)),
-        (_renamed_photo, ["clean", "extract", "train", "evaluate"], (0, 0)),
+        (_renamed_photo, ["clean", "extract", "tokenize", "train", "evaluate"], (0, 0)),
         (_comment_in_captioner, ["train"], (0, 0)),
         (_runtime, [], (0, 0)),
     ],

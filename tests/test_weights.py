@@ -1,3 +1,5 @@
+import errno
+import http.client
 import json
 import subprocess
 import sys
@@ -88,7 +90,7 @@ def test_a_local_file_of_another_network_is_refused(tiny_encoder: Path) -> None:
     with pytest.raises(InputError) as caught:
         fetch("MobileNetV2", str(path), 32)
     assert str(caught.value).startswith(f"{path} does not fit mobilenetv2 (")
-    assert str(caught.value).endswith("encoder.weights in params.yaml has to fit encoder.name")
+    assert str(caught.value).endswith("is imagenet, random or a file that fits encoder.name")
 
 
 def test_a_local_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -322,7 +324,31 @@ def test_without_a_download_and_without_a_wheel_the_mend_is_told(
     assert "set encoder.weights in params.yaml to a local weights file" in message
 
 
-@pytest.mark.parametrize("error", [ValueError("hash"), KeyError("x"), Exception("other")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        http.client.IncompleteRead(b"a part"),
+        ValueError("Incomplete or corrupted file detected. The auto file hash does not match"),
+        TimeoutError("timed out"),
+    ],
+)
+def test_a_download_cut_off_or_of_another_file_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    break_keras(monkeypatch, "MobileNet", error)
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        fetch("MobileNet", "imagenet", 32)
+
+
+def test_a_full_disk_is_not_taken_for_a_missing_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_keras(monkeypatch, "Xception", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError, match="No space left"):
+        fetch("Xception", "imagenet", 75)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("other"), KeyError("x"), Exception("y"), PermissionError("z")]
+)
 def test_other_errors_of_keras_are_not_hidden(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

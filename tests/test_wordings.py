@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from pipeline.datasets.claims import describes
 from pipeline.datasets.scenes import Scene, draw_scene
 from pipeline.datasets.wordings import captions
+from tests.claims import describes
 
 Words = list[str]
 

@@ -15,6 +15,8 @@ from pipeline.features.engines import Engine, make_engine
 from pipeline.features.photos import decode
 from pipeline.features.weights import load_encoder
 
+FILES = ("model/model.json", "vocabulary.json", "encoder.json", "encoder.weights.h5")
+# As params.yaml has them for `extract` and `evaluate`, which an exported folder lacks.
 MAX_WORDS = 32
 MAX_PIXELS = 100_000_000
 
@@ -48,6 +50,12 @@ class Captioner:
             InputError: an artefact is absent or damaged, or encoder and model do not
                 belong together.
         """
+        missing = [name for name in FILES if not (artifacts / name).exists()]
+        if missing:
+            raise InputError(
+                f"{artifacts} has no {', '.join(missing)}: run `dvc repro`, "
+                "or name the folder of a finished run with --artifacts"
+            )
         vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
         model = Model.load(artifacts / "model", vocabulary)
         description = read_encoder(artifacts / "encoder.json")

@@ -68,7 +68,12 @@ class Diary:
     def show(self) -> None:
         """Copy what is new since the last time into the artefacts."""
         shutil.copytree(
-            self.folder, self.artifacts, dirs_exist_ok=True, copy_function=_copy_if_newer
+            self.folder,
+            self.artifacts,
+            # What a kill left half written is nobody's.
+            ignore=shutil.ignore_patterns(".tmp-*"),
+            copy_function=_copy_if_newer,
+            dirs_exist_ok=True,
         )
 
     def _write_history(self, history: list[Epoch]) -> None:

@@ -15,7 +15,6 @@ _CAPTION_HEIGHT = 64
 _MARGIN = 12
 _COLUMNS = 3
 _LINE = 38  # characters
-_MAX_PIXELS = 1 << 28
 
 
 def choose(image_ids: Sequence[str], count: int, seed: int) -> list[str]:
@@ -58,7 +57,7 @@ def write_contact_sheet(
 def _thumbnail(path: Path | None) -> Image.Image:
     if path is not None:
         try:
-            return thumbnail(read_photo(path), _SIDE, _MAX_PIXELS)
+            return thumbnail(read_photo(path), _SIDE)
         except PhotoError:
             pass  # it had been readable when its features were made
     return Image.new("RGB", (_SIDE, _SIDE), "lightgrey")

@@ -23,7 +23,7 @@ class TensorBoard:
         except ModuleNotFoundError:
             raise InputError(
                 "params.yaml: runtime.tensorboard is true, but TensorBoard is not installed: "
-                "`pip install .[tensorboard]`, or set it to false"
+                "`pip install -e '.[tensorboard]'`, or set it to false"
             ) from None
         self._writer: Any = EventFileWriter(str(folder))
 

@@ -101,7 +101,7 @@ def make_engine(kind: str, encoder: Any, name: str, batch_size: int) -> Engine:
     if kind == "openvino" and not installed:
         raise InputError(
             "params.yaml: runtime.engine is openvino, which is not installed: "
-            "`pip install .[openvino]`, or set it to auto"
+            "`pip install -e '.[openvino]'`, or set it to auto"
         )
     if kind == "openvino" or (kind == "auto" and installed and not _has_accelerator()):
         return OpenVINOEngine(encoder, name, batch_size)

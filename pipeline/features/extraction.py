@@ -5,14 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
 from pipeline.errors import InputError
 from pipeline.features.encoders import Encoding
@@ -20,6 +18,7 @@ from pipeline.features.engines import Engine
 from pipeline.features.photos import PhotoError, decode, read_photo
 from pipeline.features.shards import ShardFolder, gather
 from pipeline.features.store import write_store
+from pipeline.files import sole_writer
 from pipeline.progress import Progress
 
 Pixels = npt.NDArray[np.uint8]
@@ -32,7 +31,8 @@ class Extraction:
     Attributes:
         photos: image_id to sha256 of every photo that has a vector.
         failed: image_id to the reason of every photo that has none.
-        computed: photos that went through the encoder just now.
+        known: photos whose vectors an earlier run had computed.
+        computed: contents that went through the encoder just now.
         passes: batches that the encoder ran.
         seconds: the encoder's time, and the time it waited for photos.
         fingerprint: of the feature store written.
@@ -40,6 +40,7 @@ class Extraction:
 
     photos: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    known: int = 0
     computed: int = 0
     passes: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"encoding": 0.0, "waiting": 0.0})
@@ -84,11 +85,12 @@ class Extractor:
         """
         shards = ShardFolder(self.cache, self.encoding.fingerprint)
         result = Extraction()
-        with _sole_writer(shards.folder):
+        with sole_writer(shards.folder, "extraction"):
             places = shards.index()
             self._digest(photos, root, result)
             new = {sha: photos[image_id] for image_id, sha in result.photos.items()}
             new = {sha: path for sha, path in new.items() if sha not in places}
+            result.known = sum(sha in places for sha in result.photos.values())
             reasons = self._compute(new, shards, result)
             for image_id, sha in list(result.photos.items()):
                 if sha in reasons:
@@ -188,28 +190,6 @@ def _photo_folder(path: Path, root: Path) -> Path:
     """Return the folder directly below `root` that holds the photo, or `root` itself."""
     parts = path.relative_to(root).parts
     return root / parts[0] if len(parts) > 1 else root
-
-
-@contextmanager
-def _sole_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: a killed `dvc` can leave an extraction running."""
-    lock = FileLock(folder / "lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"another extraction is writing to {folder}: wait until it ends, or end it"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written to ({error.strerror}): make it writable, "
-            "or set runtime.cache in params.yaml to another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _ahead(

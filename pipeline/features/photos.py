@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+_THUMBNAIL_MAX_PIXELS = 1 << 28
 
 # Says in every feature store how pixels were made; change it when `decode` changes.
 DECODING = "first frame, EXIF rotation, alpha on white, RGB, stretched to a square (bicubic)"
@@ -99,13 +100,13 @@ def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
         raise PhotoError(f"damaged image: {error}") from None
 
 
-def thumbnail(data: bytes, side: int, max_pixels: int) -> Image.Image:
+def thumbnail(data: bytes, side: int) -> Image.Image:
     """Return a photo that fits a square of `side` pixels, its proportions kept.
 
     Raises:
         PhotoError: with the reason.
     """
-    image = load_rgb(data, side, max_pixels)
+    image = load_rgb(data, side, _THUMBNAIL_MAX_PIXELS)
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     return image
 

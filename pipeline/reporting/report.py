@@ -14,7 +14,6 @@ from pipeline.reporting.metrics import Scores
 from pipeline.reporting.predictions import Prediction
 
 _THUMBNAIL_SIDE = 320  # pixels
-_MAX_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _picture(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        small = thumbnail(read_photo(path), _THUMBNAIL_SIDE, _MAX_PIXELS)
+        small = thumbnail(read_photo(path), _THUMBNAIL_SIDE)
     except PhotoError:
         return None
     data = io.BytesIO()

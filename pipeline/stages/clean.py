@@ -16,25 +16,18 @@ SUMMARY = Path("artifacts/captions.json")
 
 def main() -> None:
     """Read the captions that params.yaml names; write the table and the summary."""
-    params = load_params(Path("params.yaml"))
-    drawing = {
-        "split_seed": params.clean.split_seed,
-        "dev_share": params.clean.dev_share,
-        "test_share": params.clean.test_share,
-    }
+    params = load_params()
+    clean = params.clean
     annotations = read(
         params.dataset.format,
         Path(params.dataset.root),
-        split_seed=params.clean.split_seed,
-        dev_share=params.clean.dev_share,
-        test_share=params.clean.test_share,
+        split_seed=clean.split_seed,
+        dev_share=clean.dev_share,
+        test_share=clean.test_share,
     )
-    frame, summary = clean_captions(annotations, params.clean.style)
-    write_table(
-        TABLE,
-        frame,
-        {"dataset_format": params.dataset.format, "clean_style": params.clean.style, **drawing},
-    )
+    frame, summary = clean_captions(annotations, clean.style)
+    made_by = {"dataset_format": params.dataset.format, "clean": clean.model_dump()}
+    write_table(TABLE, frame, made_by)
     write_json(SUMMARY, summary.as_dict())
     _show(summary)
 

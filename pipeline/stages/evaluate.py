@@ -26,6 +26,11 @@ def main() -> None:
     store = FeatureStore.open(ARTIFACTS / "features.h5")
     model.check_encoding(store.encoding, store.path)
     table = read_table(ARTIFACTS / "captions.parquet")
+    if model.facts.get("captions") != table.fingerprint:
+        raise InputError(
+            "artifacts/model was trained on other captions, perhaps on what is the test split "
+            "now, than artifacts/captions.parquet holds: run `dvc repro train`"
+        )
     references = table.references("test")
     image_ids = [image_id for image_id in references if image_id in store.rows]
     if not image_ids:

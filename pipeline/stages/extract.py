@@ -51,10 +51,9 @@ def main() -> None:
 
 def _report(result: Extraction) -> None:
     seconds = result.seconds
-    known = len(result.photos) - result.computed
     print(
         f"{len(result.photos)} photos: {result.computed} computed in {result.passes} passes, "
-        f"{max(known, 0)} known before, {len(result.failed)} failed"
+        f"{result.known} known before, {len(result.failed)} failed"
     )
     if result.computed:
         rate = result.computed / sum(seconds.values())

@@ -19,7 +19,7 @@ from pipeline.datasets import formats
 from pipeline.datasets.table import CaptionTable, read_table
 from pipeline.errors import InputError, run_stage
 from pipeline.features.store import FeatureStore
-from pipeline.files import fingerprint, sha256_file
+from pipeline.files import fingerprint, sha256_file, sole_writer
 from pipeline.params import Params, load_params
 
 ARTIFACTS = Path("artifacts")
@@ -39,6 +39,11 @@ def main() -> None:
     """Write artifacts/model/, artifacts/history.csv and artifacts/samples/."""
     params = load_params()
     inputs = _read_inputs()
+    with sole_writer(Path(params.runtime.cache) / "training", "training"):
+        _train(params, inputs)
+
+
+def _train(params: Params, inputs: Inputs) -> None:
     checkpoint = Checkpoint(Path(params.runtime.cache), _training_fingerprint(params, inputs))
     # Sets the seeds of Python, NumPy and the backend, so it comes before the first weight.
     keras.utils.set_random_seed(params.train.seed)
