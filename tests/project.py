@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -103,6 +104,8 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509  (it touches no lock)
         )
 
     def run(self, *command: str) -> Run:
@@ -120,6 +123,10 @@ class Project:
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
         return (self.folder / name).read_bytes()
+
+
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environment() -> dict[str, str]:
