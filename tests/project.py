@@ -133,7 +133,9 @@ def environment() -> dict[str, str]:
     """The environment of a user who activated the project's virtual environment."""
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     tools = str(Path(sys.executable).parent)
-    return variables | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    # DVC runs a stage by the user's shell; that of a bare environment is not one people use.
+    shell = {"SHELL": bash} if (bash := shutil.which("bash")) else {}
+    return variables | shell | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
 
 
 def _checked(command: list[str]) -> str:
