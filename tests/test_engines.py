@@ -134,7 +134,9 @@ def test_the_engine_fits_the_machine(
 
 def test_an_engine_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"runtime\.engine is openvino.*pip install \.\[openvino"):
+    with pytest.raises(
+        InputError, match=r"runtime\.engine is openvino.*pip install -e '\.\[openvino"
+    ):
         make_engine("openvino", None, "MobileNet", SIZE)
 
 

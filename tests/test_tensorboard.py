@@ -28,7 +28,8 @@ def test_without_the_extra_the_mend_is_named(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with pytest.raises(
-        InputError, match=r"params\.yaml: runtime\.tensorboard .*`pip install \.\[tensorboard\]`"
+        InputError,
+        match=r"params\.yaml: runtime\.tensorboard .*`pip install -e '\.\[tensorboard\]'`",
     ):
         TensorBoard(tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
