@@ -5,23 +5,22 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.datasets.photo_folders import list_photos
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioning import Caption, Captioner
+    from pipeline.status import StageStatus
 
+_SHOWN = 4  # reasons, or failed photos, of many
 _BATCH = 32  # photos that go through encoder and search together
-# Above so many photos an engine that takes seconds to build repays it.
-_MANY = 100
 _PHOTO_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class _Commands(click.Group):
@@ -88,13 +87,80 @@ def image(
             click.echo(failure, err=True)
     failed = len(asked) - len(readable)
     if readable:
-        from pipeline.captioner.captioning import Captioner  # noqa: PLC0415  (imports Keras)
+        from pipeline.captioner.captioning import Captioner  # noqa: PLC0415  (imports NumPy)
 
-        engine = "auto" if len(readable) > _MANY else "keras"
-        captioner = Captioner.load(artifacts, min(_BATCH, len(readable)), engine)
+        captioner = Captioner.load(artifacts, min(_BATCH, len(readable)))
         failed += _caption_all(captioner, readable, width, top, as_json)
     if failed:
         raise SystemExit(1)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def inspect(file: Path) -> None:
+    """Verify the feature store FILE, artifacts/features.h5 say, and tell what it holds.
+
+    Reads every vector and compares it with its digest. Exit code 1 if anything is wrong.
+
+    \b
+    Examples:
+      caption inspect artifacts/features.h5
+    """  # noqa: D301  (click wants a real backspace)
+    from pipeline.features.store import FeatureStore  # noqa: PLC0415  (imports NumPy, h5py)
+
+    store = FeatureStore.open(file)
+    vectors = store.verify()
+    click.echo(f"{file}: sound")
+    facts = {
+        "photos": f"{len(store.image_ids)}, and {len(store.failed)} that failed",
+        "vectors": f"{' x '.join(map(str, store.shape))} numbers a photo",
+        **asdict(store.encoding),
+        "fingerprint": store.fingerprint,
+        "vectors' sha256": vectors,
+    }
+    for name, value in facts.items():
+        click.echo(f"  {name:22}{value}")
+    for image_id, reason in store.failed.items():
+        click.echo(f"  failed: {_one_line(image_id)}: {reason}")
+
+
+@main.command()
+def status() -> None:
+    """Say what `dvc repro` would run and why, and how many photos are computed.
+
+    \b
+    Examples:
+      caption status
+    """  # noqa: D301  (click wants a real backspace)
+    from pipeline.params import load_params  # noqa: PLC0415  (imports pydantic)
+    from pipeline.status import photo_status, stage_statuses  # noqa: PLC0415
+
+    params = load_params()
+    for stage in stage_statuses():
+        click.echo(f"{stage.name:10}{_stage_line(stage)}")
+    click.echo()
+    try:
+        photos = photo_status(params, Path("artifacts"))
+    except InputError as error:
+        click.echo(f"photos    unknown: {error}")
+        return
+    click.echo(
+        f"photos    {photos.computed} computed, {photos.new} new, {len(photos.failed)} unreadable"
+    )
+    for image_id, reason in list(photos.failed.items())[:_SHOWN]:
+        click.echo(f"          {_one_line(image_id)}: {reason}")
+    if len(photos.failed) > _SHOWN:
+        click.echo(f"          and {len(photos.failed) - _SHOWN} more")
+
+
+def _stage_line(stage: "StageStatus") -> str:
+    if stage.reasons:
+        shown = "; ".join(stage.reasons[:_SHOWN])
+        more = len(stage.reasons) - _SHOWN
+        return f"would run: {shown}" + (f"; and {more} more" if more > 0 else "")
+    if stage.after:
+        return f"would run if the outputs of {' or '.join(stage.after)} change"
+    return "up to date"
 
 
 def _expand(photos: Sequence[str]) -> Iterator[_Photo | str]:
@@ -179,6 +245,4 @@ def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
 
 def _one_line(name: str) -> str:
     """A file name as one line of output, whatever characters it has."""
-    return _CONTROL.sub(
-        lambda found: found[0].encode("unicode_escape").decode(), click.format_filename(name)
-    )
+    return one_line(click.format_filename(name))

@@ -1,6 +1,7 @@
 """The one error a user is meant to read: it names the thing and the mend."""
 
 import errno
+import re
 import sys
 from collections.abc import Callable
 
@@ -11,7 +12,14 @@ _DISK_MENDS = {
     errno.EACCES: "make it writable for you",
     errno.EPERM: "make it writable for you",
     errno.EROFS: "make it writable for you",
+    errno.EFBIG: "it takes no file so large; take another disk, or lift your limits",
+    errno.EIO: "look after that disk",
+    errno.EISDIR: "move the folder of that name away",
+    errno.ENOTDIR: "move the file in the place of a folder away",
+    errno.EEXIST: "move the file in the place of a folder away",
 }
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class InputError(Exception):
@@ -20,6 +28,15 @@ class InputError(Exception):
     The message is one line: the file (with row or key where there is one), what is
     wrong with it, and what to do. It is shown as it stands, without a traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        # It may name a stranger's file.
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Return text that may have line breaks, or orders to a terminal, as one plain line."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def run_stage(stage: Callable[[], None]) -> None:

@@ -33,15 +33,35 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Remove what killed writers of `name`, which may be a pattern, left in `folder`.
+
+    For whoever alone may write there: another's temporary file would be removed too.
+    """
+    for leftover in folder.glob(f".tmp-*-{name}"):
+        leftover.unlink(missing_ok=True)
+
+
 @contextmanager
-def sole_writer(folder: Path, doing: str) -> Iterator[None]:
+def sole_writer(
+    folder: Path,
+    doing: str,
+    lock_name: str = "lock",
+    elsewhere: str = ", or set runtime.cache in params.yaml to another folder",
+) -> Iterator[None]:
     """Hold a folder's lock: killing `dvc` leaves the stage that it started running.
+
+    Args:
+        folder: the folder; made if need be.
+        doing: what the holder does there.
+        lock_name: the lock's file in the folder; it stays there.
+        elsewhere: what else a user can do where the folder cannot be written to.
 
     Raises:
         InputError: another process, named by what it is `doing`, holds it, or the folder
             cannot be written to.
     """
-    lock = FileLock(folder / "lock")
+    lock = FileLock(folder / lock_name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -51,8 +71,7 @@ def sole_writer(folder: Path, doing: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise InputError(
-            f"{folder} cannot be written to ({error.strerror}): make it writable, "
-            "or set runtime.cache in params.yaml to another folder"
+            f"{folder} cannot be written to ({error.strerror}): make it writable{elsewhere}"
         ) from None
     try:
         yield

@@ -107,8 +107,11 @@ class Runtime(_Section):
 
     cache: Annotated[str, Field(min_length=1)]
     batch_size: Count
-    workers: Count
+    workers: Count | None
     engine: Literal["auto", "keras", "openvino"]
+    executor: Literal["local", "ray"]
+    ray_address: Annotated[str, Field(min_length=1)] | None
+    ray_actors: Count | None
     tensorboard: bool
     progress_seconds: Annotated[float, Field(gt=0)]
 

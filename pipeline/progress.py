@@ -12,7 +12,10 @@ class Progress:
     """Counts things done, as a context manager.
 
     On a terminal a bar; in a log or a pipe, lines such as
-    `extract: 320 of 480 photos, 7.9 photos/s, 20 s left`.
+    `extract: 320 of 480 photos, 7.9 photos/s, 20 s left (2 failed)`.
+
+    Attributes:
+        done: so far.
     """
 
     def __init__(
@@ -26,7 +29,7 @@ class Progress:
         """Count `total` things named `unit`; `seconds` is the time between plain lines."""
         self._title, self._total, self._unit, self._seconds = title, total, unit, seconds
         self._stream = sys.stderr if stream is None else stream
-        self._done = 0
+        self.done = 0
         self._bar: tqdm[Never] | None = None
 
     def __enter__(self) -> Self:
@@ -46,20 +49,21 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self, count: int = 1) -> None:
-        """Say that `count` more are done."""
-        self._done += count
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Say that `count` more are done, and what else there is to say."""
+        self.done += count
         if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
             return
         now = time.monotonic()
         if now - self._spoken >= self._seconds:
             self._spoken = now
-            rate = self._done / (now - self._start)
-            left = (self._total - self._done) / rate
+            rate = self.done / (now - self._start)
+            left = (self._total - self.done) / rate
             print(
-                f"{self._title}: {self._done} of {self._total} {self._unit}, "
-                f"{rate:.1f} {self._unit}/s, {left:.0f} s left",
+                f"{self._title}: {self.done} of {self._total} {self._unit}, "
+                f"{rate:.1f} {self._unit}/s, {left:.0f} s left" + (f" ({note})" if note else ""),
                 file=self._stream,
                 flush=True,
             )

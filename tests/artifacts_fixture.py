@@ -1,6 +1,5 @@
 """What a run leaves behind, in small: a random MobileNet and a decoder that knows twelve photos."""
 
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.backend import keras
-from pipeline.captioner.decoder import Decoder, DecoderConfig, build_decoder
+from pipeline.captioner.decoder import Decoder, build_decoder
+from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.model import Model
 from pipeline.captions.vocabulary import END, PAD, START, Vocabulary
 from pipeline.features import weights
-from pipeline.features.encoders import describe_encoder
-from pipeline.features.engines import make_engine
+from pipeline.features.encoders import describe_encoder, with_preprocessing
+from pipeline.features.engines import KerasEngine
 from pipeline.features.photos import decode
 from pipeline.files import write_json
 from tests.conftest import encoded
@@ -50,9 +50,10 @@ def write_artifacts(folder: Path) -> None:
     vocabulary = Vocabulary.build(LEARNED, 1, "captions")
     description = describe_encoder("MobileNet", SIZE, "drawn", weights.digest(network))
     photos = [decode(encoded(drawn(s), "PNG"), SIZE, 10_000) for s in range(len(LEARNED))]
-    vectors = make_engine("keras", network, "MobileNet", len(photos)).encode(np.stack(photos))
+    engine = KerasEngine(with_preprocessing(network, "MobileNet"), len(photos))
+    vectors = engine.encode(np.stack(photos))
     features = vectors.astype(np.float16).astype(np.float32)
-    model = Model(
+    model = Model.of(
         _decoder(features, vocabulary),
         description.encoding("average", "float16"),
         vocabulary.fingerprint,
@@ -60,11 +61,8 @@ def write_artifacts(folder: Path) -> None:
     )
     write_json(folder / "encoder.json", asdict(description))
     vocabulary.save(folder / "vocabulary.json")
-    with warnings.catch_warnings():
-        # Keras 3.15 saves weights by a call that NumPy 2 has deprecated.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        weights.save(network, folder / "encoder.weights.h5")
-        model.save(folder / "model")
+    weights.save(network, folder / "encoder.weights.h5")
+    model.save(folder / "model")
 
 
 def _encoder() -> Any:

@@ -11,11 +11,12 @@ from ruamel.yaml import YAML
 
 from pipeline.backend import keras
 from pipeline.captioner.batches import Batches
-from pipeline.captioner.decoder import Decoder, DecoderConfig, build_decoder
+from pipeline.captioner.decoder import Decoder, build_decoder
+from pipeline.captioner.description import DecoderConfig
 from pipeline.captions.vocabulary import END, START, Vocabulary
 from pipeline.datasets.table import SCHEMA, write_table
-from pipeline.features.encoders import Encoding
 from pipeline.features.store import FeatureStore, write_store
+from tests.conftest import ENCODING
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,18 +34,6 @@ CAPTIONS = [
     ("2.jpg", "dog"),
 ]
 
-ENCODING = Encoding(
-    encoder="Xception",
-    input_size=32,
-    weights_sha256="0" * 64,
-    preprocessing="keras.applications.xception.preprocess_input",
-    preprocessing_sha256="1" * 64,
-    decoding="as drawn",
-    pooling="average",
-    dtype="float32",
-)
-
-
 def make_vocabulary(captions: Sequence[tuple[str, str]] = CAPTIONS) -> Vocabulary:
     return Vocabulary.build((text for _, text in captions), 1, "captions")
 
@@ -59,7 +48,7 @@ def make_store(
     """Write and open a store: row i is `vectors(shape)[i]`."""
     rows = [(list(range(len(photos))), vectors(shape, len(photos)))]
     shas = {image_id: f"sha256 of {image_id}" for image_id in photos}
-    write_store(path, ENCODING, shas, {"gone.jpg": "empty file"}, shape, rows)
+    write_store(path, ENCODING, shas, {"gone.jpg": "empty file"}, rows)
     return FeatureStore.open(path)
 
 

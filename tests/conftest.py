@@ -1,4 +1,10 @@
 import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,7 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.features.encoding import Encoding
 from tests.project import Project
+
+# How vectors might have been made; nothing is there to make them with.
+ENCODING = Encoding(
+    encoder="MobileNet",
+    input_size=32,
+    weights_sha256="a" * 64,
+    preprocessing="keras.applications.mobilenet.preprocess_input",
+    preprocessing_sha256="b" * 64,
+    decoding="as it is",
+    pooling="average",
+    dtype="float32",
+)
 
 
 def make_photo(width: int = 48, height: int = 40, seed: int = 0) -> Image.Image:
@@ -27,6 +46,47 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def change_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Change keys of a JSON file, and keys of objects in it; under another inode."""
+    there = json.loads(path.read_text("utf-8"))
+    for key, value in values.items():
+        merged = isinstance(value, dict) and isinstance(there.get(key), dict)
+        there[key] = there[key] | value if merged else value
+    path.unlink()
+    path.write_text(json.dumps(there), "utf-8")
+
+
+def copied_artifacts(artifacts: Path, folder: Path, *, with_graphs: bool = False) -> Path:
+    """Copy artefacts by links: a file has to be removed before another is written.
+
+    Graphs in OpenVINO's form would stand in for what is spoilt.
+    """
+    ignore = None if with_graphs else shutil.ignore_patterns(".graphs")
+    return Path(shutil.copytree(artifacts, folder, copy_function=os.link, ignore=ignore))
+
+
+SLOW_MODULES = ("numpy", "PIL", "keras", "tensorflow", "jax", "torch", "openvino")
+
+
+def slow_imports(code: str) -> tuple[str, list[str]]:
+    """Run code in a fresh Python; return what it printed and which slow modules it imported."""
+    ask = f"\nimport sys\nprint(*sorted({{*{SLOW_MODULES}}} & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", code + ask], capture_output=True, text=True, check=True
+    )
+    printed, _, modules = result.stdout[:-1].rpartition("\n")
+    return printed, modules.split()
+
+
+def small_network(units: int = 3) -> Any:
+    """Build a network that is quick to save, load and convert: (B, 4) to (B, units)."""
+    # Most tests need no Keras, whose import takes seconds.
+    from pipeline.backend import keras  # noqa: PLC0415
+
+    inputs = keras.Input((4,), name="in")
+    return keras.Model(inputs, keras.layers.Dense(units, name="dense")(inputs), name="small")
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write encoder.json and encoder.weights.h5 of a random MobileNet for 32 x 32 pixels.
@@ -34,7 +94,6 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Its batch normalisation is made to amplify: the vectors of an untrained MobileNet are
     of the order of 1e-20, all zeros to a float16 and all alike to any tolerance.
     """
-    # Most tests need no Keras, whose import takes seconds.
     from pipeline.backend import keras  # noqa: PLC0415
     from pipeline.features import weights  # noqa: PLC0415
     from pipeline.features.encoders import describe_encoder  # noqa: PLC0415

@@ -1,7 +1,5 @@
-import json
-import os
-import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +9,20 @@ import pytest
 
 from pipeline.captioner import captioning
 from pipeline.captioner.captioning import MAX_WORDS, Caption, Captioner
+from pipeline.captioner.compiled import CompiledDecoder
+from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.model import Model
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
-from pipeline.features.engines import Engine, make_engine
+from pipeline.features import graphs
+from pipeline.features.engines import KerasEngine, load_engine
+from pipeline.features.execution import LocalExecutor
 from pipeline.features.extraction import Extractor
 from pipeline.features.photos import PhotoError
 from pipeline.features.store import FeatureStore
-from pipeline.features.weights import load_encoder
 from pipeline.reporting.predictions import predict
 from tests.artifacts_fixture import LEARNED, SIZE, drawn, write_photos
-from tests.conftest import encoded
+from tests.conftest import change_json, copied_artifacts, encoded, slow_imports
 
 BATCH = 8
 PHOTOS = 14  # of two batches; the decoder was not told of the last two
@@ -39,18 +41,15 @@ def pixels(captioner: Captioner) -> list[npt.NDArray[np.uint8]]:
 def extract(folder: Path, artifacts: Path, captioner: Captioner, batch_size: int) -> FeatureStore:
     """Write and open a feature store of the same photos, as stage `extract` does."""
 
-    def engine() -> Engine:
-        return make_engine("keras", load_encoder(artifacts), "MobileNet", batch_size)
-
+    encoding = captioner.model.encoding
+    make_engine = partial(load_engine, "keras", artifacts, encoding, batch_size)
     paths = write_photos(folder / "photos", PHOTOS)
     Extractor(
-        encoding=captioner.model.encoding,
-        make_engine=engine,
+        encoding=encoding,
+        executor=LocalExecutor(make_engine, workers=1, progress_seconds=60),
         cache=folder / "cache",
         max_pixels=10_000,
         max_failed_share=0.0,
-        workers=1,
-        progress_seconds=60,
     ).extract({path.name: path for path in paths}, folder, folder / "features.h5")
     return FeatureStore.open(folder / "features.h5")
 
@@ -108,7 +107,7 @@ def test_captions_are_those_that_evaluate_writes(
     beam_width: int,
 ) -> None:
     predictions = predict(
-        captioner.model.decoder,
+        captioner.decoder,
         store,
         captioner.vocabulary,
         store.image_ids,
@@ -177,13 +176,12 @@ def test_a_photo_too_large_or_damaged_is_refused(
 
 @pytest.fixture
 def spoilt(artifacts: Path, tmp_path: Path) -> Path:
-    """Copy the artefacts by links: a file has to be removed before another is written."""
-    return Path(shutil.copytree(artifacts, tmp_path / "spoilt", copy_function=os.link))
+    return copied_artifacts(artifacts, tmp_path / "spoilt")
 
 
-def refused(folder: Path, problem: str) -> None:
+def refused(folder: Path, problem: str, engine: str = "keras") -> None:
     with pytest.raises(InputError, match=problem) as caught:
-        Captioner.load(folder, 1, "keras")
+        Captioner.load(folder, 1, engine)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -208,11 +206,7 @@ def test_another_vocabulary_is_refused(spoilt: Path) -> None:
 def test_a_model_that_tells_of_other_features_is_refused(
     spoilt: Path, values: dict[str, Any], problem: str
 ) -> None:
-    path = spoilt / "model" / "model.json"
-    facts = json.loads(path.read_text("utf-8"))
-    facts["encoding"] |= values
-    path.unlink()
-    path.write_text(json.dumps(facts), "utf-8")
+    change_json(spoilt / "model" / "model.json", {"encoding": values})
     refused(spoilt, problem)
 
 
@@ -224,9 +218,81 @@ def test_an_engine_that_is_not_installed_is_said(
         Captioner.load(artifacts, 1, "openvino")
 
 
+@pytest.fixture(scope="module")
+def converted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artefacts with graphs in OpenVINO's form."""
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    folder = copied_artifacts(artifacts, tmp_path_factory.mktemp("converted") / "artifacts")
+    Captioner.load(folder, 1, "openvino")
+    assert len(list((folder / graphs.FOLDER).iterdir())) == 9
+    return folder
+
+
+@pytest.mark.parametrize("beam_width", [1, 3])
 def test_openvino_says_what_keras_says(
-    artifacts: Path, captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
+    converted: Path,
+    captioner: Captioner,
+    pixels: list[npt.NDArray[np.uint8]],
+    beam_width: int,
 ) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is an optional extra")
-    other = Captioner.load(artifacts, BATCH, "openvino")
-    assert_alike(other.caption(pixels[:BATCH], 3), captioner.caption(pixels[:BATCH], 3))
+    other = Captioner.load(converted, BATCH, "openvino")
+    assert isinstance(other.decoder, CompiledDecoder)
+    assert isinstance(captioner.decoder, Decoder)
+    assert isinstance(captioner.engine, KerasEngine)
+    for part in (pixels[:BATCH], pixels[BATCH:], pixels[:1]):
+        found = other.caption(part, beam_width)
+        assert_alike(found, captioner.caption(part, beam_width))
+
+
+def test_a_decoder_is_converted_from_one_model_loaded_once(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    loads: list[Path] = []
+    load = Model.load
+
+    def count(folder: Path, vocabulary: Vocabulary) -> Model:
+        loads.append(folder)
+        return load(folder, vocabulary)
+
+    monkeypatch.setattr(Model, "load", staticmethod(count))
+    folder = copied_artifacts(artifacts, tmp_path / "artifacts")
+    for _ in range(2):
+        Captioner.load(folder, 1, "openvino")
+    assert loads == [folder / "model"]
+
+
+def test_with_its_graphs_a_photo_is_captioned_without_keras(
+    converted: Path, tmp_path: Path
+) -> None:
+    write_photos(tmp_path, 3)
+    code = (
+        "from pathlib import Path\n"
+        "from pipeline.captioner.captioning import Captioner\n"
+        f"captioner = Captioner.load(Path({str(converted)!r}), 1, 'openvino')\n"
+        f"pixels = captioner.decode(Path({str(tmp_path / '02.png')!r}).read_bytes())\n"
+        "print(captioner.caption([pixels], 3)[0][0].caption)"
+    )
+    assert slow_imports(code) == (LEARNED[2], ["PIL", "numpy", "openvino"])
+
+
+def test_an_unknown_decoder_is_refused_on_openvino_too(converted: Path, tmp_path: Path) -> None:
+    folder = copied_artifacts(converted, tmp_path / "spoilt", with_graphs=True)
+    change_json(folder / "model" / "model.json", {"decoder": {"name": "inject"}})
+    refused(folder, "names an unknown decoder 'inject': run `dvc repro train`", "openvino")
+
+
+def test_other_weights_of_the_decoder_are_refused_on_openvino_too(
+    converted: Path, tmp_path: Path
+) -> None:
+    folder = copied_artifacts(converted, tmp_path / "spoilt", with_graphs=True)
+    change_json(folder / "model" / "model.json", {"weights_sha256": "0" * 64})
+    refused(folder, r"model\.weights\.h5 is not what .*: run `dvc repro train`", "openvino")
+
+
+def test_a_grid_of_another_shape_is_refused_on_openvino_too(
+    converted: Path, tmp_path: Path
+) -> None:
+    folder = copied_artifacts(converted, tmp_path / "spoilt", with_graphs=True)
+    change_json(folder / "model" / "model.json", {"encoding": {"pooling": "grid"}})
+    refused(folder, r"model\.json is damaged \(pooling 'grid' .*: run `dvc repro tr", "openvino")

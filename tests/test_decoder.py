@@ -2,14 +2,15 @@ import importlib.util
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.backend import keras
-from pipeline.captioner.decoder import DECODERS, Decoder, DecoderConfig, build_decoder
+from pipeline.captioner.decoder import DECODERS, Decoder, build_decoder
+from pipeline.captioner.description import DecoderConfig
 from pipeline.captions.vocabulary import PAD, START
 from tests.captioner_fixtures import ROOT, logits_of, make_decided_decoder, make_decoder, vectors
 
@@ -43,6 +44,28 @@ def test_whole_sequences_and_single_steps_give_equal_logits(
     assert whole.shape == (3, 5, decoder.config.vocabulary_size)
     assert np.abs(whole).max() > 0.5
     np.testing.assert_allclose(logits_step_by_step(decoder, features, IDS), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["pooled", "grid"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_search_gets_the_same_logits_as_arrays(shape: tuple[int, ...], count: int) -> None:
+    decoder = make_decided_decoder(feature_shape=shape)
+    features = vectors(shape, count)
+    state = decoder.begin(features)
+    found = []
+    for words in IDS[:count].T:
+        logits, state = decoder.advance(np.ascontiguousarray(words), state)
+        found.append(logits)
+    assert all(type(array) is np.ndarray for array in (*found, *state))
+    whole = logits_of(decoder, features, IDS[:count])
+    np.testing.assert_allclose(np.stack(found, axis=1), whole, atol=1e-5)
+
+
+def test_a_state_of_one_array_is_a_list_too() -> None:
+    image = keras.Input((6,), name="features")
+    start = keras.Model(image, keras.layers.Dense(4)(image))
+    decoder = replace(make_decided_decoder(), start=start)
+    assert [array.shape for array in decoder.begin(vectors()[:3])] == [(3, 4)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")

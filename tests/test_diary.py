@@ -13,12 +13,7 @@ from pipeline.captioner.diary import Diary
 from pipeline.captioner.model import Model
 from pipeline.captioner.search import search
 from pipeline.captioner.training import Epoch
-from tests.captioner_fixtures import (
-    ENCODING,
-    make_decided_decoder,
-    make_store,
-    make_vocabulary,
-)
+from tests.captioner_fixtures import make_decided_decoder, make_store, make_vocabulary
 
 HISTORY = [Epoch(1, 3.25, 3.5), Epoch(2, 2.125, 2.75), Epoch(3, 1.1, 2.9)]
 
@@ -34,7 +29,7 @@ def diary(decoder: Decoder, tmp_path: Path) -> Diary:
     return Diary(
         folder=tmp_path / "cache" / "diary",
         artifacts=tmp_path / "artifacts",
-        model=Model(decoder, ENCODING, vocabulary.fingerprint, {}),
+        decoder=decoder,
         vocabulary=vocabulary,
         store=make_store(tmp_path / "features.h5"),
         samples={"5.jpg": None, "1.jpg": tmp_path / "gone.jpg"},
@@ -70,7 +65,7 @@ def test_the_history_has_a_row_an_epoch_with_all_digits(diary: Diary) -> None:
 
 def test_samples_are_what_greedy_search_finds(diary: Diary) -> None:
     diary.write(HISTORY[:1])
-    found = search(diary.model.decoder, diary.store.read(["5.jpg", "1.jpg"]), 1, 5)
+    found = search(diary.decoder, diary.store.read(["5.jpg", "1.jpg"]), 1, 5)
     texts = [diary.vocabulary.decode(hypotheses[0].ids) for hypotheses in found]
     assert any(texts)
     shown = (diary.artifacts / "samples" / "epoch_001.txt").read_text()
@@ -114,6 +109,7 @@ def test_every_epochs_model_can_be_kept_and_loaded(diary: Diary, decoder: Decode
     assert sorted(path.name for path in epochs.iterdir()) == ["epoch_001", "epoch_002"]
     for scale, folder in ((1, "epoch_001"), (2, "epoch_002")):
         loaded = Model.load(epochs / folder, diary.vocabulary)
+        assert loaded.description.encoding == diary.store.encoding
         for found, weight in zip(loaded.decoder.network.get_weights(), first, strict=True):
             np.testing.assert_array_equal(found, scale * weight)
 

@@ -1,8 +1,6 @@
-import json
-import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,18 +9,24 @@ import pytest
 from pipeline.backend import keras
 from pipeline.errors import InputError
 from pipeline.features.encoders import (
-    Encoding,
     build_encoder,
     default_input_size,
     describe_encoder,
-    preprocessing,
     preprocessing_name,
     preprocessing_sha256,
-    read_encoder,
+    with_preprocessing,
 )
-from pipeline.features.photos import DECODING
 from pipeline.features.weights import load_encoder
-from pipeline.files import write_json
+from tests.conftest import change_json
+
+# A network of every submodule, which has one preprocessing for all of its networks. (The last:
+# the first of `resnet` is that of `resnet50` too.)
+NETWORKS = {
+    module.__name__: [name for name in vars(module) if name[0].isupper()][-1]
+    for module in vars(keras.applications).values()
+    if isinstance(module, ModuleType) and any(name[0].isupper() for name in vars(module))
+}
+PHOTOS = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(("name", "size"), [("Xception", 299), ("MobileNet", 224)])
@@ -30,26 +34,52 @@ def test_the_input_size_is_the_one_keras_gives(name: str, size: int) -> None:
     assert default_input_size(name) == size
 
 
-def test_every_network_of_keras_is_known() -> None:
-    for name in ("InceptionV3", "ResNet50", "ResNet50V2", "VGG16", "ConvNeXtTiny", "NASNetMobile"):
-        assert callable(preprocessing(name))
-    # EfficientNet scales inside the network.
-    assert preprocessing_sha256("EfficientNetB0") == preprocessing_sha256("ConvNeXtTiny")
+@pytest.mark.parametrize("name", ["InceptionV3", "ResNet50", "ConvNeXtTiny", "NASNetMobile"])
+def test_networks_of_keras_are_known_by_their_names(name: str) -> None:
+    assert preprocessing_name(name).startswith("keras.applications.")
 
 
-def test_the_preprocessing_is_keras_own() -> None:
-    photos = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.float32)
-    scaled = preprocessing("Xception")(photos.copy())
-    assert np.array_equal(scaled, keras.applications.xception.preprocess_input(photos.copy()))
-    assert np.abs(scaled).max() <= 1
-    assert preprocessing_name("Xception") == "keras.applications.xception.preprocess_input"
-    assert preprocessing_name("ResNet50") != preprocessing_name("ResNet50V2")
+def of_pixels(name: str) -> Any:
+    """Put the preprocessing of the network `name` before one that changes nothing."""
+    pixels = keras.Input((16, 16, 3), name="scaled")
+    return with_preprocessing(keras.Model(pixels, keras.layers.Identity()(pixels)), name)
+
+
+@pytest.mark.parametrize("module", NETWORKS)
+def test_the_preprocessing_in_the_graph_is_keras_own(module: str) -> None:
+    name = NETWORKS[module]
+    assert preprocessing_name(name) == f"{module}.preprocess_input"
+    keras_own = getattr(keras.applications, module.rpartition(".")[2]).preprocess_input
+    wanted = keras_own(PHOTOS.astype(np.float32))
+    scaled = np.asarray(of_pixels(name).predict_on_batch(PHOTOS))
+    assert scaled.dtype == np.float32
+    assert scaled.std() > 0.5
+    np.testing.assert_allclose(scaled, wanted, atol=2e-6, rtol=0)
+
+
+def test_every_kind_of_preprocessing_was_compared() -> None:
+    # Left as it is, 1 to -1, less the mean in blue, green, red, and of unit variance.
+    assert len({preprocessing_sha256(name) for name in NETWORKS.values()}) == 4
+
+
+def test_a_network_with_its_preprocessing_takes_pixels(tiny_encoder: Path) -> None:
+    network = load_encoder(tiny_encoder)
+    whole = with_preprocessing(network, "MobileNet")
+    assert (whole.input_shape, whole.output_shape) == ((None, 32, 32, 3), (None, 1024))
+    assert whole.input.dtype == "uint8"
+    photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    scaled = keras.applications.mobilenet.preprocess_input(photos.astype(np.float32))
+    wanted = network.predict_on_batch(scaled)
+    assert np.std(wanted) > 0.1
+    np.testing.assert_allclose(whole.predict_on_batch(photos), wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_the_digest_of_a_preprocessing_is_of_what_it_does() -> None:
     assert preprocessing_sha256("Xception") == preprocessing_sha256("Xception")
     assert preprocessing_sha256("Xception") == preprocessing_sha256("InceptionV3")
     assert preprocessing_sha256("Xception") != preprocessing_sha256("ResNet50")
+    # EfficientNet scales inside the network.
+    assert preprocessing_sha256("EfficientNetB0") == preprocessing_sha256("ConvNeXtTiny")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +109,7 @@ def test_the_mean_over_places_is_the_pooled_vector(tiny_encoder: Path, tmp_path:
     # The weights do not depend on the input size, so the grid can have more than one place.
     for name in ("encoder.json", "encoder.weights.h5"):
         (tmp_path / name).write_bytes((tiny_encoder / name).read_bytes())
-    values = json.loads((tmp_path / "encoder.json").read_text())
-    write_json(tmp_path / "encoder.json", values | {"input_size": 64})
+    change_json(tmp_path / "encoder.json", {"input_size": 64})
     pooled, grid = load_encoder(tmp_path), load_encoder(tmp_path, "grid")
     photos = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     places = np.asarray(grid.predict_on_batch(photos))
@@ -99,74 +128,9 @@ def test_places_stand_in_reading_order() -> None:
     assert not np.array_equal(places[0, 1], places[0, 2])
 
 
-ENCODING = Encoding(
-    encoder="MobileNet",
-    input_size=32,
-    weights_sha256="a" * 64,
-    preprocessing="keras.applications.mobilenet.preprocess_input",
-    preprocessing_sha256="b" * 64,
-    decoding=DECODING,
-    pooling="average",
-    dtype="float16",
-)
-
-
-@pytest.mark.parametrize("field", asdict(ENCODING))
-def test_the_fingerprint_changes_with_each_field(field: str) -> None:
-    value = asdict(ENCODING)[field]
-    other: Any = value + 1 if isinstance(value, int) else value + "x"
-    assert replace(ENCODING, **{field: other}).fingerprint != ENCODING.fingerprint
-    assert replace(ENCODING, **{field: value}).fingerprint == ENCODING.fingerprint
-
-
-def test_a_description_comes_back_and_becomes_an_encoding(tmp_path: Path) -> None:
-    description = describe_encoder("MobileNet", 32, "random", "a" * 64)
-    write_json(tmp_path / "encoder.json", asdict(description))
-    assert read_encoder(tmp_path / "encoder.json") == description
-    encoding = description.encoding("average", "float16")
-    digest = preprocessing_sha256("MobileNet")
-    assert encoding == replace(ENCODING, preprocessing_sha256=digest)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"format_version": 2}, "is of format version 2"),
-        ({"more": 1}, "is of another format version"),
-        ({"preprocessing_sha256": "0" * 64}, "of the installed Keras scales pixels differently"),
-    ],
-)
-def test_a_description_of_something_else_is_refused(
-    tmp_path: Path, change: dict[str, object], words: str
-) -> None:
-    path = tmp_path / "encoder.json"
-    values = asdict(describe_encoder("MobileNet", 32, "random", "a" * 64))
-    write_json(path, values | change)
-    with pytest.raises(InputError, match=rf"{re.escape(str(path))}.*{words}.*dvc repro encoder"):
-        read_encoder(path)
-
-
-def test_an_absent_short_or_unreadable_description_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "encoder.json"
-    with pytest.raises(InputError, match=r"is not there: run `dvc repro encoder`"):
-        read_encoder(path)
-    write_json(path, {"encoder": "MobileNet"})
-    with pytest.raises(InputError, match="another format version: run `dvc repro encoder`"):
-        read_encoder(path)
-    path.write_text("{")
-    with pytest.raises(InputError, match="cannot be read as JSON"):
-        read_encoder(path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"encoder": ["MobileNet"]}, {"encoder": 3}, {"input_size": "32"}, {"input_size": 32.5}],
-)
-def test_a_description_with_other_kinds_of_value_is_refused(
-    tmp_path: Path, change: dict[str, object]
-) -> None:
-    path = tmp_path / "encoder.json"
-    values = asdict(describe_encoder("MobileNet", 32, "random", "a" * 64))
-    write_json(path, values | change)
-    with pytest.raises(InputError, match="another format version: run `dvc repro encoder`"):
-        read_encoder(path)
+def test_a_network_is_described_as_this_keras_has_it() -> None:
+    described = describe_encoder("MobileNet", 32, "random", "a" * 64)
+    assert (described.encoder, described.input_size) == ("MobileNet", 32)
+    assert (described.weights_source, described.weights_sha256) == ("random", "a" * 64)
+    assert described.preprocessing == "keras.applications.mobilenet.preprocess_input"
+    assert described.preprocessing_sha256 == preprocessing_sha256("MobileNet")

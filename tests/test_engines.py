@@ -1,5 +1,9 @@
 import importlib.util
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,12 +12,22 @@ import pytest
 
 from pipeline.backend import keras
 from pipeline.errors import InputError
-from pipeline.features import engines
-from pipeline.features.encoders import preprocessing
-from pipeline.features.engines import Engine, KerasEngine, OpenVINOEngine, make_engine
+from pipeline.features import engines, graphs
+from pipeline.features.encoders import with_preprocessing
+from pipeline.features.encoding import Encoding, read_encoder
+from pipeline.features.engines import (
+    Engine,
+    KerasEngine,
+    OpenVINOEngine,
+    Pixels,
+    Vectors,
+    load_engine,
+)
+from pipeline.features.graphs import GraphFile
 from pipeline.features.weights import load_encoder
 
 SIZE = 5  # no multiple of OpenVINOEngine's part of a batch
+KINDS = ["keras_engine", "openvino_engine"]
 
 
 def photos(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -27,17 +41,29 @@ def network(tiny_encoder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def keras_engine(network: Any) -> Engine:
-    return KerasEngine(network, "MobileNet", SIZE)
+def of_pixels(network: Any) -> Any:
+    return with_preprocessing(network, "MobileNet")
 
 
 @pytest.fixture(scope="module")
-def openvino_engine(network: Any) -> Engine:
+def graph(of_pixels: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    return OpenVINOEngine(network, "MobileNet", SIZE)
+    file = GraphFile(tmp_path_factory.mktemp("graphs"), "encoder", "key")
+    file.write(of_pixels)
+    return file.path
 
 
-@pytest.fixture(params=["keras_engine", "openvino_engine"])
+@pytest.fixture(scope="module")
+def keras_engine(of_pixels: Any) -> Engine:
+    return KerasEngine(of_pixels, SIZE)
+
+
+@pytest.fixture(scope="module")
+def openvino_engine(graph: Path) -> Engine:
+    return OpenVINOEngine(graph, SIZE)
+
+
+@pytest.fixture(params=KINDS)
 def engine(request: pytest.FixtureRequest) -> Engine:
     return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
@@ -58,11 +84,21 @@ def test_photos_of_a_batch_do_not_touch_each_other(engine: Engine) -> None:
     assert np.array_equal(engine.encode(other)[1], engine.encode(photos(SIZE))[1])
 
 
-def test_passes_are_counted(engine: Engine) -> None:
-    before = engine.passes
-    engine.encode(photos(1))
-    engine.encode(photos(SIZE))
-    assert engine.passes == before + 2
+def test_vectors_are_the_caller_s_to_keep(engine: Engine) -> None:
+    first = engine.start(photos(SIZE))
+    second = engine.start(photos(SIZE, seed=1))
+    kept = first.result()
+    before = kept.copy()
+    assert not np.array_equal(second.result(), before)
+    engine.encode(photos(SIZE, seed=2))
+    assert np.array_equal(kept, before)
+    assert np.array_equal(engine.encode(photos(SIZE)), before)
+
+
+def test_what_an_engine_says_of_itself(engine: Engine) -> None:
+    assert (engine.batch_size, engine.shape) == (SIZE, (1024,))
+    beside = isinstance(engine, KerasEngine) and engines._has_accelerator()
+    assert engine.accelerated is beside
 
 
 def test_photos_are_left_as_they_were(engine: Engine) -> None:
@@ -72,14 +108,16 @@ def test_photos_are_left_as_they_were(engine: Engine) -> None:
 
 
 def test_more_photos_than_a_batch_are_refused(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="broadcast"):
+    before = engine.passes
+    with pytest.raises(ValueError, match="6 photos in a batch of 5"):
         engine.encode(photos(SIZE + 1))
+    assert engine.passes == before
 
 
 def test_the_engine_does_what_the_network_does_to_prepared_pixels(
     engine: Engine, network: Any
 ) -> None:
-    prepared = preprocessing("MobileNet")(photos(SIZE).astype(np.float32))
+    prepared = keras.applications.mobilenet.preprocess_input(photos(SIZE).astype(np.float32))
     wanted = network.predict_on_batch(prepared)
     assert np.allclose(engine.encode(photos(SIZE)), wanted, atol=1e-5, rtol=1e-5)
 
@@ -90,57 +128,307 @@ def test_keras_and_openvino_agree(keras_engine: Engine, openvino_engine: Engine)
     assert np.allclose(vectors, same, atol=1e-5, rtol=1e-5)
 
 
-class Chosen(Exception):  # noqa: N818  (no error)
-    pass
+def test_one_photo_alone_has_the_vectors_of_many(graph: Path, openvino_engine: Engine) -> None:
+    alone = OpenVINOEngine(graph, 1)
+    found = [alone.encode(photos(SIZE)[place : place + 1])[0] for place in range(SIZE)]
+    assert np.allclose(found, openvino_engine.encode(photos(SIZE)), atol=1e-5, rtol=1e-5)
 
 
-def chosen(
-    monkeypatch: pytest.MonkeyPatch, kind: str, *, installed: bool, devices: list[str]
-) -> str:
-    """Return the name of the class that `make_engine` chooses."""
-    spec = importlib.util.find_spec("json") if installed else None
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+def test_a_grid_keeps_its_places(tiny_encoder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    grid = with_preprocessing(load_encoder(tiny_encoder, "grid"), "MobileNet")
+    file = GraphFile(tmp_path, "encoder", "key")
+    file.write(grid)
+    converted, plain = OpenVINOEngine(file.path, SIZE), KerasEngine(grid, SIZE)
+    assert converted.shape == plain.shape == (1, 1024)
+    vectors = converted.encode(photos(SIZE))
+    assert vectors.shape == (SIZE, 1, 1024)
+    assert np.allclose(vectors, plain.encode(photos(SIZE)), atol=1e-5, rtol=1e-5)
+
+
+# Parts and threads, without a network.
+
+
+class Counted(Engine):
+    """Gives each photo its first number; notes the parts that it was given."""
+
+    def __init__(self, batch_size: int, part: int, threads: int) -> None:
+        super().__init__((1,), batch_size, part, threads)
+        self.parts: list[list[int]] = []
+
+    def _infer(self, part: Pixels) -> Vectors:
+        self.parts.append(part[:, 0].tolist())
+        return part[:, :1].astype(np.float32)
+
+
+def numbers(*values: int) -> Pixels:
+    """Stand for photos: the first number of each is its own."""
+    return np.array([[value, 9] for value in values], np.uint8)
+
+
+def test_passes_are_counted_and_cut_into_padded_parts_in_order() -> None:
+    engine = Counted(batch_size=7, part=3, threads=1)
+    assert engine.passes == 0
+    assert engine.encode(numbers(1, 2, 3, 4, 5, 6, 7)).tolist() == [[n] for n in range(1, 8)]
+    assert engine.encode(numbers(8)).tolist() == [[8]]
+    assert engine.passes == 2
+    assert engine.parts == [[1, 2, 3], [4, 5, 6], [7, 0, 0], [8, 0, 0]]
+
+
+def test_as_many_parts_run_at_once_as_there_are_threads() -> None:
+    meet = threading.Barrier(3)
+
+    class Meets(Counted):
+        def _infer(self, part: Pixels) -> Vectors:
+            meet.wait(timeout=30)  # else it breaks, and so does the pass
+            return super()._infer(part)
+
+    engine = Meets(batch_size=6, part=1, threads=3)
+    assert engine.encode(numbers(1, 2, 3, 4, 5, 6)).tolist() == [[n] for n in range(1, 7)]
+
+
+@pytest.fixture
+def go() -> Iterator[threading.Event]:
+    """Hold engines until it is set; they are let go at the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def held(go: threading.Event, **sizes: int) -> Counted:
+    class Held(Counted):
+        def _infer(self, part: Pixels) -> Vectors:
+            go.wait(timeout=30)
+            return super()._infer(part)
+
+    return Held(**sizes)
+
+
+def test_a_pass_runs_beside_the_one_who_started_it(go: threading.Event) -> None:
+    engine = held(go, batch_size=2, part=2, threads=1)
+    first, second = engine.start(numbers(1, 2)), engine.start(numbers(3))
+    assert engine.parts == []
+    go.set()
+    assert second.result().tolist() == [[3]]
+    assert first.result().tolist() == [[1], [2]]
+
+
+def test_what_goes_wrong_in_a_pass_is_told_where_its_vectors_are_asked_for() -> None:
+    class Fails(Counted):
+        def _infer(self, part: Pixels) -> Vectors:
+            if part[0, 0] == 2:
+                raise ZeroDivisionError
+            return super()._infer(part)
+
+    engine = Fails(batch_size=2, part=1, threads=2)
+    begun = engine.start(numbers(1, 2))
+    with pytest.raises(ZeroDivisionError):
+        begun.result()
+    assert engine.encode(numbers(3)).tolist() == [[3]]
+
+
+def test_of_a_cancelled_pass_only_what_is_begun_is_done(go: threading.Event) -> None:
+    engine = held(go, batch_size=4, part=2, threads=1)
+    first, second = engine.start(numbers(1, 2, 3, 4)), engine.start(numbers(5))
+    second.cancel()
+    go.set()
+    assert first.result().tolist() == [[1], [2], [3], [4]]
+    first.cancel()  # too late
+    engine._pool.shutdown()
+    assert engine.parts == [[1, 2], [3, 4]]
+
+
+def test_an_engine_is_busy_while_something_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, go: threading.Event
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(engines, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    engine = held(go, batch_size=2, part=1, threads=1)
+    now[0] = 110.0
+    assert engine.busy() == 0
+    engine.start(numbers(1, 2))
+    now[0] = 113.0
+    assert engine.busy() == 3
+    engine.start(numbers(3)).cancel()
+    now[0] = 114.0
+    assert engine.busy() == 4
+    go.set()
+    engine._pool.shutdown()  # all of it is done now
+    now[0] = 120.0
+    assert engine.busy() == 4
+
+
+def test_the_clock_counts_time_with_something_under_way_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(engines, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clock = engines._Clock()
+
+    def at(seconds: float, *changes: str) -> float:
+        now[0] = seconds
+        for change in changes:
+            clock.enter() if change == "enter" else clock.leave(None)
+        return clock.busy()
+
+    assert at(1, "enter") == 0
+    assert at(2, "enter", "enter") == 1
+    assert at(4, "leave", "leave") == 3
+    assert at(7, "leave") == 6
+    assert at(17) == 6
+    assert at(20, "enter") == 6
+    assert at(21, "leave", "enter") == 7
+    assert at(23) == 9
+
+
+# Which engine.
+
+
+@pytest.fixture
+def artifacts(tiny_encoder: Path, tmp_path: Path) -> Path:
+    for name in ("encoder.json", "encoder.weights.h5"):
+        (tmp_path / name).write_bytes((tiny_encoder / name).read_bytes())
+    return tmp_path
+
+
+def encoding_of(artifacts: Path, pooling: str = "average") -> Encoding:
+    return read_encoder(artifacts / "encoder.json").encoding(pooling, "float16")
+
+
+def with_driver(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *, driver: bool, devices: list[str]
+) -> None:
+    """Have a machine with or without an accelerator's driver, and with Keras' devices."""
+    (folder / "driver").touch()
+    paths = (str(folder / "none"), str(folder / ("driver" if driver else "none as well")))
+    monkeypatch.setattr(engines, "_DRIVERS", paths)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
-
-    def stand_in(name: str) -> Any:
-        def construct(*_: Any) -> None:
-            raise Chosen(name)
-
-        return construct
-
-    for name in ("KerasEngine", "OpenVINOEngine"):
-        monkeypatch.setattr(engines, name, stand_in(name))
-    with pytest.raises(Chosen) as caught:
-        make_engine(kind, None, "MobileNet", SIZE)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("kind", "installed", "devices", "name"),
+    ("driver", "devices", "accelerated"),
     [
-        ("auto", True, ["cpu:0"], "OpenVINOEngine"),
-        ("auto", False, ["cpu:0"], "KerasEngine"),
-        ("auto", True, ["cpu:0", "gpu:0"], "KerasEngine"),
-        ("auto", False, ["gpu:0"], "KerasEngine"),
-        ("keras", True, ["cpu:0"], "KerasEngine"),
-        ("openvino", True, ["gpu:0"], "OpenVINOEngine"),
+        (True, ["cpu:0", "gpu:0"], True),
+        (True, ["tpu:0"], True),
+        (True, ["cpu:0"], False),  # for which Keras' backend is not made
+        (False, ["cpu:0"], False),
+    ],
+)
+def test_an_accelerator_is_one_that_keras_finds(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    of_pixels: Any,
+    driver: bool,
+    devices: list[str],
+    accelerated: bool,
+) -> None:
+    with_driver(monkeypatch, tmp_path, driver=driver, devices=devices)
+    assert KerasEngine(of_pixels, SIZE).accelerated is accelerated
+
+
+def test_without_a_driver_keras_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_driver(monkeypatch, tmp_path, driver=False, devices=["gpu:0"])
+    assert not engines._has_accelerator()
+
+
+@pytest.mark.parametrize(
+    ("kind", "installed", "gpu", "expected"),
+    [
+        ("auto", True, False, OpenVINOEngine),
+        ("auto", False, False, KerasEngine),
+        ("auto", True, True, KerasEngine),
+        ("auto", False, True, KerasEngine),
+        ("keras", True, False, KerasEngine),
+        ("openvino", True, True, OpenVINOEngine),
     ],
 )
 def test_the_engine_fits_the_machine(
-    monkeypatch: pytest.MonkeyPatch, kind: str, installed: bool, devices: list[str], name: str
+    monkeypatch: pytest.MonkeyPatch,
+    artifacts: Path,
+    kind: str,
+    installed: bool,
+    gpu: bool,
+    expected: type[Engine],
 ) -> None:
-    assert chosen(monkeypatch, kind, installed=installed, devices=devices) == name
+    if expected is OpenVINOEngine:
+        pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    monkeypatch.setattr(graphs, "installed", lambda: installed)
+    with_driver(monkeypatch, artifacts, driver=gpu, devices=["gpu:0"])
+    engine = load_engine(kind, artifacts, encoding_of(artifacts), SIZE)
+    assert type(engine) is expected
+    assert (artifacts / graphs.FOLDER).exists() == (expected is OpenVINOEngine)
+    assert engine.encode(photos(2)).shape == (2, 1024)
 
 
-def test_an_engine_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_installed_is_told(
+    monkeypatch: pytest.MonkeyPatch, artifacts: Path
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(
         InputError, match=r"runtime\.engine is openvino.*pip install -e '\.\[openvino"
     ):
-        make_engine("openvino", None, "MobileNet", SIZE)
+        load_engine("openvino", artifacts, encoding_of(artifacts), SIZE)
 
 
-def test_a_made_engine_encodes(network: Any) -> None:
-    made = make_engine("keras", network, "MobileNet", SIZE)
-    assert isinstance(made, KerasEngine)
-    assert made.encode(photos(2)).shape == (2, 1024)
+def test_a_graph_is_converted_once_and_again_for_another_encoding(
+    monkeypatch: pytest.MonkeyPatch, artifacts: Path
+) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    built: list[Encoding] = []
+    build = engines._pixels_to_vectors
+
+    def count(folder: Path, encoding: Encoding) -> Any:
+        built.append(encoding)
+        return build(folder, encoding)
+
+    monkeypatch.setattr(engines, "_pixels_to_vectors", count)
+    average, grid = encoding_of(artifacts), encoding_of(artifacts, "grid")
+    shapes = [
+        load_engine("openvino", artifacts, encoding, SIZE).shape
+        for encoding in (average, average, grid, grid)
+    ]
+    assert shapes == [(1024,), (1024,), (1, 1024), (1, 1024)]
+    assert built == [average, grid]
+    (artifacts / graphs.FOLDER / "encoder.bin").write_bytes(b"damaged")
+    assert load_engine("openvino", artifacts, grid, SIZE).encode(photos(1)).shape == (1, 1, 1024)
+    assert built == [average, grid, grid]
+
+
+@pytest.mark.parametrize(
+    ("agrees", "dtype", "mixed"),
+    [(0.05, "float16", True), (0.0, "float16", False), (0.05, "float32", False)],
+)
+def test_an_accelerator_computes_in_float16_where_that_is_stored_and_agrees(
+    monkeypatch: pytest.MonkeyPatch,
+    artifacts: Path,
+    capsys: pytest.CaptureFixture[str],
+    agrees: float,
+    dtype: str,
+    mixed: bool,
+) -> None:
+    encoding = replace(encoding_of(artifacts), dtype=dtype)
+    exact = load_engine("keras", artifacts, encoding, SIZE).encode(photos(2))
+    with_driver(monkeypatch, artifacts, driver=True, devices=["gpu:0"])
+    monkeypatch.setattr(engines, "_AGREES", agrees)
+    engine = load_engine("auto", artifacts, encoding, SIZE)
+    vectors = engine.encode(photos(2))
+    assert vectors.dtype == np.float32
+    assert np.abs(vectors - exact).max() < 0.05 * np.abs(exact).max()
+    assert np.array_equal(vectors, exact) is not mixed
+    assert ("mixed precision used" in capsys.readouterr().out) is mixed
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("kind", ["keras", "openvino"])
+def test_damaged_artefacts_are_told_before_anything_is_converted(
+    artifacts: Path, kind: str
+) -> None:
+    if kind == "openvino":
+        pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    encoding = encoding_of(artifacts)
+    (artifacts / "encoder.weights.h5").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"encoder\.weights\.h5 is no readable HDF5 file"):
+        load_engine(kind, artifacts, encoding, SIZE)
+    assert not (artifacts / graphs.FOLDER).exists()

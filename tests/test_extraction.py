@@ -1,6 +1,6 @@
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,107 +10,16 @@ import pytest
 from filelock import FileLock
 
 from pipeline.errors import InputError
-from pipeline.features import extraction, photos
-from pipeline.features.encoders import Encoding
-from pipeline.features.engines import Engine, KerasEngine
-from pipeline.features.extraction import Extraction, Extractor
+from pipeline.features import execution, extraction, photos
+from pipeline.features.encoders import with_preprocessing
+from pipeline.features.engines import Engine, KerasEngine, Pixels, Vectors
+from pipeline.features.execution import LocalExecutor, Outcome
+from pipeline.features.extraction import Extraction
+from pipeline.features.shards import ShardFolder
 from pipeline.features.store import FeatureStore
 from pipeline.features.weights import load_encoder
-from tests.conftest import encoded, make_photo
-
-BATCH = 4
-ENCODING = Encoding(
-    encoder="MobileNet",
-    input_size=32,
-    weights_sha256="a" * 64,
-    preprocessing="keras.applications.mobilenet.preprocess_input",
-    preprocessing_sha256="b" * 64,
-    decoding="as it is",
-    pooling="average",
-    dtype="float32",
-)
-
-
-class Colours(Engine):
-    """Encodes a photo as its mean colours; can break down before a pass."""
-
-    def __init__(self, breaks_before: int | None = None) -> None:
-        super().__init__("MobileNet", BATCH)
-        self.seen = 0
-        self._breaks_before = breaks_before
-
-    def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        if self.passes + 1 == self._breaks_before:
-            raise KeyboardInterrupt
-        self.seen += len(batch)
-        return super().encode(batch)
-
-    def _run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(batch.mean(axis=(1, 2)))
-
-
-@dataclass
-class Place:
-    """A folder of photos, a cache and a store."""
-
-    folder: Path
-    engines: list[Colours] = field(default_factory=list)
-
-    @property
-    def root(self) -> Path:
-        return self.folder / "photos"
-
-    @property
-    def cache(self) -> Path:
-        return self.folder / "cache"
-
-    @property
-    def store(self) -> Path:
-        return self.folder / "artifacts" / "features.h5"
-
-    def photos(self) -> dict[str, Path]:
-        return {path.name: path for path in sorted(self.root.iterdir())}
-
-    def draw(self, *numbers: int) -> None:
-        self.root.mkdir(exist_ok=True)
-        for number in numbers:
-            self.write(f"{number:02}.png", encoded(make_photo(seed=number), "PNG"))
-
-    def write(self, name: str, data: bytes) -> None:
-        (self.root / name).write_bytes(data)
-
-    def extractor(self, breaks_before: int | None = None, **changes: Any) -> Extractor:
-        def make_engine() -> Engine:
-            self.engines.append(Colours(breaks_before))
-            return self.engines[-1]
-
-        values: dict[str, Any] = {
-            "encoding": ENCODING,
-            "make_engine": make_engine,
-            "cache": self.cache,
-            "max_pixels": 10_000,
-            "max_failed_share": 0.5,
-            "workers": 2,
-            "progress_seconds": 3600,
-        }
-        return Extractor(**(values | changes))
-
-    def extract(self, breaks_before: int | None = None, **changes: Any) -> Extraction:
-        extractor = self.extractor(breaks_before, **changes)
-        return extractor.extract(self.photos(), self.root, self.store)
-
-    def seen(self) -> int:
-        return sum(engine.seen for engine in self.engines)
-
-    def check(self) -> FeatureStore:
-        """Check every row of the store against its photo; return the store."""
-        store = FeatureStore.open(self.store)
-        for image_id, vector in zip(store.image_ids, store.features, strict=True):
-            data = (self.root / image_id).read_bytes()
-            pixels = photos.decode(data, 32, 10_000).astype(np.float64) / 127.5 - 1
-            assert np.allclose(vector, pixels.mean(axis=(0, 1)), atol=1e-3)
-        assert sorted([*store.image_ids, *store.failed]) == sorted(self.photos())
-        return store
+from tests.conftest import ENCODING, encoded, make_photo
+from tests.extraction_fixtures import BATCH, Colours, Place, spoil
 
 
 @pytest.fixture
@@ -124,12 +33,12 @@ def test_every_photo_gets_its_own_vector(place: Place) -> None:
     result = place.extract()
     store = place.check()
     assert len(store.image_ids) == 10
-    assert (result.computed, result.passes, result.failed) == (10, 3, {})
+    assert (result.encoded.computed, result.encoded.passes, result.known) == (10, 3, 0)
+    assert result.failed == result.encoded.failed == {}
     assert result.fingerprint == store.fingerprint
     assert store.encoding == ENCODING
     data = (place.root / "03.png").read_bytes()
     assert result.photos["03.png"] == hashlib.sha256(data).hexdigest()
-    assert set(result.seconds) == {"encoding", "waiting"}
 
 
 def test_the_second_run_computes_nothing(place: Place) -> None:
@@ -137,7 +46,7 @@ def test_the_second_run_computes_nothing(place: Place) -> None:
     bytes_before = place.store.read_bytes()
     place.store.unlink()  # as DVC does
     again = place.extract()
-    assert (again.computed, again.passes, again.photos) == (0, 0, first.photos)
+    assert (again.encoded, again.known, again.photos) == (Outcome(), 10, first.photos)
     assert len(place.engines) == 1  # the network was not even loaded
     assert place.store.read_bytes() == bytes_before
 
@@ -146,59 +55,37 @@ def test_one_more_photo_is_one_more_pass_of_one_photo(place: Place) -> None:
     place.extract()
     place.draw(77)
     result = place.extract()
-    assert (result.computed, result.passes, place.engines[-1].seen) == (1, 1, 1)
+    assert (result.known, result.encoded.computed, result.encoded.passes) == (10, 1, 1)
     assert len(place.check().image_ids) == 11
 
 
 def test_a_photo_less_is_a_row_less(place: Place) -> None:
     place.extract()
     (place.root / "04.png").unlink()
-    assert place.extract().computed == 0
+    assert place.extract().encoded.computed == 0
     assert "04.png" not in place.check().image_ids
 
 
 def test_a_renamed_photo_computes_nothing(place: Place) -> None:
     place.extract()
     (place.root / "04.png").rename(place.root / "zz.jpg")
-    assert place.extract().computed == 0
+    assert place.extract().encoded.computed == 0
     assert place.check().image_ids[-1] == "zz.jpg"
 
 
 def test_a_photo_with_new_content_is_computed_again(place: Place) -> None:
     place.extract()
     place.write("04.png", encoded(make_photo(seed=99), "PNG"))
-    assert place.extract().computed == 1
+    assert place.extract().encoded.computed == 1
     place.check()
 
 
 def test_two_names_of_one_content_are_one_computation_and_two_rows(place: Place) -> None:
     place.write("copy.png", (place.root / "04.png").read_bytes())
-    assert place.extract().computed == 10
+    assert place.extract().encoded.computed == 10
     store = place.check()
     assert len(store.image_ids) == 11
     assert np.array_equal(*store.read(["04.png", "copy.png"]))
-
-
-def spoil(place: Place) -> dict[str, str]:
-    """Spoil photos at the start, in the middle and at the end; return the reasons."""
-    whole = (place.root / "04.png").read_bytes()
-    place.write("00.png", b"")
-    place.write("04.png", whole[: len(whole) // 2])
-    place.write("09.png", b"<html>")
-    place.write("large.png", encoded(make_photo(200, 200), "PNG"))
-    (place.root / "lost.png").symlink_to("nowhere.png")
-    (place.folder / "outside.png").write_bytes(encoded(make_photo(), "PNG"))
-    (place.root / "out.png").symlink_to(place.folder / "outside.png")
-    (place.root / "folder.png").mkdir()
-    return {
-        "00.png": "empty file",
-        "04.png": "damaged image: image file is truncated",
-        "09.png": "not a JPEG, PNG or WebP image",
-        "folder.png": "not a file",
-        "large.png": "200 x 200 pixels, more than max_pixels 10000",
-        "lost.png": "cannot be read: No such file or directory",
-        "out.png": "a link to a file outside the photo folder",
-    }
 
 
 def test_failed_photos_have_a_reason_and_shift_no_row(place: Place) -> None:
@@ -219,13 +106,24 @@ def test_both_names_of_a_content_that_cannot_be_decoded_fail(place: Place) -> No
     assert len(place.check().image_ids) == 10
 
 
+def test_a_photo_of_which_nothing_is_seen_fails_and_shifts_no_row(place: Place) -> None:
+    black = make_photo().point(lambda _: 0)
+    place.write("05 black.png", encoded(black, "PNG"))
+    reason = "the encoder gives nothing but zeros for it, as float32 at least"
+    for _ in range(2):  # it is not taken for one that is known
+        result = place.extract()
+        assert result.failed == {"05 black.png": reason}
+        assert place.check().failed == result.failed
+    assert (result.known, result.encoded.computed, result.encoded.passes) == (10, 0, 1)
+
+
 def test_a_mended_photo_comes_back(place: Place) -> None:
     good = (place.root / "04.png").read_bytes()
     place.write("04.png", good[:-30])
     assert list(place.extract().failed) == ["04.png"]
     place.write("04.png", good)
     result = place.extract()
-    assert (result.failed, result.computed) == ({}, 1)
+    assert (result.failed, result.encoded.computed) == ({}, 1)
     place.check()
 
 
@@ -238,7 +136,7 @@ def test_too_many_failures_write_no_store_and_lose_nothing(place: Place) -> None
     assert "extract.max_failed_share in params.yaml" in message
     assert not place.store.exists()
     result = place.extract(max_failed_share=0.5)
-    assert result.computed == 0
+    assert result.encoded.computed == 0
     place.check()
 
 
@@ -258,11 +156,11 @@ def test_a_run_cut_off_goes_on_and_ends_as_if_it_had_not_been(
     place: Place, tmp_path: Path, breaks_before: int
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        place.extract(breaks_before)
+        place.extract(Colours(breaks_before))
     assert not place.store.exists()
     done = (breaks_before - 1) * BATCH
-    assert place.extract().computed == 10 - done
-    assert place.seen() == 10
+    result = place.extract()
+    assert (result.known, result.encoded.computed) == (done, 10 - done)
     whole = Place(tmp_path / "whole")
     whole.folder.mkdir()
     whole.draw(*range(10))
@@ -270,25 +168,85 @@ def test_a_run_cut_off_goes_on_and_ends_as_if_it_had_not_been(
     assert place.store.read_bytes() == whole.store.read_bytes()
 
 
-def test_a_damaged_shard_is_computed_again(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_what_killed_writers_left_is_removed(place: Place) -> None:
+    place.extract()
+    before = place.store.read_bytes()
+    shards = place.shards().folder
+    left = [shards / ".tmp-1-a.npz", place.store.with_name(f".tmp-1-{place.store.name}")]
+    others = place.store.with_name(".tmp-1-other.h5")
+    for path in (*left, others):
+        path.write_bytes(b"half")
+    place.extract()
+    assert not any(path.exists() for path in left)
+    assert others.exists()
+    assert place.store.read_bytes() == before
+
+
+def truncated(data: bytes) -> bytes:
+    return data[:-40]
+
+
+def with_another_vector(data: bytes) -> bytes:
+    """Change a vector, which nobody sees who looks at the keys alone."""
+    place = data.index(b"vectors.npy") + 160
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("damaged", [truncated, with_another_vector])
+def test_damaged_shards_are_computed_again(
+    place: Place, damaged: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.extract()
     before = place.store.read_bytes()
-    shard = min(place.cache.rglob("*.npz"))
-    shard.write_bytes(shard.read_bytes()[:-40])
-    assert 0 < place.extract().computed <= BATCH
-    assert f"{shard} is damaged" in capsys.readouterr().out
+    shards = sorted(place.cache.rglob("*.npz"))[:2]
+    for shard in shards:
+        shard.write_bytes(damaged(shard.read_bytes()))
+    result = place.extract()
+    assert 10 - result.known == result.encoded.computed
+    assert BATCH < result.encoded.computed <= 2 * BATCH
+    said = capsys.readouterr().out
+    assert all(f"{shard} is damaged" in said for shard in shards)
     assert place.store.read_bytes() == before
+
+
+@pytest.mark.parametrize("damaged", [truncated, with_another_vector])
+@pytest.mark.parametrize(("times", "mended"), [(2, True), (3, False)])
+def test_a_disk_that_damages_what_it_was_just_given_is_given_up(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    damaged: Callable[[bytes], bytes],
+    times: int,
+    mended: bool,
+) -> None:
+    keep = ShardFolder.add
+    rounds: set[int] = set()
+
+    def keep_and_damage(self: ShardFolder, keys: list[str], vectors: npt.NDArray[Any]) -> None:
+        before = set(self.folder.glob("*.npz"))
+        keep(self, keys, vectors)
+        if len(place.engines) <= times and len(place.engines) not in rounds:
+            rounds.add(len(place.engines))
+            (shard,) = set(self.folder.glob("*.npz")) - before
+            shard.write_bytes(damaged(shard.read_bytes()))
+
+    monkeypatch.setattr(ShardFolder, "add", keep_and_damage)
+    if mended:
+        place.extract()
+        place.check()
+    else:
+        with pytest.raises(InputError, match=r"was found damaged 3 times: .*runtime\.cache"):
+            place.extract()
+        assert not place.store.exists()
+    assert len(rounds) == times
 
 
 def test_another_encoding_has_its_own_vectors_and_going_back_is_free(place: Place) -> None:
     place.extract()
     before = place.store.read_bytes()
     other = replace(ENCODING, dtype="float16")
-    assert place.extract(encoding=other).computed == 10
+    assert place.extract(encoding=other).encoded.computed == 10
     assert place.check().features.dtype == np.float16
-    assert place.extract().computed == 0
+    assert place.extract().encoded.computed == 0
     assert place.store.read_bytes() == before
 
 
@@ -298,25 +256,37 @@ def test_a_second_writer_is_told_to_wait(place: Place) -> None:
     with FileLock(folder / "lock"):
         with pytest.raises(InputError, match=r"another extraction is writing to .*: wait"):
             place.extract()
-        assert place.extract(encoding=replace(ENCODING, dtype="float16")).computed == 10
-    assert place.extract().computed == 0
+        other = replace(ENCODING, dtype="float16")
+        assert place.extract(encoding=other).encoded.computed == 10
+    assert place.extract().encoded.computed == 0
+
+
+def test_a_second_writer_of_the_same_store_is_told_to_wait(place: Place) -> None:
+    place.extract()
+    before = place.store.read_bytes()
+    place.draw(77)
+    with (
+        FileLock(place.store.parent / ".features.h5.lock"),
+        pytest.raises(InputError, match=r"another extraction is writing to .*artifacts: wait"),
+    ):
+        place.extract(cache=place.folder / "another")
+    assert place.store.read_bytes() == before
 
 
 def test_the_lock_is_given_back_after_a_failure(place: Place) -> None:
     with pytest.raises(KeyboardInterrupt):
-        place.extract(1)
+        place.extract(Colours(1))
     place.extract()
 
 
 def test_a_photo_that_changes_while_it_is_read_fails(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(path: Path, folder: Path | None = None) -> bytes:
-        data = photos.read_photo(path, folder)
-        # Digests are taken inside the folder, pixels afterwards.
-        return data if folder or path.name != "04.png" else data + b"more"
+    def read(path: Path) -> bytes:
+        return photos.read_photo(path) + b"more" * (path.name == "04.png")
 
-    monkeypatch.setattr(extraction, "read_photo", read)
+    # Digests are taken first, pixels afterwards.
+    monkeypatch.setattr(execution, "read_photo", read)
     assert place.extract().failed == {"04.png": "changed while it was being read"}
     assert len(place.check().image_ids) == 9
 
@@ -334,54 +304,31 @@ def test_a_photo_that_vanishes_while_it_is_read_fails(
     assert list(place.extract().failed) == ["04.png"]
 
 
-@pytest.mark.parametrize("workers", [1, 3, 8])
-def test_the_number_of_workers_changes_nothing(place: Place, tmp_path: Path, workers: int) -> None:
-    spoil(place)
-    place.extract(workers=workers)
-    first = place.store.read_bytes()
-    place.extract(workers=2, cache=tmp_path / "other")
-    assert place.store.read_bytes() == first
-
-
-@pytest.mark.parametrize(
-    ("value", "dtype"), [(1e6, "float16"), (np.nan, "float16"), (np.inf, "float32")]
-)
-def test_vectors_that_cannot_be_stored_are_told(
-    place: Place, monkeypatch: pytest.MonkeyPatch, value: float, dtype: str
-) -> None:
-    def run(_: Colours, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.full((len(batch), 3), value, np.float32)
-
-    monkeypatch.setattr(Colours, "_run", run)
-    with pytest.raises(InputError, match=rf"MobileNet gives numbers that {dtype} cannot hold: set"):
-        place.extract(encoding=replace(ENCODING, dtype=dtype))
-    assert not place.store.exists()
-
-
 @pytest.mark.parametrize(("pooling", "shape"), [("average", (1024,)), ("grid", (1, 1024))])
 def test_a_real_encoder_gives_the_same_bytes_after_an_interruption(
     place: Place, tiny_encoder: Path, pooling: str, shape: tuple[int, ...]
 ) -> None:
-    network = load_encoder(tiny_encoder, pooling)
+    network = with_preprocessing(load_encoder(tiny_encoder, pooling), "MobileNet")
     encoding = replace(ENCODING, pooling=pooling, dtype="float16")
 
     class Breaks(KerasEngine):
-        def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-            if self.passes:
+        runs = 0
+
+        def _infer(self, part: Pixels) -> Vectors:
+            self.runs += 1
+            if self.runs > 1:
                 raise KeyboardInterrupt
-            return super().encode(batch)
+            return super()._infer(part)
 
-    def run(kind: Callable[[Any, str, int], Engine], cache: str) -> Extraction:
-        def make_engine() -> Engine:
-            return kind(network, "MobileNet", BATCH)
-
-        return place.extract(encoding=encoding, make_engine=make_engine, cache=place.folder / cache)
+    def run(kind: Callable[[Any, int], Engine], cache: str) -> Extraction:
+        engine = kind(network, BATCH)
+        return place.extract(engine, encoding=encoding, cache=place.folder / cache)
 
     run(KerasEngine, "whole")
     whole = place.store.read_bytes()
     with pytest.raises(KeyboardInterrupt):
         run(Breaks, "parts")
-    assert run(KerasEngine, "parts").computed == 10 - BATCH
+    assert run(KerasEngine, "parts").encoded.computed == 10 - BATCH
     assert place.store.read_bytes() == whole
     store = FeatureStore.open(place.store)
     assert store.shape == shape
@@ -405,3 +352,26 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(place: Place) -> None:
     (place.folder / "cache").write_bytes(b"a file where the folder should be")
     with pytest.raises(InputError, match=r"cannot be written to \(.*\): .*runtime\.cache"):
         place.extract()
+
+
+def test_only_new_photos_are_given_to_the_executor_with_what_to_show_beside(
+    place: Place,
+) -> None:
+    place.extract()
+    place.draw(77)
+    place.write("bad.png", b"")
+    given: list[Any] = []
+
+    class Spy(LocalExecutor):
+        def encode(self, found: Any, *arguments: Any) -> Outcome:
+            given.extend([found, *arguments])
+            return super().encode(found, *arguments)
+
+    spy = Spy(Colours, 1, 3600)
+    place.extract(executor=spy)
+    sha = hashlib.sha256((place.root / "77.png").read_bytes()).hexdigest()
+    found, encoding, max_pixels, shards, note = given
+    assert found == {sha: place.root / "77.png"}
+    assert (encoding, max_pixels) == (ENCODING, 10_000)
+    assert shards.folder == place.shards().folder
+    assert note == "10 cached, 1 failed"

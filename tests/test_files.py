@@ -12,7 +12,9 @@ from pipeline.files import (
     atomic_path,
     fingerprint,
     read_json,
+    remove_leftovers,
     sha256_file,
+    sole_writer,
     write_bytes,
     write_json,
     write_text,
@@ -42,6 +44,48 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_killed_writers_left_of_a_file_is_removed(tmp_path: Path) -> None:
+    names = [".tmp-1-a.txt", ".tmp-22-a.txt", ".tmp-1-b.txt", "a.txt", ".tmp-1-a.txt.lock"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    remove_leftovers(tmp_path, "a.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
+    remove_leftovers(tmp_path, "*")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    remove_leftovers(tmp_path / "nowhere", "*")
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with sole_writer(folder, "training"):
+        with (
+            pytest.raises(InputError, match=rf"another training is writing to {folder}: wait"),
+            sole_writer(folder, "training"),
+        ):
+            pass
+        with sole_writer(folder, "extraction", "other"):
+            pass
+    with pytest.raises(ZeroDivisionError), sole_writer(folder, "training"):
+        raise ZeroDivisionError
+    with sole_writer(folder, "training"):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for options, mend in [
+        ({}, "make it writable, or set runtime.cache in params.yaml to another folder"),
+        ({"elsewhere": ""}, "make it writable"),
+    ]:
+        with (
+            pytest.raises(InputError, match="cannot be written to") as caught,
+            sole_writer(tmp_path / "file", "training", **options),
+        ):
+            pass
+        assert str(caught.value).startswith(f"{tmp_path / 'file'} cannot be written to (")
+        assert str(caught.value).endswith(f"): {mend}")
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ CHANGES: list[tuple[Change, str]] = [
     (lambda v: v["dataset"].update(format="coc"), "dataset.format: Input should be 'flickr8k', "),
     (lambda v: v["dataset"].update(root=""), "dataset.root: "),
     (lambda v: v["encoder"].update(input_size=31), "encoder.input_size: "),
+    (lambda v: v["runtime"].update(workers=0), "runtime.workers: "),
+    (lambda v: v["runtime"].update(workers="all"), "runtime.workers: "),
+    (lambda v: v["runtime"].update(engine="onnx"), "runtime.engine: Input should be 'auto', "),
     (lambda v: v["evaluate"].update(beam_widths=[3, 1]), "evaluate.beam_widths.1: "),
     (lambda v: v["clean"].update(dev_share=0.5, test_share=0.5), "clean: "),
 ]
@@ -145,6 +148,16 @@ def test_other_bytes_and_folders_are_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     assert "cannot be read as YAML" in complaint(path)
     assert "cannot be read as YAML" in complaint(tmp_path)
+
+
+def test_the_number_of_workers_may_be_left_to_the_machine(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    text = PARAMS.read_text(encoding="utf-8")
+    found = []
+    for value in ("null", "3"):
+        path.write_text(re.sub(r"workers: \S+", f"workers: {value}", text), encoding="utf-8")
+        found.append(load_params(path).runtime.workers)
+    assert found == [None, 3]
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:

@@ -24,6 +24,21 @@ def test_a_log_gets_plain_lines() -> None:
     assert all(re.search(r", [\d.]+ photos/s, \d+ s left\Z", line) for line in lines)
 
 
+def test_what_else_there_is_to_say_stands_behind() -> None:
+    log, terminal = io.StringIO(), Terminal()
+    for stream in (log, terminal):
+        with Progress("extract", 8, "photos", seconds=0, stream=stream) as progress:
+            progress.advance(2)
+            assert progress.done == 2
+            progress.advance(6, "1 failed; the encoder waits")
+            assert progress.done == 8
+    first, last = log.getvalue().splitlines()
+    assert first.endswith(" s left")
+    assert last.endswith(" s left (1 failed; the encoder waits)")
+    assert "8/8" in terminal.getvalue()
+    assert "1 failed; the encoder waits" in terminal.getvalue()
+
+
 def test_a_log_gets_no_line_before_its_time() -> None:
     log = io.StringIO()
     with Progress("extract", 8, "photos", seconds=3600, stream=log) as progress:

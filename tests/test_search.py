@@ -238,6 +238,30 @@ def test_many_photos_at_once_give_what_each_gives_alone(
         assert all(same(a, b) for a, b in zip(together, alone, strict=True))
 
 
+class Letters:
+    """No network: says 4, 5 and the end, whatever is shown."""
+
+    def begin(self, features: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        return [np.zeros((len(features), 1), np.float32)]
+
+    def advance(
+        self, words: npt.NDArray[np.int32], state: list[npt.NDArray[np.float32]]
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        following = {START: 4, 4: 5, 5: END}
+        logits = np.zeros((len(words), 6), np.float32)
+        for row, word in enumerate(words.tolist()):
+            logits[row, following.get(word, END)] = 20
+        return logits, [state[0] + 1]
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_anything_that_begins_and_advances_can_be_searched(width: int) -> None:
+    for hypotheses in search(Letters(), vectors()[:3], width, 5):
+        assert len(hypotheses) == width
+        assert hypotheses[0].ids == (4, 5)
+        assert hypotheses[0].log_probability == pytest.approx(0, abs=1e-6)
+
+
 def test_no_photos_give_no_captions(decoder: Decoder) -> None:
     assert search(decoder, vectors()[:0], 3, 5) == []
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.features.shards import ShardFolder, gather
+from pipeline.features.shards import DamagedShardError, ShardFolder, gather
 
 
 def key(number: int) -> str:
@@ -26,6 +26,14 @@ def folder(tmp_path: Path) -> ShardFolder:
     return shards
 
 
+def gathered(shards: ShardFolder, *numbers: int) -> npt.NDArray[np.float16]:
+    """Gather vectors, in the order asked for."""
+    found: dict[int, npt.NDArray[np.float16]] = {}
+    for positions, rows in gather(shards.index(), [key(number) for number in numbers]):
+        found |= dict(zip(positions, rows, strict=True))
+    return np.stack([found[position] for position in range(len(numbers))])
+
+
 def shard_of(shards: ShardFolder, number: int) -> Path:
     return shards.index()[key(number)][0]
 
@@ -34,18 +42,15 @@ def test_vectors_come_back_by_the_content_of_their_photo(folder: ShardFolder) ->
     places = folder.index()
     assert sorted(places) == [key(number) for number in range(1, 6)]
     for number in range(1, 6):
-        shard, row = places[key(number)]
-        keys, stored = ShardFolder.read(shard)
-        assert keys[row] == key(number)
-        assert stored.dtype == np.float16
-        assert np.array_equal(stored[row], vectors(number)[0])
+        assert np.array_equal(gathered(folder, number), vectors(number))
+    assert gathered(folder, 1).dtype == np.float16
 
 
 def test_grids_keep_their_shape(tmp_path: Path) -> None:
     shards = ShardFolder(tmp_path, "f" * 64)
     grid = np.arange(24, dtype="f4").reshape(2, 3, 4)
     shards.add([key(1), key(2)], grid)
-    assert np.array_equal(ShardFolder.read(shard_of(shards, 1))[1], grid)
+    assert np.array_equal(gathered(shards, 1, 2), grid)
 
 
 def test_nothing_is_made_before_something_is_kept(tmp_path: Path) -> None:
@@ -85,6 +90,15 @@ def test_one_photo_in_two_shards_has_one_vector(folder: ShardFolder) -> None:
     assert np.array_equal(rows, vectors(3))
 
 
+def test_where_vectors_are_is_found_out_without_reading_them(folder: ShardFolder) -> None:
+    before = folder.index()
+    shard = shard_of(folder, 4)
+    shard.write_bytes(shard.read_bytes().replace(vectors(4).tobytes(), bytes(12)))
+    assert folder.index() == before
+    with pytest.raises(DamagedShardError, match="Bad CRC"):
+        gathered(folder, 4)
+
+
 def dropped(folder: ShardFolder, shard: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """Check that the shard of 4 and 5 is dropped and the other stays; return what was said."""
     assert sorted(folder.index()) == [key(1), key(2), key(3)]
@@ -93,6 +107,21 @@ def dropped(folder: ShardFolder, shard: Path, capsys: pytest.CaptureFixture[str]
     assert str(shard) in said
     assert said.count("its photos are computed again") == 1
     return said
+
+
+def dropped_when_read(folder: ShardFolder, shard: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Check the same of a shard whose keys are as they were; return what was said."""
+    assert key(4) in folder.index()
+    with pytest.raises(DamagedShardError) as caught:
+        gathered(folder, 1, 4)
+    assert shard.exists()
+    assert capsys.readouterr().out == ""
+    caught.value.drop()
+    caught.value.drop()  # another process may have done it
+    said = capsys.readouterr().out.splitlines()
+    assert len(set(said)) == 1
+    assert sorted(folder.index()) == [key(1), key(2), key(3)]
+    return said[0]
 
 
 @pytest.mark.parametrize("length", [0, 10, 200, -1])
@@ -107,30 +136,37 @@ def test_a_truncated_shard_is_dropped(
 def test_a_flipped_bit_is_never_read_as_another_vector(folder: ShardFolder) -> None:
     shard = shard_of(folder, 4)
     good = shard.read_bytes()
-    kept = 0
+    ends = {"dropped by its keys": 0, "dropped when read": 0, "read": 0}
     for place in range(0, len(good), 3):
         damaged = bytearray(good)
         damaged[place] ^= 1 << place % 8
         shard.write_bytes(damaged)
-        if key(4) in folder.index():
-            keys, stored = ShardFolder.read(shard)
-            assert keys == [key(4), key(5)]
-            assert np.array_equal(stored, vectors(4, 5))
-            kept += 1
-        else:
+        if key(4) not in folder.index():
             assert not shard.exists()
-    assert kept < len(good) / 3 / 2  # dates and such in the zip's own headers
+            ends["dropped by its keys"] += 1
+            continue
+        try:
+            assert np.array_equal(gathered(folder, 4, 5), vectors(4, 5))
+            ends["read"] += 1
+        except DamagedShardError as error:
+            error.drop()
+            ends["dropped when read"] += 1
+    assert all(ends.values())
+    assert ends["read"] < len(good) / 3 / 2  # dates and such in the zip's own headers
 
 
-def test_a_damaged_header_never_moves_the_rows(tmp_path: Path) -> None:
+def test_a_damaged_header_never_moves_the_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     # NumPy reads no more than a header promises, and so may never come to the checksum.
     shards = ShardFolder(tmp_path, "f" * 64)
-    shards.add([key(number) for number in range(12)], vectors(*range(12), width=2048))
-    shard = shard_of(shards, 1)
+    shards.add([key(1), key(2), key(3)], vectors(1, 2, 3))
+    shards.add([key(number) for number in range(4, 16)], vectors(*range(4, 16), width=2048))
+    shard = shard_of(shards, 4)
     data = shard.read_bytes()
     shard.write_bytes(data.replace(b"(12, 2048)", b"(12, 2040)"))
     assert shard.read_bytes() != data
-    assert shards.index() == {}
+    assert "Bad CRC" in dropped_when_read(shards, shard, capsys)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -139,21 +175,55 @@ def test_a_shard_with_numbers_that_are_none_is_dropped(
 ) -> None:
     shard = shard_of(folder, 4)
     folder.add([key(4), key(5)], np.array([[1, value], [1, 1]], "f2"))
-    assert "do not fit" in dropped(folder, shard, capsys)
-
-
-def test_a_shard_with_more_vectors_than_photos_is_dropped(
-    folder: ShardFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shard = shard_of(folder, 4)
-    folder.add([key(4), key(5)], vectors(4, 5, 6))
-    assert "do not fit" in dropped(folder, shard, capsys)
+    assert "do not fit" in dropped_when_read(folder, shard, capsys)
 
 
 def array_file(array: npt.NDArray[np.generic]) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=True)
     return file.getvalue()
+
+
+def write_shard(shard: Path, **arrays: npt.NDArray[np.generic]) -> None:
+    with zipfile.ZipFile(shard, "w") as members:
+        for name, array in arrays.items():
+            members.writestr(f"{name}.npy", array_file(array))
+
+
+KEYS = np.array([key(4), key(5)], "S64")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        vectors(4, 5, 6),
+        vectors(4),
+        np.array(1, "f2"),
+        np.array([1, 2]),
+        np.array(["one", "two"]),
+        np.array([b"one", b"two"]),
+    ],
+    ids=["more", "fewer", "a number", "integers", "text", "bytes"],
+)
+def test_a_shard_of_other_vectors_is_dropped(
+    folder: ShardFolder, other: npt.NDArray[np.generic], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = shard_of(folder, 4)
+    write_shard(shard, sha256=KEYS, vectors=other)
+    assert "do not fit" in dropped_when_read(folder, shard, capsys)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [np.array([4, 5]), KEYS.astype("U"), KEYS.reshape(1, 2), KEYS[0], np.array([b"\xff", b"5"])],
+    ids=["integers", "text", "two dimensions", "one key", "no ASCII"],
+)
+def test_a_shard_of_other_keys_is_dropped(
+    folder: ShardFolder, other: npt.NDArray[np.generic], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = shard_of(folder, 4)
+    write_shard(shard, sha256=np.asarray(other), vectors=vectors(4, 5))
+    dropped(folder, shard, capsys)
 
 
 class Burglar:
@@ -164,9 +234,9 @@ class Burglar:
 def test_nothing_is_ever_unpickled(folder: ShardFolder, capsys: pytest.CaptureFixture[str]) -> None:
     shard = shard_of(folder, 4)
     loot = np.array([Burglar(), Burglar()], dtype=object)
-    with zipfile.ZipFile(shard, "w") as members:
-        members.writestr("sha256.npy", array_file(np.array([key(4), key(5)], "S64")))
-        members.writestr("vectors.npy", array_file(loot))
+    write_shard(shard, sha256=KEYS, vectors=loot)
+    assert "allow_pickle=False" in dropped_when_read(folder, shard, capsys)
+    write_shard(shard, sha256=loot, vectors=vectors(4, 5))
     assert "allow_pickle=False" in dropped(folder, shard, capsys)
     shard.write_bytes(pickle.dumps(Burglar()))
     dropped(folder, shard, capsys)
@@ -176,9 +246,10 @@ def test_a_shard_without_one_of_its_arrays_is_dropped(
     folder: ShardFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shard = shard_of(folder, 4)
-    with zipfile.ZipFile(shard, "w") as members:
-        members.writestr("vectors.npy", array_file(vectors(4, 5)))
+    write_shard(shard, vectors=vectors(4, 5))
     dropped(folder, shard, capsys)
+    write_shard(shard, sha256=KEYS)
+    dropped_when_read(folder, shard, capsys)
 
 
 def test_what_a_killed_writer_left_is_used_if_whole_and_dropped_if_not(

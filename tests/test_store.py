@@ -1,3 +1,4 @@
+import hashlib
 import json
 import random
 from collections.abc import Callable
@@ -11,22 +12,13 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.features.encoders import Encoding
-from pipeline.features.store import FeatureStore, write_store
+from pipeline.features.store import FeatureStore, vector_sha256, write_store
+from tests.conftest import ENCODING
 
-ENCODING = Encoding(
-    encoder="MobileNet",
-    input_size=32,
-    weights_sha256="a" * 64,
-    preprocessing="keras.applications.mobilenet.preprocess_input",
-    preprocessing_sha256="b" * 64,
-    decoding="as it is",
-    pooling="average",
-    dtype="float16",
-)
 # In the order of their UTF-8 bytes, which is Python's order of strings.
 IDS = ["10.jpg", "9.jpg", "B.jpg", "a/b c.jpg", "a.jpg", "ä.jpg", "犬.jpg", "🐕.jpg"]
 IDS = sorted(IDS)
+IDS_UTF8 = [image_id.encode() for image_id in IDS]
 PHOTOS = {image_id: f"{number:064x}" for number, image_id in enumerate(IDS)}
 FAILED = {"kaputt.jpg": "damaged image: größer", "b.jpg": "empty file"}
 
@@ -40,8 +32,7 @@ def write(path: Path, **changes: Any) -> Path:
         "encoding": ENCODING,
         "photos": PHOTOS,
         "failed": FAILED,
-        "shape": (6,),
-        "rows": [(list(range(len(IDS))), vectors(6).astype("f2"))],
+        "rows": [(list(range(len(IDS))), vectors(6))],
     }
     write_store(path, **(values | changes))
     return path
@@ -55,7 +46,7 @@ def test_a_store_comes_back_as_it_was(tmp_path: Path, dtype: str, shape: tuple[i
     stored = vectors(*shape).astype(dtype)
     path = tmp_path / "features.h5"
     rows = [([6, 0, 3], stored[[6, 0, 3]]), ([1, 2, 4, 5, 7], stored[[1, 2, 4, 5, 7]])]
-    fingerprint = write_store(path, encoding, PHOTOS, FAILED, shape, rows)
+    fingerprint = write_store(path, encoding, PHOTOS, FAILED, rows)
     store = FeatureStore.open(path)
     assert store.image_ids == IDS
     assert store.failed == FAILED
@@ -70,7 +61,7 @@ def test_a_store_comes_back_as_it_was(tmp_path: Path, dtype: str, shape: tuple[i
 
 def test_equal_input_gives_equal_bytes_in_whatever_order(tmp_path: Path) -> None:
     first = write(tmp_path / "1.h5")
-    stored = vectors(6).astype("f2")
+    stored = vectors(6)
     second = write(
         tmp_path / "2.h5",
         photos=dict(reversed(PHOTOS.items())),
@@ -130,7 +121,7 @@ ALL = list(range(len(IDS)))
 def test_a_row_left_out_or_written_twice_leaves_no_file(
     tmp_path: Path, positions: list[list[int]]
 ) -> None:
-    rows = [(places, np.ones((len(places), 6), "f2")) for places in positions]
+    rows = [(places, np.ones((len(places), 6), "f4")) for places in positions]
     with pytest.raises((AssertionError, TypeError, OSError)):
         write(tmp_path / "a.h5", rows=rows)
     assert list(tmp_path.iterdir()) == []
@@ -138,21 +129,24 @@ def test_a_row_left_out_or_written_twice_leaves_no_file(
 
 def test_vectors_of_another_length_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        write(tmp_path / "a.h5", rows=[(ALL, np.ones((len(ALL), 5), "f2"))])
+        write(
+            tmp_path / "a.h5",
+            rows=[(ALL[:4], vectors(6)[:4]), (ALL[4:], np.ones((len(ALL) - 4, 5), "f4"))],
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_writer_that_fails_leaves_the_old_store(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5")
     before = path.read_bytes()
-    with pytest.raises(AssertionError, match="left out or written twice"):
+    with pytest.raises(AssertionError, match="left out"):
         write(path, rows=[])
     assert path.read_bytes() == before
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, use: Callable[[Path], Any] = FeatureStore.open) -> str:
     with pytest.raises(InputError) as caught:
-        FeatureStore.open(path)
+        use(path)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert message.endswith(": run `dvc repro extract`")
@@ -161,7 +155,7 @@ def refusal(path: Path) -> str:
 
 
 def other_version(file: Any) -> None:
-    file.attrs["format_version"] = 2
+    file.attrs["format_version"] = 1
 
 
 def no_version(file: Any) -> None:
@@ -233,18 +227,28 @@ def a_group(file: Any) -> None:
 
 def nothing_stored(file: Any) -> None:
     del file["features"]
-    file.create_dataset("features", (len(IDS), 6), "f2")
+    file.create_dataset("features", (len(IDS), 6), "f4")
+
+
+def endless(name: str, kind: str, *shape: int) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        del file[name]
+        # Written at the end of the file, whatever the shape promises.
+        space = h5py.h5s.create_simple(shape)
+        h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(kind)), space)
+
+    return change
 
 
 def external(file: Any) -> None:
     del file["features"]
     source = [("other.bin", 0, h5py.h5f.UNLIMITED)]
-    file.create_dataset("features", (len(IDS), 6), "f2", external=source)
+    file.create_dataset("features", (len(IDS), 6), "f4", external=source)
 
 
 def virtual(file: Any) -> None:
     del file["features"]
-    layout = h5py.VirtualLayout((len(IDS), 6), "f2")
+    layout = h5py.VirtualLayout((len(IDS), 6), "f4")
     layout[:] = h5py.VirtualSource("other.h5", "features", (len(IDS), 6))
     file.create_virtual_dataset("features", layout)
 
@@ -256,7 +260,7 @@ def soft_link(file: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_version, "format version 2, not 1"),
+        (other_version, "format version 1, not 2"),
         (no_version, "is no feature store"),
         (other_fingerprint, "its fingerprint does not fit its rows"),
         (other_encoding, "its fingerprint does not fit its rows"),
@@ -268,18 +272,25 @@ def soft_link(file: Any) -> None:
         (doubled_ids, "its ids are not unique and sorted"),
         (no_utf8, "is no feature store"),
         (swapped_photos, "its fingerprint does not fit its rows"),
-        (replaced("image_id", data=[name.encode() for name in IDS[:-1]]), "is no feature store"),
+        (replaced("image_id", data=np.array(IDS_UTF8[:-1])), "zip() argument 2 is longer"),
         (replaced("image_id", data=IDS), "no strings of fixed length"),
-        (replaced("failed/reason", data=[b"one"]), "is no feature store"),
+        (replaced("failed/reason", data=np.array([b"one"])), "zip() argument 2 is shorter"),
         (without("features"), "is no feature store"),
         (without("failed"), "is no feature store"),
         (a_group, "is no feature store"),
         (replaced("features", compression="gzip"), "not one contiguous row for each id"),
         (replaced("features", chunks=(1, 6)), "not one contiguous row for each id"),
-        (replaced("features", data=np.ones((7, 6), "f2")), "not one contiguous row"),
-        (replaced("features", data=np.ones((8, 6), "f4")), "not one contiguous row"),
-        (replaced("features", data=np.ones((8, 6), ">f2")), "not one contiguous row"),
+        (replaced("features", data=np.ones((7, 6), "f4")), "not one contiguous row"),
+        (replaced("features", data=np.ones((8, 6), "f2")), "not one contiguous row"),
+        (replaced("features", data=np.ones((8, 6), ">f4")), "not one contiguous row"),
+        (without("vector_sha256"), "is no feature store"),
+        (
+            replaced("vector_sha256", data=np.array(["0" * 64] * 7, "S")),
+            "its digests are not one for each id",
+        ),
+        (replaced("vector_sha256", data=["0" * 64] * 8), "no strings of fixed length"),
         (nothing_stored, "not one contiguous row for each id"),
+        (endless("image_id", "S9", 1 << 40), "/image_id is larger than the file"),
         (external, "/features takes its data from another file"),
         (virtual, "/features takes its data from another file"),
         (soft_link, "/other is a link"),
@@ -304,21 +315,94 @@ def test_absent_empty_and_truncated_stores_are_refused(tmp_path: Path) -> None:
         assert "is no readable HDF5 file" in refusal(path)
 
 
-def test_damage_is_refused_or_leaves_ids_and_shape_as_they_were(tmp_path: Path) -> None:
+def verified(path: Path) -> str:
+    return FeatureStore.open(path).verify()
+
+
+def test_damage_is_refused_at_once_or_when_verified(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     good = write(path).read_bytes()
     draw = random.Random(0)
-    refused = 0
-    for _ in range(150):
+    refused = verified = harmless = 0
+    for _ in range(300):
         data = bytearray(good)
-        for _ in range(4):
-            data[draw.randrange(len(data))] = draw.randrange(256)
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
         path.write_bytes(data)
         try:
             store = FeatureStore.open(path)
         except InputError:
             refused += 1
+            continue
+        assert (store.image_ids, store.shape) == (IDS, (6,))
+        try:
+            store.verify()
+        except InputError:
+            verified += 1
         else:
-            assert store.image_ids == IDS
-            assert store.read(IDS).shape == (len(IDS), 6)
-    assert 0 < refused < 150
+            assert np.array_equal(store.features, vectors(6))
+            harmless += 1
+    assert refused > verified > 0
+    assert harmless < 5  # bytes that mean nothing
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 6)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_store_verifies_and_its_digest_is_of_every_row(
+    tmp_path: Path, dtype: str, shape: tuple[int, ...]
+) -> None:
+    encoding = replace(ENCODING, dtype=dtype)
+    stored = vectors(*shape).astype(dtype)
+    path = write(tmp_path / "a.h5", encoding=encoding, rows=[(ALL, stored)])
+    digests = [hashlib.sha256(vector.tobytes()).hexdigest() for vector in stored]
+    assert FeatureStore.open(path).vector_digests == digests
+    assert [vector_sha256(vector) for vector in stored] == digests
+    assert verified(path) == hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
+
+
+def test_the_digest_tells_stores_of_other_vectors_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    other = vectors(6)
+    other[3, 3] += 1
+    swapped = vectors(6)[[1, 0, *ALL[2:]]]
+    found = {verified(write(path, rows=[(ALL, rows)])) for rows in (vectors(6), other, swapped)}
+    assert len(found) == 3
+    by_rows = [([place], vectors(6)[[place]]) for place in reversed(ALL)]
+    assert verified(write(path, rows=by_rows)) in found
+
+
+def filled(row: int, value: float) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        file["features"][row] = value
+        file["vector_sha256"][row] = vector_sha256(file["features"][row]).encode()
+
+    return change
+
+
+def flipped_bit(file: Any) -> None:
+    bits = file["features"][2].view("u4")
+    bits[4] ^= 1
+    file["features"][2] = bits.view("f4")
+
+
+def swapped_vectors(file: Any) -> None:
+    file["features"][:2] = file["features"][:2][::-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "words"),
+    [
+        (flipped_bit, 2, "is not as it was written"),
+        (swapped_vectors, 0, "is not as it was written"),
+        (filled(1, np.nan), 1, "holds what is no number"),
+        (filled(7, np.inf), 7, "holds what is no number"),
+        (filled(0, 0.0), 0, "holds nothing but zeros"),
+    ],
+    ids=["flipped bit", "swapped", "NaN", "infinity", "zeros"],
+)
+def test_verifying_names_the_first_row_that_is_wrong(
+    tmp_path: Path, change: Callable[[Any], None], row: int, words: str
+) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        change(file)
+    assert refusal(path, verified).startswith(f"{path}: the row of {IDS[row]} {words}")

@@ -9,11 +9,13 @@ import pytest
 
 from pipeline.captioner.batches import Batch, Batches
 from pipeline.captioner.checkpoint import Checkpoint
+from pipeline.captioner.compiled import load_compiled
 from pipeline.captioner.decoder import Decoder
 from pipeline.captioner.model import Model
 from pipeline.captioner.training import Epoch, Training
 from pipeline.captions.vocabulary import PAD, Vocabulary
 from pipeline.errors import InputError
+from pipeline.features import graphs
 from pipeline.stages import tokenize, train
 from tests.captioner_fixtures import (
     CAPTIONS,
@@ -23,6 +25,7 @@ from tests.captioner_fixtures import (
     make_batches,
     make_decoder,
     make_store,
+    vectors,
     write_captions,
     write_params,
 )
@@ -332,10 +335,11 @@ def test_the_stage_writes_model_history_and_samples_the_same_each_time(
     model = Model.load(
         project / "artifacts" / "model", Vocabulary.load(project / "artifacts" / "vocabulary.json")
     )
-    assert model.facts["epochs"] == 2
-    assert model.facts["stopped"] == "all 2 epochs done"
-    assert model.facts["params"]["units"] == 8
-    assert f"{model.facts['best']['validation_loss']}" in {r["validation_loss"] for r in rows}
+    facts = model.description.facts
+    assert facts["epochs"] == 2
+    assert facts["stopped"] == "all 2 epochs done"
+    assert facts["params"]["units"] == 8
+    assert f"{facts['best']['validation_loss']}" in {r["validation_loss"] for r in rows}
     # A training that came to its end is forgotten, so this one starts anew.
     assert [path.name for path in (project / ".cache" / "training").iterdir()] == ["lock"]
 
@@ -343,6 +347,21 @@ def test_the_stage_writes_model_history_and_samples_the_same_each_time(
         shutil.rmtree(path)
     train.main()
     assert artifacts(project) == first
+
+
+def test_where_graphs_are_in_use_the_stage_makes_those_of_its_decoder(project: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    folder = project / "artifacts" / graphs.FOLDER
+    folder.mkdir()
+    train.main()
+    vocabulary = Vocabulary.load(project / "artifacts" / "vocabulary.json")
+    model = Model.load(project / "artifacts" / "model", vocabulary)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(before) == 6
+    compiled = load_compiled(project / "artifacts", model.description, lambda: model.decoder)
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    for array, other in zip(compiled.begin(vectors()), model.decoder.begin(vectors()), strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-6)
 
 
 def test_a_stage_killed_before_its_end_goes_on_with_its_diary(

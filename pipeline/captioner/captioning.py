@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.captioner.model import Model
-from pipeline.captioner.search import search
+from pipeline.captioner.compiled import load_compiled
+from pipeline.captioner.description import ModelDescription, read_model
+from pipeline.captioner.search import Steps, search
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
-from pipeline.features.encoders import read_encoder
-from pipeline.features.engines import Engine, make_engine
+from pipeline.features.encoding import read_encoder
+from pipeline.features.engines import Engine, OpenVINOEngine, load_engine
 from pipeline.features.photos import decode
-from pipeline.features.weights import load_encoder
+
+if TYPE_CHECKING:
+    from pipeline.captioner.decoder import Decoder
 
 FILES = ("model/model.json", "vocabulary.json", "encoder.json", "encoder.weights.h5")
 # As params.yaml has them for `extract` and `evaluate`, which an exported folder lacks.
@@ -33,18 +38,19 @@ class Caption:
 class Captioner:
     """A decoder and the encoder that it learned to listen to."""
 
-    model: Model
+    model: ModelDescription
+    decoder: Steps
     vocabulary: Vocabulary
     engine: Engine
 
     @staticmethod
-    def load(artifacts: Path, batch_size: int, engine: str) -> "Captioner":
+    def load(artifacts: Path, batch_size: int, engine: str = "auto") -> "Captioner":
         """Load the model, and an encoder that makes features as the model learned them.
 
         Args:
             artifacts: the folder that `dvc repro` fills.
             batch_size: photos that `caption` takes at once.
-            engine: see `make_engine`.
+            engine: see `load_engine`; the decoder runs on the same.
 
         Raises:
             InputError: an artefact is absent or damaged, or encoder and model do not
@@ -57,19 +63,29 @@ class Captioner:
                 "or name the folder of a finished run with --artifacts"
             )
         vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
-        model = Model.load(artifacts / "model", vocabulary)
-        description = read_encoder(artifacts / "encoder.json")
+        model = read_model(artifacts / "model" / "model.json", vocabulary)
         learned = model.encoding
-        encoding = description.encoding(learned.pooling, learned.dtype)
+        encoding = read_encoder(artifacts / "encoder.json").encoding(learned.pooling, learned.dtype)
         model.check_encoding(encoding, artifacts / "encoder.json")
-        network = load_encoder(artifacts, learned.pooling)
-        if network.output_shape[1:] != model.decoder.config.feature_shape:
+        ready = load_engine(engine, artifacts, encoding, batch_size)
+        if ready.shape != model.config.feature_shape:
             raise InputError(
                 f"{artifacts / 'model' / 'model.json'} is damaged (pooling {learned.pooling!r} "
                 "does not give its feature_shape): run `dvc repro train`"
             )
-        ready = make_engine(engine, network, description.encoder, batch_size)
-        return Captioner(model, vocabulary, ready)
+
+        @cache
+        def on_keras() -> "Decoder":
+            from pipeline.captioner.model import Model  # noqa: PLC0415  (seconds)
+
+            return Model.load(artifacts / "model", vocabulary).decoder
+
+        decoder: Steps
+        if isinstance(ready, OpenVINOEngine):
+            decoder = load_compiled(artifacts, model, on_keras)
+        else:
+            decoder = on_keras()
+        return Captioner(model, decoder, vocabulary, ready)
 
     def decode(self, data: bytes) -> np.ndarray:
         """Decode a photo's bytes as the feature store's were; raises `PhotoError`."""
@@ -84,7 +100,7 @@ class Captioner:
         vectors = self.engine.encode(np.stack(photos))
         # The decoder learned from stored vectors: the same rounding belongs to them.
         features = vectors.astype(self.model.encoding.dtype).astype(np.float32)
-        found = search(self.model.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
+        found = search(self.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
         return [
             [Caption(self.vocabulary.decode(h.ids), h.log_probability) for h in hypotheses]
             for hypotheses in found

@@ -4,30 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.captioner import merge
+from pipeline.captioner.description import DecoderConfig
 
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """All that is needed to rebuild a decoder's graph.
-
-    Attributes:
-        name: of the decoder, a key of `DECODERS`.
-        vocabulary_size: ids, markers included.
-        feature_shape: of one photo's vectors: (D,) or (P, D).
-        embedding_size: length of a word's vector.
-        units: of the LSTM.
-        dropout: share of the image's and the words' numbers dropped while learning.
-        output_dropout: the same of what the next word is told from.
-    """
-
-    name: str
-    vocabulary_size: int
-    feature_shape: tuple[int, ...]
-    embedding_size: int
-    units: int
-    dropout: float
-    output_dropout: float
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -46,6 +29,18 @@ class Decoder:
     network: Any
     start: Any
     step: Any
+
+    def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
+        """Run `start`."""
+        state = self.start.predict_on_batch(features)
+        return [np.asarray(array) for array in (state if isinstance(state, list) else [state])]
+
+    def advance(
+        self, words: npt.NDArray[np.int32], state: list[Array]
+    ) -> tuple[Array, list[Array]]:
+        """Run `step`."""
+        logits, *after = self.step.predict_on_batch([words, *state])
+        return np.asarray(logits), [np.asarray(array) for array in after]
 
 
 # A decoder is a function of a `DecoderConfig`'s fields, less the name, to the three graphs.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipeline.captioner.decoder import Decoder
 from pipeline.captioner.model import Model
 from pipeline.captioner.samples import write_contact_sheet, write_text_sample
 from pipeline.captioner.search import search
@@ -28,7 +29,7 @@ class Diary:
     Attributes:
         folder: beside the checkpoint.
         artifacts: the folder to show it in, as history.csv, samples/ and model/epochs/.
-        model: the decoder in training.
+        decoder: in training.
         vocabulary: of the decoder.
         store: features of the sample photos.
         samples: dev photos to caption: image_id to file, which may be gone.
@@ -39,7 +40,7 @@ class Diary:
 
     folder: Path
     artifacts: Path
-    model: Model
+    decoder: Decoder
     vocabulary: Vocabulary
     store: FeatureStore
     samples: Mapping[str, Path | None]
@@ -59,7 +60,8 @@ class Diary:
             sheet = self.folder / "samples" / f"{name}.png"
             write_contact_sheet(sheet, self.samples, captions, title)
         if self.keep_every_epoch:
-            self.model.save(self.folder / "model" / "epochs" / name)
+            of = self.store.encoding, self.vocabulary.fingerprint
+            Model.of(self.decoder, *of, facts={}).save(self.folder / "model" / "epochs" / name)
         if self.board is not None:
             losses = {"loss": epoch.loss, "validation_loss": epoch.validation_loss}
             self.board.scalars(epoch.epoch, time.time(), losses)
@@ -85,7 +87,7 @@ class Diary:
 
     def _captions(self) -> dict[str, str]:
         features = self.store.read(self.samples)
-        found = search(self.model.decoder, features, beam_width=1, max_words=self.max_words)
+        found = search(self.decoder, features, beam_width=1, max_words=self.max_words)
         return {
             image_id: self.vocabulary.decode(hypotheses[0].ids)
             for image_id, hypotheses in zip(self.samples, found, strict=True)

@@ -2,18 +2,30 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.decoder import Decoder
 from pipeline.captions.vocabulary import END, PAD, START, UNK
 
 _FORBIDDEN = [PAD, START, UNK]
 _ROWS = 256  # hypotheses that one step of the decoder extends together
 
 Scores = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
+
+
+class Steps(Protocol):
+    """What a search asks of a decoder, by whatever it is run."""
+
+    def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
+        """Return the state before the first word, arrays (B, ...), of features (B, ...)."""
+
+    def advance(
+        self, words: npt.NDArray[np.int32], state: list[Array]
+    ) -> tuple[Array, list[Array]]:
+        """Return the next word's logits (B, V) and the state after `words` (B,)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ class _Beam:
 
 
 def search(
-    decoder: Decoder,
+    decoder: Steps,
     features: npt.NDArray[np.float32],
     beam_width: int,
     max_words: int,
@@ -125,19 +137,16 @@ def _parts(features: npt.NDArray[np.float32], size: int) -> Iterator[npt.NDArray
 
 
 def _grow_all(
-    decoder: Decoder, features: npt.NDArray[np.float32], beams: list[_Beam], max_words: int
+    decoder: Steps, features: npt.NDArray[np.float32], beams: list[_Beam], max_words: int
 ) -> None:
     """Take all beams, one a photo, to their ends together."""
     width = beams[0].width
     # Row `p * width + i` is hypothesis i of photo p.
-    state = [
-        np.repeat(np.asarray(array), width, axis=0)
-        for array in _list(decoder.start.predict_on_batch(features))
-    ]
+    state = [np.repeat(array, width, axis=0) for array in decoder.begin(features)]
     words = np.full(len(features) * width, START, np.int32)
     while any(beam.live for beam in beams):
-        logits, *state = decoder.step.predict_on_batch([words, *state])
-        scores = _log_softmax(np.asarray(logits, np.float64))
+        logits, state = decoder.advance(words, state)
+        scores = _log_softmax(logits.astype(np.float64))
         origin = np.arange(len(words))
         for photo, beam in enumerate(beams):
             if not beam.live:
@@ -147,7 +156,7 @@ def _grow_all(
             for slot, (parent, (_, ids)) in enumerate(zip(parents, beam.live, strict=False)):
                 origin[first + slot] = first + parent
                 words[first + slot] = ids[-1]
-        state = [np.asarray(array)[origin] for array in state]
+        state = [array[origin] for array in state]
 
 
 def _log_softmax(logits: Scores) -> Scores:
@@ -168,7 +177,3 @@ def _largest(values: Scores, count: int) -> npt.NDArray[Any]:
     count = min(count, len(values))
     candidates = np.sort(np.argpartition(-values, count - 1)[:count])
     return candidates[np.argsort(-values[candidates], kind="stable")]
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]

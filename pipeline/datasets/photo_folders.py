@@ -1,5 +1,6 @@
 """Photo folders: where a data set keeps its photos, and which names in a file mean them."""
 
+import errno
 import os
 import re
 from collections.abc import Collection, Iterable
@@ -25,8 +26,8 @@ def list_photos(folder: Path, leave_out: Collection[str] = ()) -> dict[str, Path
     The suffix decides, in any case; nothing is opened. So links that lead nowhere,
     unreadable files and folders named like photos are in it: whoever decodes them has to
     say what is wrong with them. Hidden names (a dot first) are not. An image_id is the
-    path relative to `folder` with forward slashes; bytes of a file name that are no UTF-8
-    stand in it as backslash escapes.
+    path relative to `folder` with forward slashes. Bytes of a file name that are no UTF-8
+    stand in it as backslash escapes and backslashes double, so that no two files share one.
 
     Args:
         folder: the folder to walk, with its subfolders.
@@ -42,14 +43,24 @@ def list_photos(folder: Path, leave_out: Collection[str] = ()) -> dict[str, Path
         with os.scandir(current) as listing:
             entries = [entry for entry in listing if not entry.name.startswith(".")]
         for entry in entries:
-            name = os.fsencode(entry.name).decode("utf-8", errors="backslashreplace")
+            escaped = os.fsencode(entry.name.replace("\\", "\\\\"))
+            name = escaped.decode("utf-8", errors="backslashreplace")
             if Path(entry.name).suffix.lower() in PHOTO_SUFFIXES:
                 found[prefix + name] = Path(entry.path)
-            elif entry.is_dir() and (prefix or entry.name not in leave_out):
+            elif _is_folder(entry) and (prefix or entry.name not in leave_out):
                 target = os.path.realpath(entry.path)
                 if target not in ancestors:  # a link to a folder above would never end
                     pending.append((Path(entry.path), f"{prefix}{name}/", ancestors | {target}))
     return dict(sorted(found.items()))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is no folder
+            return False
+        raise
 
 
 def is_safe(name: str) -> bool:

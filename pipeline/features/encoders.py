@@ -2,78 +2,14 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.backend import keras
 from pipeline.errors import InputError
-from pipeline.features.photos import DECODING
-from pipeline.files import fingerprint, read_json
-
-FORMAT_VERSION = 1
-
-Preprocessing = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """Everything that decides a photo's vector: what the feature store calls provenance.
-
-    Attributes:
-        encoder: class name in keras.applications.
-        input_size: pixels a side.
-        weights_sha256: digest of the weights, see `weights.digest`.
-        preprocessing: dotted name of the Keras function that scales pixels.
-        preprocessing_sha256: digest of what that function does to each pixel value.
-        decoding: how a file becomes pixels.
-        pooling: "average", one vector a photo, or "grid", one a place.
-        dtype: "float16" or "float32", as stored.
-    """
-
-    encoder: str
-    input_size: int
-    weights_sha256: str
-    preprocessing: str
-    preprocessing_sha256: str
-    decoding: str
-    pooling: str
-    dtype: str
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all of the above: equal fingerprints, equal vectors."""
-        return fingerprint(asdict(self))
-
-
-@dataclass(frozen=True)
-class EncoderDescription:
-    """What encoder.json says: a network, its weights and how it wants its pixels."""
-
-    format_version: int
-    encoder: str
-    input_size: int
-    weights_source: str
-    weights_sha256: str
-    preprocessing: str
-    preprocessing_sha256: str
-
-    def encoding(self, pooling: str, dtype: str) -> Encoding:
-        """Join the network with what is stored of its output."""
-        return Encoding(
-            encoder=self.encoder,
-            input_size=self.input_size,
-            weights_sha256=self.weights_sha256,
-            preprocessing=self.preprocessing,
-            preprocessing_sha256=self.preprocessing_sha256,
-            decoding=DECODING,
-            pooling=pooling,
-            dtype=dtype,
-        )
+from pipeline.features.encoding import FORMAT_VERSION, EncoderDescription
 
 
 def describe_encoder(
@@ -89,28 +25,6 @@ def describe_encoder(
         preprocessing=preprocessing_name(name),
         preprocessing_sha256=preprocessing_sha256(name),
     )
-
-
-def read_encoder(path: Path) -> EncoderDescription:
-    """Read encoder.json.
-
-    Raises:
-        InputError: absent, damaged, of another version, or of a Keras whose
-            preprocessing of this network differs from the one at hand.
-    """
-    mend = "run `dvc repro encoder`"
-    values = read_json(path, mend)
-    if {key: type(value) for key, value in values.items()} != EncoderDescription.__annotations__:
-        raise InputError(f"{path} is of another format version: {mend}")
-    description = EncoderDescription(**values)
-    if description.format_version != FORMAT_VERSION:
-        raise InputError(f"{path} is of format version {description.format_version}: {mend}")
-    if preprocessing_sha256(description.encoder) != description.preprocessing_sha256:
-        raise InputError(
-            f"{path}: {description.preprocessing} of the installed Keras scales pixels "
-            f"differently: install requirements.lock, or {mend}"
-        )
-    return description
 
 
 def default_input_size(name: str) -> int:
@@ -156,18 +70,21 @@ def preprocessing_name(name: str) -> str:
     return f"{_module(name).__name__}.preprocess_input"
 
 
-def preprocessing(name: str) -> Preprocessing:
-    """Return Keras' own `preprocess_input` of the network `name`.
+def with_preprocessing(network: Any, name: str) -> Any:
+    """Put Keras' own `preprocess_input` of the network `name` before it.
 
-    It takes RGB pixels 0 to 255, (B, H, W, 3) float32, which it may change in place.
+    Returns:
+        A `keras.Model`: RGB pixels (B, S, S, 3) uint8 to what `network` gives.
     """
-    return _module(name).preprocess_input  # type: ignore[no-any-return]
+    pixels = keras.Input(network.input_shape[1:], dtype="uint8", name="pixels")
+    scaled = _module(name).preprocess_input(keras.ops.cast(pixels, "float32"))
+    return keras.Model(pixels, network(scaled), name=f"{network.name}_of_pixels")
 
 
 def preprocessing_sha256(name: str) -> str:
     """Digest what the preprocessing does to each of the 256 values in each channel."""
     ramp = np.repeat(np.arange(256, dtype=np.float32), 3).reshape(1, 16, 16, 3)
-    scaled = np.asarray(preprocessing(name)(ramp), dtype="<f4")
+    scaled = np.asarray(_module(name).preprocess_input(ramp), dtype="<f4")
     return hashlib.sha256(scaled.tobytes()).hexdigest()
 
 

@@ -1,112 +1,254 @@
-"""Inference engines: what runs the encoder over a batch of photos."""
+"""Inference engines: what runs the encoder over batches of photos."""
 
-import importlib.util
-import tempfile
+import threading
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import JIT_COMPILE, keras
 from pipeline.errors import InputError
-from pipeline.features.encoders import preprocessing
+from pipeline.features import graphs
+from pipeline.features.encoding import Encoding
+from pipeline.features.graphs import GraphFile
+
+Pixels = npt.NDArray[np.uint8]
+Vectors = npt.NDArray[np.float32]
+
+# What drivers of accelerators leave on a machine: NVIDIA, the same in WSL, AMD, TPU. Asking
+# Keras would import it, seconds that a machine without any of them need not spend.
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0")
+
+# Of the largest number: what rounding to float16, which has 11 bits, changes of it.
+_AGREES = 2.0**-11
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A batch on its way through the encoder."""
+
+    _parts: list[Future[Vectors]]
+    _photos: int
+
+    def result(self) -> Vectors:
+        """Wait for the vectors: (B, D) or, from a grid, (B, P, D)."""
+        return np.concatenate([part.result() for part in self._parts])[: self._photos]
+
+    def cancel(self) -> None:
+        """Leave undone what is not begun; there will be no result."""
+        for part in self._parts:
+            part.cancel()
 
 
 class Engine(ABC):
-    """An encoder made ready to run.
+    """An encoder made ready to run, beside the thread that feeds it.
 
-    Every pass has the same batch shape, short batches being padded, because the last
-    bits of a convolution's output differ with the batch size.
+    Every pass has the same shape, short ones being padded, because the last bits of a
+    convolution's output differ with the batch size.
+
+    Attributes:
+        batch_size: photos that a pass takes, at most.
+        shape: of one photo's vectors: (D,) or (P, D).
+        accelerated: whether it runs on a device of its own, not on the cores that decode.
+        passes: begun so far.
     """
 
-    def __init__(self, name: str, batch_size: int) -> None:
-        """Take the network's name in keras.applications, whose preprocessing it needs."""
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        batch_size: int,
+        part: int,
+        threads: int,
+        *,
+        accelerated: bool = False,
+    ) -> None:
+        """Run passes in parts of `part` photos, `threads` parts at a time."""
         self.batch_size = batch_size
+        self.shape = shape
+        self.accelerated = accelerated
         self.passes = 0
-        self._preprocess = preprocessing(name)
+        self._part = part
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="engine")
+        self._clock = _Clock()
 
-    def encode(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return the vectors of at most `batch_size` photos.
-
-        Args:
-            photos: (B, S, S, 3) RGB.
-
-        Returns:
-            (B, D) or, from a grid, (B, P, D).
-        """
-        padded = np.zeros((self.batch_size, *photos.shape[1:]), np.float32)
-        padded[: len(photos)] = photos
-        vectors = self._run(np.asarray(self._preprocess(padded)))
+    def start(self, photos: Pixels) -> Pass:
+        """Begin to encode at most `batch_size` photos, (B, S, S, 3) RGB."""
+        if len(photos) > self.batch_size:
+            raise ValueError(f"{len(photos)} photos in a batch of {self.batch_size}")
         self.passes += 1
-        return vectors[: len(photos)]
+        parts = []
+        for first in range(0, len(photos), self._part):
+            part = photos[first : first + self._part]
+            padding = [(0, self._part - len(part)), *[(0, 0)] * (photos.ndim - 1)]
+            self._clock.enter()
+            future = self._pool.submit(self._infer, np.pad(part, padding))
+            future.add_done_callback(self._clock.leave)
+            parts.append(future)
+        return Pass(parts, len(photos))
+
+    def encode(self, photos: Pixels) -> Vectors:
+        """Encode at most `batch_size` photos and wait for their vectors."""
+        return self.start(photos).result()
+
+    def busy(self) -> float:
+        """Seconds, so far, in which at least one photo was being encoded."""
+        return self._clock.busy()
 
     @abstractmethod
-    def _run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Run the network on one full, preprocessed batch."""
+    def _infer(self, part: Pixels) -> Vectors:
+        """Run the network on `part` photos; called from any of the threads."""
+
+
+class _Clock:
+    """Measures the time in which at least one thing is under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._since = 0.0
+        self._busy = 0.0
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._under_way:
+                self._since = time.monotonic()
+            self._under_way += 1
+
+    def leave(self, _: object) -> None:
+        with self._lock:
+            self._under_way -= 1
+            if not self._under_way:
+                self._busy += time.monotonic() - self._since
+
+    def busy(self) -> float:
+        with self._lock:
+            return self._busy + (time.monotonic() - self._since if self._under_way else 0.0)
 
 
 class KerasEngine(Engine):
     """The network on Keras' own backend, on whatever device that found."""
 
-    def __init__(self, encoder: Any, name: str, batch_size: int) -> None:
-        super().__init__(name, batch_size)
-        self._encoder = encoder
-        encoder.compile(jit_compile=JIT_COMPILE)
+    def __init__(self, encoder: Any, batch_size: int) -> None:
+        """Take a `keras.Model` from pixels to vectors."""
+        from pipeline.backend import JIT_COMPILE  # noqa: PLC0415  (imports Keras)
 
-    def _run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(self._encoder.predict_on_batch(batch))
+        super().__init__(
+            tuple(encoder.output_shape[1:]),
+            batch_size,
+            part=batch_size,
+            threads=1,
+            accelerated=_has_accelerator(),
+        )
+        encoder.compile(jit_compile=JIT_COMPILE)
+        self._encoder = encoder
+
+    def _infer(self, part: Pixels) -> Vectors:
+        return np.asarray(self._encoder.predict_on_batch(part), np.float32)
 
 
 class OpenVINOEngine(Engine):
-    """The network in the OpenVINO runtime, about twice as fast on a CPU."""
+    """The network in the OpenVINO runtime: a part of a pass on each group of cores."""
 
-    _PART = 4  # photos a request: enough requests of a batch to keep every stream busy
+    # Photos a request. Fewer leave time between them, more leave cores idle at the end.
+    _PART = 4
 
-    def __init__(self, encoder: Any, name: str, batch_size: int) -> None:
-        import openvino  # noqa: PLC0415  (an optional extra)
+    def __init__(self, graph: Path, batch_size: int, cores: int | None = None) -> None:
+        """Take a converted graph (see `graphs`) from pixels to vectors, for so many cores."""
+        alone = batch_size == 1
+        part = 1 if alone else self._PART
+        properties = graphs.LATENCY if alone else graphs.THROUGHPUT
+        if cores is not None:
+            properties = {**properties, "INFERENCE_NUM_THREADS": str(cores)}
+        compiled = graphs.compile_graph(graph, properties, batch_size=part)
+        streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        shape = tuple(compiled.output(0).shape)[1:]
+        # OpenVINO's bindings set themselves up when they first hand out an array; two threads
+        # that are both the first wait for each other for ever.
+        np.copy(compiled.create_infer_request().input_tensors[0].data)
+        super().__init__(shape, batch_size, part, threads=1 if alone else streams)
+        self._local = threading.local()
+        self._compiled = compiled
 
-        super().__init__(name, batch_size)
-        with tempfile.TemporaryDirectory(prefix="caption-openvino-") as folder:
-            graph = Path(folder) / "encoder.xml"
-            encoder.export(str(graph), format="openvino", verbose=False)
-            compiled = openvino.Core().compile_model(
-                graph,
-                "CPU",
-                {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"},
-            )
-        self._queue = openvino.AsyncInferQueue(compiled)
-        self._parts: dict[int, npt.NDArray[np.float32]] = {}
-        self._queue.set_callback(self._keep)
-
-    def _keep(self, request: Any, start: int) -> None:
-        self._parts[start] = request.get_output_tensor().data.copy()
-
-    def _run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        self._parts.clear()
-        for start in range(0, len(batch), self._PART):
-            self._queue.start_async({0: batch[start : start + self._PART]}, start)
-        self._queue.wait_all()
-        return np.concatenate([self._parts[start] for start in sorted(self._parts)])
+    def _infer(self, part: Pixels) -> Vectors:
+        if not hasattr(self._local, "request"):
+            self._local.request = self._compiled.create_infer_request()
+        vectors: Vectors = self._local.request.infer(part)[0].copy()
+        return vectors
 
 
-def make_engine(kind: str, encoder: Any, name: str, batch_size: int) -> Engine:
-    """Return the engine `kind`; "auto" is OpenVINO on a CPU where it is installed.
+def load_engine(
+    kind: str, artifacts: Path, encoding: Encoding, batch_size: int, cores: int | None = None
+) -> Engine:
+    """Return an engine for the encoder of the folder `artifacts`.
+
+    Args:
+        kind: "keras", "openvino" or "auto": OpenVINO on a CPU where it is installed.
+        artifacts: the folder of encoder.json and encoder.weights.h5; OpenVINO's form of
+            them is kept there too.
+        encoding: what vectors to make.
+        batch_size: photos that a pass takes.
+        cores: that OpenVINO uses, None being all; Keras' backends have variables for it.
 
     Raises:
-        InputError: OpenVINO is asked for and is not installed.
+        InputError: OpenVINO is asked for and is not installed, or a file is absent or
+            damaged.
     """
-    installed = importlib.util.find_spec("openvino") is not None
-    if kind == "openvino" and not installed:
+    if kind == "openvino" and not graphs.installed():
         raise InputError(
             "params.yaml: runtime.engine is openvino, which is not installed: "
             "`pip install -e '.[openvino]'`, or set it to auto"
         )
-    if kind == "openvino" or (kind == "auto" and installed and not _has_accelerator()):
-        return OpenVINOEngine(encoder, name, batch_size)
-    return KerasEngine(encoder, name, batch_size)
+    if kind == "openvino" or (kind == "auto" and graphs.installed() and not _has_accelerator()):
+        graph = GraphFile(artifacts / graphs.FOLDER, "encoder", encoding.fingerprint)
+        with graphs.ready(graph, lambda: _pixels_to_vectors(artifacts, encoding)) as path:
+            return OpenVINOEngine(path, batch_size, cores)
+    network = _pixels_to_vectors(artifacts, encoding)
+    if _has_accelerator() and encoding.dtype == "float16":
+        network = _mixed_if_it_agrees(network, lambda: _pixels_to_vectors(artifacts, encoding))
+    return KerasEngine(network, batch_size)
+
+
+def _mixed_if_it_agrees(network: Any, build: Callable[[], Any]) -> Any:
+    """Return `network` computing in float16 where that changes no more than storing does.
+
+    Micikevicius et al. (2018), "Mixed precision training": weights and sums in float32.
+
+    Args:
+        network: from pixels to vectors.
+        build: builds it again.
+    """
+    from pipeline.backend import keras  # noqa: PLC0415  (seconds)
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        mixed = build()
+    finally:
+        keras.config.set_dtype_policy(before)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, *network.input_shape[1:]), np.uint8)
+    exact, rounded = (np.asarray(n.predict_on_batch(pixels), np.float32) for n in (network, mixed))
+    apart = float(np.abs(exact - rounded).max() / np.abs(exact).max())
+    agrees = apart <= _AGREES
+    print(f"mixed precision {'used' if agrees else 'not used'}: {apart:.1e} apart from float32")
+    return mixed if agrees else network
+
+
+def _pixels_to_vectors(artifacts: Path, encoding: Encoding) -> Any:
+    # Both import Keras, seconds that a converted graph spares.
+    from pipeline.features.encoders import with_preprocessing  # noqa: PLC0415
+    from pipeline.features.weights import load_encoder  # noqa: PLC0415
+
+    return with_preprocessing(load_encoder(artifacts, encoding.pooling), encoding.encoder)
 
 
 def _has_accelerator() -> bool:
+    if not any(Path(driver).exists() for driver in _DRIVERS):
+        return False
+    from pipeline.backend import keras  # noqa: PLC0415  (seconds)
+
     return any(not device.startswith("cpu") for device in keras.distribution.list_devices())

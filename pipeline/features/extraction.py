@@ -1,27 +1,36 @@
 """Extraction: photos in, feature store out; only photos never seen before are computed."""
 
 import hashlib
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Protocol
 
 from pipeline.errors import InputError
-from pipeline.features.encoders import Encoding
-from pipeline.features.engines import Engine
-from pipeline.features.photos import PhotoError, decode, read_photo
-from pipeline.features.shards import ShardFolder, gather
+from pipeline.features.encoding import Encoding
+from pipeline.features.execution import Outcome, ahead, cores
+from pipeline.features.photos import PhotoError, read_photo
+from pipeline.features.shards import DamagedShardError, Place, ShardFolder, drop_damaged, gather
 from pipeline.features.store import write_store
-from pipeline.files import sole_writer
-from pipeline.progress import Progress
+from pipeline.files import remove_leftovers, sole_writer
 
-Pixels = npt.NDArray[np.uint8]
+# A disk that damages what was just written to it will do so again.
+_ROUNDS = 3
+
+
+class Executor(Protocol):
+    """What puts photos through the encoder: `LocalExecutor`, or a cluster's."""
+
+    def encode(
+        self,
+        photos: Mapping[str, Path],
+        encoding: Encoding,
+        max_pixels: int,
+        shards: ShardFolder,
+        note: str,
+    ) -> Outcome:
+        """Encode `photos` (sha256 to file) into `shards`; show `note` beside the progress."""
 
 
 @dataclass
@@ -32,18 +41,14 @@ class Extraction:
         photos: image_id to sha256 of every photo that has a vector.
         failed: image_id to the reason of every photo that has none.
         known: photos whose vectors an earlier run had computed.
-        computed: contents that went through the encoder just now.
-        passes: batches that the encoder ran.
-        seconds: the encoder's time, and the time it waited for photos.
+        encoded: what the encoder did.
         fingerprint: of the feature store written.
     """
 
     photos: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     known: int = 0
-    computed: int = 0
-    passes: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"encoding": 0.0, "waiting": 0.0})
+    encoded: Outcome = field(default_factory=Outcome)
     fingerprint: str = ""
 
 
@@ -53,21 +58,17 @@ class Extractor:
 
     Attributes:
         encoding: how vectors are made; its fingerprint names the folder of shards.
-        make_engine: builds the inference engine; called only if a photo needs it.
+        executor: runs the encoder; called only if a photo needs it.
         cache: the folder that shards are kept in.
         max_pixels: photos of more are refused.
         max_failed_share: of all photos; if more fail, no store is written.
-        workers: threads that read and decode.
-        progress_seconds: see `Progress`.
     """
 
     encoding: Encoding
-    make_engine: Callable[[], Engine]
+    executor: Executor
     cache: Path
     max_pixels: int
     max_failed_share: float
-    workers: int
-    progress_seconds: float
 
     def extract(self, photos: Mapping[str, Path], root: Path, store: Path) -> Extraction:
         """Encode what is new among `photos` and write the feature store.
@@ -84,82 +85,53 @@ class Extractor:
             InputError: too many photos failed, or another extraction is running.
         """
         shards = ShardFolder(self.cache, self.encoding.fingerprint)
-        result = Extraction()
-        with sole_writer(shards.folder, "extraction"):
-            places = shards.index()
-            self._digest(photos, root, result)
-            new = {sha: photos[image_id] for image_id, sha in result.photos.items()}
-            new = {sha: path for sha, path in new.items() if sha not in places}
-            result.known = sum(sha in places for sha in result.photos.values())
-            reasons = self._compute(new, shards, result)
-            for image_id, sha in list(result.photos.items()):
-                if sha in reasons:
-                    result.failed[image_id] = reasons[sha]
-                    del result.photos[image_id]
-            self._check_share(result)
-            if new:
-                places = shards.index()
-            result.fingerprint = self._assemble(result, places, store)
-        return result
-
-    def _digest(self, photos: Mapping[str, Path], root: Path, result: Extraction) -> None:
-        """Sort photos into readable ones, with their digest, and failed ones."""
-
-        def digest(path: Path) -> str | PhotoError:
-            try:
-                return hashlib.sha256(read_photo(path, _photo_folder(path, root))).hexdigest()
-            except PhotoError as error:
-                return error
-
-        with ThreadPoolExecutor(self.workers) as pool:
-            for image_id, outcome in zip(photos, pool.map(digest, photos.values()), strict=True):
-                if isinstance(outcome, PhotoError):
-                    result.failed[image_id] = str(outcome)
-                else:
-                    result.photos[image_id] = outcome
-
-    def _compute(
-        self, new: Mapping[str, Path], shards: ShardFolder, result: Extraction
-    ) -> dict[str, str]:
-        """Encode the photos `new` (sha256 to file); return why some could not be decoded."""
-        if not new:
-            return {}
-        reasons: dict[str, str] = {}
-        engine = self.make_engine()
         with (
-            ThreadPoolExecutor(self.workers) as pool,
-            Progress("extract", len(new), "photos", self.progress_seconds) as progress,
+            sole_writer(shards.folder, "extraction"),
+            # Another encoding, or another cache, could be on its way into the same file.
+            sole_writer(store.parent, "extraction", f".{store.name}.lock", elsewhere=""),
         ):
-            decoded = _ahead(pool, self._decode, new.items(), 2 * engine.batch_size)
-            for batch in _batches(decoded, engine.batch_size, reasons, result.seconds):
-                start = time.monotonic()
-                vectors = engine.encode(np.stack([pixels for _, pixels in batch]))
-                shards.add([sha for sha, _ in batch], self._as_stored(vectors))
-                result.seconds["encoding"] += time.monotonic() - start
-                result.computed += len(batch)
-                progress.advance(len(batch))
-        result.passes = engine.passes
-        return reasons
+            remove_leftovers(shards.folder, "*")
+            remove_leftovers(store.parent, store.name)
+            found, failed = digest_photos(photos, root)
+            result = Extraction(found, failed)
+            for _ in range(_ROUNDS):
+                places = self._encode_new(photos, shards, result)
+                self._check_share(result)
+                keys = [result.photos[image_id] for image_id in sorted(result.photos)]
+                if not all(key in places for key in keys):
+                    continue  # what was just written is damaged already
+                try:
+                    result.fingerprint = write_store(
+                        store, self.encoding, result.photos, result.failed, gather(places, keys)
+                    )
+                except DamagedShardError:
+                    drop_damaged(places, keys)
+                else:
+                    return result
+        raise InputError(
+            f"{shards.folder} was found damaged {_ROUNDS} times: look after that disk, "
+            "or set runtime.cache in params.yaml to another folder"
+        )
 
-    def _as_stored(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        with np.errstate(over="ignore"):
-            stored = vectors.astype(self.encoding.dtype)
-        if not np.isfinite(stored).all():
-            raise InputError(
-                f"{self.encoding.encoder} gives numbers that {self.encoding.dtype} cannot hold: "
-                "set extract.dtype in params.yaml to float32, or take other encoder.weights"
-            )
-        return stored
-
-    def _decode(self, item: tuple[str, Path]) -> tuple[str, Pixels | PhotoError]:
-        sha, path = item
-        try:
-            data = read_photo(path)
-            if hashlib.sha256(data).hexdigest() != sha:
-                raise PhotoError("changed while it was being read")
-            return sha, decode(data, self.encoding.input_size, self.max_pixels)
-        except PhotoError as error:
-            return sha, error
+    def _encode_new(
+        self, photos: Mapping[str, Path], shards: ShardFolder, result: Extraction
+    ) -> dict[str, Place]:
+        """Encode what no shard has; return where every vector is."""
+        places = shards.index()
+        new = {
+            sha: photos[image_id] for image_id, sha in result.photos.items() if sha not in places
+        }
+        result.known = sum(sha in places for sha in result.photos.values())
+        if not new:
+            return places
+        note = f"{result.known} cached, {len(result.failed)} failed"
+        result.encoded = self.executor.encode(new, self.encoding, self.max_pixels, shards, note)
+        reasons = result.encoded.failed
+        for image_id, sha in list(result.photos.items()):
+            if sha in reasons:
+                result.failed[image_id] = reasons[sha]
+                del result.photos[image_id]
+        return shards.index()
 
     def _check_share(self, result: Extraction) -> None:
         total = len(result.photos) + len(result.failed)
@@ -171,59 +143,33 @@ class Extractor:
                 "(what was computed is kept)"
             )
 
-    def _assemble(
-        self, result: Extraction, places: Mapping[str, tuple[Path, int]], store: Path
-    ) -> str:
-        keys = [result.photos[image_id] for image_id in sorted(result.photos)]
-        _, sample = ShardFolder.read(places[keys[0]][0])
-        return write_store(
-            store,
-            self.encoding,
-            result.photos,
-            result.failed,
-            sample.shape[1:],
-            gather(places, keys),
-        )
+
+def digest_photos(photos: Mapping[str, Path], root: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Read every photo; return the sha256 of those that can be, and why the others cannot.
+
+    Args:
+        photos: image_id to file.
+        root: see `Extractor.extract`.
+    """
+    found: dict[str, str] = {}
+    failed: dict[str, str] = {}
+
+    def digest(_: str, path: Path) -> str | PhotoError:
+        try:
+            return hashlib.sha256(read_photo(path, _photo_folder(path, root))).hexdigest()
+        except PhotoError as error:
+            return error
+
+    with ThreadPoolExecutor(cores()) as pool:
+        for (image_id, _), outcome in ahead(pool, digest, photos.items(), depth=64):
+            if isinstance(outcome, PhotoError):
+                failed[image_id] = str(outcome)
+            else:
+                found[image_id] = outcome
+    return found, failed
 
 
 def _photo_folder(path: Path, root: Path) -> Path:
     """Return the folder directly below `root` that holds the photo, or `root` itself."""
     parts = path.relative_to(root).parts
     return root / parts[0] if len(parts) > 1 else root
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], depth: int
-) -> Iterator[Any]:
-    """Map `work` over `items` in order, at most `depth` results ahead of the consumer."""
-    waiting: deque[Future[Any]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) >= depth:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _batches(
-    decoded: Iterator[tuple[str, Pixels | PhotoError]],
-    size: int,
-    reasons: dict[str, str],
-    seconds: dict[str, float],
-) -> Iterator[list[tuple[str, Pixels]]]:
-    """Group decoded photos by `size`; note the others' reasons and the time spent waiting."""
-    batch: list[tuple[str, Pixels]] = []
-    start = time.monotonic()
-    for sha, outcome in decoded:
-        if isinstance(outcome, PhotoError):
-            reasons[sha] = str(outcome)
-            continue
-        batch.append((sha, outcome))
-        if len(batch) == size:
-            seconds["waiting"] += time.monotonic() - start
-            yield batch
-            batch = []
-            start = time.monotonic()
-    seconds["waiting"] += time.monotonic() - start
-    if batch:
-        yield batch

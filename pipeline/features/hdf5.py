@@ -1,5 +1,6 @@
-"""Opening HDF5 files that come from strangers."""
+"""Opening HDF5 files that come from strangers; creating them on disks that may be full."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,78 @@ def open_self_contained(path: Path, mend: str) -> Iterator[Any]:
         if foreign:
             raise InputError(f"{path}: {' '.join(foreign)}: {mend}")
         yield file
+
+
+class Disk(io.FileIO):
+    """A new file for HDF5 to write to, on a disk that may fail.
+
+    The HDF5 library does not survive a full disk: what it could not write it tries again
+    when it closes the file and when the process ends, and there it crashes. So it is not
+    told; after the first failure nothing more is written, and `check` tells.
+    """
+
+    _failure: OSError | KeyboardInterrupt | None = None
+
+    def check(self) -> None:
+        """Raise the `OSError` (or Ctrl-C) that writing met, if it met one."""
+        if self._failure is not None:
+            raise self._failure
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, unless a write failed before."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self._failure is None and rest:
+                rest = rest[super().write(rest) :]
+        except (OSError, KeyboardInterrupt) as error:
+            self._failure = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's size, unless a write failed before."""
+        try:
+            if self._failure is None:
+                return super().truncate(size)
+        except (OSError, KeyboardInterrupt) as error:
+            self._failure = error
+        return size or 0
+
+
+@contextmanager
+def create(path: Path) -> Iterator[tuple[Any, Disk]]:
+    """Create an HDF5 file.
+
+    Yields:
+        The `h5py.File` and where it goes.
+
+    Raises:
+        OSError: the disk did not take it all.
+    """
+    with Disk(path, "w+") as disk:
+        try:
+            with h5py.File(_new(disk)) as file:
+                yield file, disk
+        finally:
+            disk.check()  # the cause, also where HDF5 stumbled over what was not written
+
+
+def create_group(file: Any, name: str) -> None:
+    """Create a group: as h5py does, but without the time of day in it."""
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    h5py.h5g.create(file.id, name.encode(), gcpl=creation)
+
+
+def _new(disk: Disk) -> Any:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, disk)
+    # The first format with checksums of all but the numbers themselves: before it, HDF5
+    # follows a flipped bit wherever that leads, to all of the memory for one.
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)  # equal contents, equal bytes
+    return h5py.h5f.create(b"new", h5py.h5f.ACC_TRUNC, creation, access)
 
 
 def one_line(error: Exception) -> str:

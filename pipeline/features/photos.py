@@ -1,9 +1,11 @@
 """Decoding photos: bytes of a stranger's file to a square of RGB pixels."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 _THUMBNAIL_MAX_PIXELS = 1 << 28
+# 512 MiB: what 100 million pixels take as 16-bit RGB, not compressed at all, and no photo does.
+_MAX_BYTES = 1 << 29
+# Progressive JPEGs have about ten. Each costs a pass over all pixels and a hundred bytes, so
+# that a small file could keep a decoder busy for hours.
+_MAX_SCANS = 100
+
+_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
+# A marker that a length follows, or the end; the others stand alone, most in the pixels.
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
+_JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
 
 # Says in every feature store how pixels were made; change it when `decode` changes.
-DECODING = "first frame, EXIF rotation, alpha on white, RGB, stretched to a square (bicubic)"
+DECODING = "first frame, EXIF rotation, transparency on white, RGB, stretched to a square (bicubic)"
 
 # What Pillow's decoders raise on damaged input. `OSError` covers unknown formats and
 # truncated files; the others come from parsers that met impossible numbers.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
-           OverflowError, struct.error, zlib.error)  # fmt: skip
+           ArithmeticError, struct.error, zlib.error)  # fmt: skip
 
 # `decode` has its own limit, checked on the header; Pillow's would warn or raise earlier.
 Image.MAX_IMAGE_PIXELS = None
@@ -39,13 +51,16 @@ def read_photo(path: Path, folder: Path | None = None) -> bytes:
         folder: where set, the file has to be inside it once links are followed.
 
     Raises:
-        PhotoError: a folder, an unreadable file, or a link out of `folder`.
+        PhotoError: a folder, an unreadable or huge file, or a link out of `folder`.
     """
     try:
         if folder is not None and not path.resolve().is_relative_to(folder.resolve()):
             raise PhotoError("a link to a file outside the photo folder")
         if path.exists() and not path.is_file():
             raise PhotoError("not a file")
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise PhotoError(f"{size} bytes, more than any photo has")
         data = path.read_bytes()
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror or error}") from None
@@ -90,11 +105,17 @@ def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
                 raise PhotoError(
                     f"{image.width} x {image.height} pixels, more than max_pixels {max_pixels}"
                 )
+            if image.format in {"JPEG", "MPO"} and _has_too_many_scans(data):
+                raise PhotoError(f"damaged image: more than {_MAX_SCANS} scans")
             # A large JPEG is decoded at a half, quarter or eighth, never below 2 x size.
             image.draft(None, (2 * size, 2 * size))
             image.load()
+            if image.format == "PNG":
+                _mend_png(image, data)
             return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
+        if _SIGNATURE.match(data):
+            raise PhotoError("damaged image: its header cannot be read") from None
         raise PhotoError("not a JPEG, PNG or WebP image") from None
     except _DAMAGE as error:
         raise PhotoError(f"damaged image: {error}") from None
@@ -111,11 +132,58 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
     return image
 
 
+def _has_too_many_scans(jpeg: bytes) -> bool:
+    if jpeg.count(b"\xff" + _JPEG_SCAN) <= _MAX_SCANS:
+        return False
+    # Thumbnails and what phones append to a photo, films even, have such bytes as well.
+    scans, place = 0, 2
+    while (marker := _JPEG_MARKER.search(jpeg, place)) and marker[1] != _JPEG_END:
+        scans += marker[1] == _JPEG_SCAN
+        place = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2])
+    return scans > _MAX_SCANS
+
+
+def _mend_png(image: Image.Image, png: bytes) -> None:
+    """Do for a loaded PNG what Pillow leaves undone.
+
+    Pillow compares the checksums of all chunks but those of the pixels, takes a missing
+    palette for a black one, and leaves a transparent colour at the scale of the file
+    where it has brought the pixels to 8 bits.
+    """
+    depth = 8
+    for chunk, checksum in _png_chunks(png):
+        if chunk.startswith(b"IHDR"):
+            depth = chunk[12]
+        elif chunk.startswith(b"IDAT") and zlib.crc32(chunk) != checksum:
+            raise PhotoError("damaged image: its pixels do not fit their checksum")
+    if image.mode == "P" and not (image.palette and image.palette.palette):
+        raise PhotoError("damaged image: its palette is missing")
+    colour = image.info.get("transparency")
+    if image.mode == "L" and isinstance(colour, int):
+        image.info["transparency"] = colour * 255 // ((1 << depth) - 1)
+    elif image.mode == "RGB" and isinstance(colour, tuple):
+        image.info["transparency"] = tuple(part >> (depth - 8) for part in colour)
+
+
+def _png_chunks(png: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield each chunk before the last, its kind in front, with its checksum."""
+    place = 8  # behind the signature
+    while place < len(png):
+        end = place + 8 + int.from_bytes(png[place : place + 4])
+        chunk = png[place + 4 : end]
+        if chunk.startswith(b"IEND"):
+            return
+        yield chunk, int.from_bytes(png[end : end + 4])
+        place = end + 4
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     """Convert any Pillow mode to RGB."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        grey = np.asarray(image, dtype=np.int64) >> 8
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8), "L").convert("RGB")
+        grey = np.asarray(image)
+        shown = (grey >> 8).clip(0, 255)
+        shown[grey == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(shown.astype(np.uint8), "L").convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

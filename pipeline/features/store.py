@@ -1,13 +1,15 @@
 """The feature store: one HDF5 file, a row for every photo that could be encoded.
 
 Layout (docs/formats.md): `features` (N, D) or (N, P, D), contiguous, float16 or float32;
-`image_id` and `photo_sha256` (N,), rows sorted by id; `failed/image_id` and
-`failed/reason` (F,); attributes say who made it.
+`image_id`, `photo_sha256` and `vector_sha256` (N,), rows sorted by id; `failed/image_id`
+and `failed/reason` (F,); attributes say who made it.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
-from pipeline.features.encoders import Encoding
-from pipeline.features.hdf5 import DAMAGE, one_line, open_self_contained
+from pipeline.features.encoding import Encoding
+from pipeline.features.hdf5 import DAMAGE, Disk, create, create_group, one_line, open_self_contained
 from pipeline.files import atomic_path, fingerprint
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MEND = "run `dvc repro extract`"
 
 Rows = tuple[list[int], npt.NDArray[Any]]
@@ -32,7 +34,6 @@ def write_store(
     encoding: Encoding,
     photos: Mapping[str, str],
     failed: Mapping[str, str],
-    shape: Sequence[int],
     rows: Iterable[Rows],
 ) -> str:
     """Write a feature store atomically: equal input, equal bytes.
@@ -42,35 +43,26 @@ def write_store(
         encoding: how the vectors were made.
         photos: image_id to the photo's sha256; its sorted ids are the rows.
         failed: image_id to the reason why there is no vector.
-        shape: of one photo's vectors: (D,) or (P, D).
-        rows: positions in the sorted ids with their vectors, any order; every position
-            has to come exactly once.
+        rows: positions in the sorted ids with their vectors, (n, D) or (n, P, D), any
+            order; every position has to come exactly once.
 
     Returns:
         The store's fingerprint.
+
+    Raises:
+        OSError: the disk does not take it all; `path` is left as it was.
     """
     ids = sorted(photos)
-    filled = np.zeros(len(ids), dtype=np.int64)
-    with (
-        atomic_path(path) as temporary,
-        # The newest format would save nothing and shut out older readers.
-        h5py.File(temporary, "w", libver=("earliest", "v110")) as file,
-    ):
+    with atomic_path(path) as temporary, create(temporary) as (file, disk):
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["encoding"] = np.bytes_(json.dumps(asdict(encoding), sort_keys=True))
         file.attrs["fingerprint"] = np.bytes_(_fingerprint(encoding, photos))
         _write_strings(file, "image_id", ids)
         _write_strings(file, "photo_sha256", [photos[image_id] for image_id in ids])
+        create_group(file, "failed")
         _write_strings(file, "failed/image_id", sorted(failed))
         _write_strings(file, "failed/reason", [failed[image_id] for image_id in sorted(failed)])
-        features = file.create_dataset("features", (len(ids), *shape), encoding.dtype)
-        for positions, vectors in rows:
-            # h5py wants a selection's positions in rising order.
-            order = np.argsort(positions)
-            features[np.asarray(positions)[order]] = vectors[order]
-            filled[positions] += 1
-        if not (filled == 1).all():
-            raise AssertionError("a row of the feature store was left out or written twice")
+        _write_features(file, len(ids), encoding.dtype, _checked(rows, disk))
     return _fingerprint(encoding, photos)
 
 
@@ -85,6 +77,9 @@ class FeatureStore:
         image_ids: the rows' ids, sorted.
         failed: image_id to the reason why there is no vector.
         shape: of one photo's vectors: (D,) or (P, D).
+        vector_digests: the rows' `vector_sha256`.
+        features: all vectors, (N, D) or (N, P, D), mapped into memory, not read. They stay
+            those of this store if its file is replaced.
     """
 
     path: Path
@@ -93,7 +88,8 @@ class FeatureStore:
     image_ids: list[str]
     failed: dict[str, str]
     shape: tuple[int, ...]
-    _offset: int
+    vector_digests: list[str]
+    features: npt.NDArray[Any] = field(repr=False, compare=False)
 
     @staticmethod
     def open(path: Path) -> "FeatureStore":
@@ -116,22 +112,65 @@ class FeatureStore:
         """Each photo's row."""
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
-    @cached_property
-    def features(self) -> npt.NDArray[Any]:
-        """All vectors, (N, D) or (N, P, D), mapped into memory, not read."""
-        # The one contiguous dataset is an array on disk; NumPy reads random rows of it
-        # many times faster than HDF5's selections do.
-        return np.memmap(
-            self.path,
-            dtype=self.encoding.dtype,
-            mode="r",
-            offset=self._offset,
-            shape=(len(self.image_ids), *self.shape),
-        )
+    def verify(self) -> str:
+        """Read every vector and check it against its digest.
+
+        Returns:
+            The SHA-256 of all vectors' digests, in the rows' order.
+
+        Raises:
+            InputError: a row is not as it was written, holds a number that is none, or
+                nothing but zeros; names the first photo.
+        """
+        whole = hashlib.sha256()
+        for image_id, digest, vector in zip(
+            self.image_ids, self.vector_digests, self.features, strict=True
+        ):
+            wrong = None
+            if vector_sha256(vector) != digest:
+                wrong = "is not as it was written"
+            elif not np.isfinite(vector).all():
+                wrong = "holds what is no number"
+            elif not vector.any():
+                wrong = "holds nothing but zeros"
+            if wrong:
+                raise InputError(f"{self.path}: the row of {image_id} {wrong}: {MEND}")
+            whole.update(bytes.fromhex(digest))
+        return whole.hexdigest()
 
     def read(self, image_ids: Iterable[str]) -> npt.NDArray[np.float32]:
         """Return the photos' vectors, (n, D) or (n, P, D)."""
         return self.features[[self.rows[i] for i in image_ids]].astype(np.float32)
+
+
+def _write_features(file: Any, count: int, dtype: str, rows: Iterable[Rows]) -> None:
+    digests = [""] * count
+    features = None
+    for positions, vectors in rows:
+        if features is None:
+            features = file.create_dataset("features", (count, *vectors.shape[1:]), dtype)
+        # h5py wants a selection's positions in rising order.
+        order = np.argsort(positions)
+        features[np.asarray(positions)[order]] = vectors[order]
+        for position, vector in zip(positions, vectors, strict=True):
+            if digests[position]:
+                raise AssertionError("a row of the feature store was written twice")
+            digests[position] = vector_sha256(vector)
+    if not all(digests):
+        raise AssertionError("a row of the feature store was left out")
+    _write_strings(file, "vector_sha256", digests)
+
+
+def _checked(rows: Iterable[Rows], disk: Disk) -> Iterator[Rows]:
+    """Yield `rows` as long as the disk takes them."""
+    for row in rows:
+        yield row
+        disk.check()
+
+
+def vector_sha256(vector: npt.NDArray[Any]) -> str:
+    """Digest one photo's vectors as they are stored."""
+    return hashlib.sha256(np.ascontiguousarray(vector).tobytes()).hexdigest()
 
 
 def _read(path: Path, file: Any) -> FeatureStore:
@@ -146,14 +185,38 @@ def _read(path: Path, file: Any) -> FeatureStore:
     if _read_attribute(file, "fingerprint") != _fingerprint(encoding, photos):
         raise ValueError("its fingerprint does not fit its rows")
     features = file["features"]
-    offset = features.id.get_offset()
-    if len(features) != len(ids) or features.dtype != encoding.dtype or offset is None:
+    contiguous = features.id.get_offset() is not None
+    if len(features) != len(ids) or features.dtype != encoding.dtype or not contiguous:
         raise ValueError("its features are not one contiguous row for each id")
+    _check_extent(features)
     reasons = _read_strings(file["failed/reason"])
     failed = dict(zip(_read_strings(file["failed/image_id"]), reasons, strict=True))
+    digests = _read_strings(file["vector_sha256"])
+    if len(digests) != len(ids):
+        raise ValueError("its digests are not one for each id")
     return FeatureStore(
-        path, encoding, _fingerprint(encoding, photos), ids, failed, features.shape[1:], offset
+        path=path,
+        encoding=encoding,
+        fingerprint=_fingerprint(encoding, photos),
+        image_ids=ids,
+        failed=failed,
+        shape=features.shape[1:],
+        vector_digests=digests,
+        features=_mapped(file, features),
     )
+
+
+def _mapped(file: Any, dataset: Any) -> npt.NDArray[Any]:
+    """Map a contiguous dataset into memory.
+
+    It is an array on disk; NumPy reads random rows of it many times faster than HDF5's
+    selections do.
+    """
+    # The file that is open: by now another may have its name.
+    with os.fdopen(os.dup(file.id.get_vfd_handle()), "rb") as raw:
+        return np.memmap(
+            raw, dataset.dtype, mode="r", offset=dataset.id.get_offset(), shape=dataset.shape
+        )
 
 
 def _fingerprint(encoding: Encoding, photos: Mapping[str, str]) -> str:
@@ -178,4 +241,11 @@ def _read_attribute(file: Any, name: str) -> str:
 def _read_strings(dataset: Any) -> list[str]:
     if dataset.dtype.kind != "S":
         raise ValueError(f"{dataset.name} holds no strings of fixed length")
+    _check_extent(dataset)
     return [value.decode("utf-8") for value in dataset[:].tolist()]
+
+
+def _check_extent(dataset: Any) -> None:
+    """Refuse a damaged shape before memory is taken for it."""
+    if dataset.nbytes > dataset.file.id.get_filesize():
+        raise ValueError(f"{dataset.name} is larger than the file")

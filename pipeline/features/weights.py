@@ -22,7 +22,8 @@ import numpy as np
 
 from pipeline.backend import keras
 from pipeline.errors import InputError
-from pipeline.features.encoders import build_encoder, read_encoder
+from pipeline.features.encoders import build_encoder, preprocessing_sha256
+from pipeline.features.encoding import read_encoder
 from pipeline.features.hdf5 import DAMAGE, arrays, open_self_contained
 from pipeline.files import atomic_path, sha256_file
 
@@ -135,10 +136,16 @@ def load_encoder(artifacts: Path, pooling: str = "average") -> Any:
     """Build the network that encoder.json describes and fill it from encoder.weights.h5.
 
     Raises:
-        InputError: a file is absent or damaged, or the two do not belong together.
+        InputError: a file is absent or damaged, the two do not belong together, or the
+            installed Keras prepares pixels in another way than encoder.json tells.
     """
     mend = "run `dvc repro encoder`"
     description = read_encoder(artifacts / "encoder.json")
+    if preprocessing_sha256(description.encoder) != description.preprocessing_sha256:
+        raise InputError(
+            f"{artifacts / 'encoder.json'}: {description.preprocessing} of the installed Keras "
+            f"scales pixels differently: install requirements.lock, or {mend}"
+        )
     network = build_encoder(description.encoder, description.input_size, pooling)
     path = artifacts / "encoder.weights.h5"
     load(network, path, mend)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.captioner.decoder import Decoder
-from pipeline.captioner.search import search
+from pipeline.captioner.search import Steps, search
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.features.store import FeatureStore
 from pipeline.files import atomic_path
@@ -49,7 +48,7 @@ def search_name(beam_width: int) -> str:
 
 
 def predict(
-    decoder: Decoder,
+    decoder: Steps,
     store: FeatureStore,
     vocabulary: Vocabulary,
     image_ids: Sequence[str],

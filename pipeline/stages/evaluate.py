@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.captioner.description import ModelDescription
 from pipeline.captioner.model import Model
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets import formats
@@ -24,9 +25,9 @@ def main() -> None:
     vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json")
     model = Model.load(ARTIFACTS / "model", vocabulary)
     store = FeatureStore.open(ARTIFACTS / "features.h5")
-    model.check_encoding(store.encoding, store.path)
+    model.description.check_encoding(store.encoding, store.path)
     table = read_table(ARTIFACTS / "captions.parquet")
-    if model.facts.get("captions") != table.fingerprint:
+    if model.description.facts.get("captions") != table.fingerprint:
         raise InputError(
             "artifacts/model was trained on other captions, perhaps on what is the test split "
             "now, than artifacts/captions.parquet holds: run `dvc repro train`"
@@ -60,16 +61,16 @@ def main() -> None:
         predictions,
         references,
         photos=formats.photos(params.dataset.format, root) if root.is_dir() else {},
-        provenance=_provenance(model, store, vocabulary, table.fingerprint),
+        provenance=_provenance(model.description, store, vocabulary, table.fingerprint),
     )
     write_json(EVALUATION / "metrics.json", {"photos": len(image_ids), **scores})
     _show(scores, len(image_ids), len(references) - len(image_ids))
 
 
 def _provenance(
-    model: Model, store: FeatureStore, vocabulary: Vocabulary, captions: str
+    model: ModelDescription, store: FeatureStore, vocabulary: Vocabulary, captions: str
 ) -> dict[str, str]:
-    config, encoding, best = model.decoder.config, store.encoding, model.facts["best"]
+    config, encoding, best = model.config, store.encoding, model.facts["best"]
     return {
         "decoder": f"{config.name}, {config.units} units, {len(vocabulary.words)} words",
         "training": (

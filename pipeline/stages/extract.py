@@ -1,16 +1,18 @@
 """Stage `extract`: every photo through the encoder, once ever; into the feature store."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from pipeline.datasets import formats
-from pipeline.errors import run_stage
-from pipeline.features.encoders import read_encoder
-from pipeline.features.engines import Engine, make_engine
-from pipeline.features.extraction import Extraction, Extractor
-from pipeline.features.weights import load_encoder
+from pipeline.errors import one_line, run_stage
+from pipeline.features.cluster import RayExecutor
+from pipeline.features.encoding import Encoding, read_encoder
+from pipeline.features.engines import load_engine
+from pipeline.features.execution import LocalExecutor
+from pipeline.features.extraction import Executor, Extraction, Extractor
 from pipeline.files import write_json
-from pipeline.params import load_params
+from pipeline.params import Runtime, load_params
 
 ARTIFACTS = Path("artifacts")
 
@@ -22,20 +24,12 @@ def main() -> None:
     photos = formats.photos(params.dataset.format, root)
     encoder = read_encoder(ARTIFACTS / "encoder.json")
     encoding = encoder.encoding(params.extract.pooling, params.extract.dtype)
-
-    def engine() -> Engine:
-        network = load_encoder(ARTIFACTS, params.extract.pooling)
-        runtime = params.runtime
-        return make_engine(runtime.engine, network, encoder.encoder, runtime.batch_size)
-
     result = Extractor(
         encoding=encoding,
-        make_engine=engine,
+        executor=_executor(params.runtime, encoding),
         cache=Path(params.runtime.cache),
         max_pixels=params.extract.max_pixels,
         max_failed_share=params.extract.max_failed_share,
-        workers=params.runtime.workers,
-        progress_seconds=params.runtime.progress_seconds,
     ).extract(photos, root, ARTIFACTS / "features.h5")
     write_json(
         ARTIFACTS / "extract.json",
@@ -49,18 +43,34 @@ def main() -> None:
     _report(result)
 
 
+def _executor(runtime: Runtime, encoding: Encoding) -> Executor:
+    if runtime.executor == "local":
+        engine = partial(load_engine, runtime.engine, ARTIFACTS, encoding, runtime.batch_size)
+        return LocalExecutor(engine, runtime.workers, runtime.progress_seconds)
+    # Workers of a cluster start in folders of their own.
+    artifacts = ARTIFACTS.absolute()
+    return RayExecutor(
+        make_engine=partial(load_engine, runtime.engine, artifacts, encoding, runtime.batch_size),
+        batch_size=runtime.batch_size,
+        actors=runtime.ray_actors,
+        address=runtime.ray_address,
+        progress_seconds=runtime.progress_seconds,
+    )
+
+
 def _report(result: Extraction) -> None:
-    seconds = result.seconds
+    encoded = result.encoded
     print(
-        f"{len(result.photos)} photos: {result.computed} computed in {result.passes} passes, "
+        f"{len(result.photos)} photos: {encoded.computed} computed in {encoded.passes} passes, "
         f"{result.known} known before, {len(result.failed)} failed"
     )
-    if result.computed:
-        rate = result.computed / sum(seconds.values())
-        share = seconds["waiting"] / sum(seconds.values())
-        print(f"{rate:.1f} photos/s; the encoder waited for photos {share:.0%} of that time")
+    if encoded.computed:
+        print(
+            f"{encoded.computed / encoded.seconds:.1f} photos/s; the encoder waited for photos "
+            f"{encoded.waiting / encoded.seconds:.0%} of that time"
+        )
     for image_id, reason in sorted(result.failed.items())[:10]:
-        print(f"  failed: {image_id}: {reason}")
+        print(f"  failed: {one_line(image_id)}: {reason}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from typing import Any
 from pipeline.backend import keras
 from pipeline.captioner.batches import Batches
 from pipeline.captioner.checkpoint import Checkpoint
-from pipeline.captioner.decoder import Decoder, DecoderConfig, build_decoder
+from pipeline.captioner.compiled import load_compiled
+from pipeline.captioner.decoder import Decoder, build_decoder
+from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.diary import Diary
 from pipeline.captioner.model import Model
 from pipeline.captioner.samples import choose
@@ -18,6 +20,7 @@ from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets import formats
 from pipeline.datasets.table import CaptionTable, read_table
 from pipeline.errors import InputError, run_stage
+from pipeline.features import graphs
 from pipeline.features.store import FeatureStore
 from pipeline.files import fingerprint, sha256_file, sole_writer
 from pipeline.params import Params, load_params
@@ -48,10 +51,8 @@ def _train(params: Params, inputs: Inputs) -> None:
     # Sets the seeds of Python, NumPy and the backend, so it comes before the first weight.
     keras.utils.set_random_seed(params.train.seed)
     decoder = _build(params, inputs)
-    facts: dict[str, Any] = {}
-    model = Model(decoder, inputs.store.encoding, inputs.vocabulary.fingerprint, facts)
     with ExitStack() as stack:
-        diary = _open_diary(params, inputs, model, checkpoint, stack)
+        diary = _open_diary(params, inputs, decoder, checkpoint, stack)
         training = Training(
             decoder=decoder,
             train=_batches(params, inputs, "train"),
@@ -65,16 +66,20 @@ def _train(params: Params, inputs: Inputs) -> None:
         )
         training.run()
     best = training.best
-    facts.update(
-        params=params.train.model_dump(),
-        captions=inputs.table.fingerprint,
-        features=inputs.store.fingerprint,
-        epochs=len(training.history),
-        best=asdict(best),
-        stopped=training.stopped,
-    )
+    facts: dict[str, Any] = {
+        "params": params.train.model_dump(),
+        "captions": inputs.table.fingerprint,
+        "features": inputs.store.fingerprint,
+        "epochs": len(training.history),
+        "best": asdict(best),
+        "stopped": training.stopped,
+    }
     diary.show()
+    model = Model.of(decoder, inputs.store.encoding, inputs.vocabulary.fingerprint, facts)
     model.save(ARTIFACTS / "model")
+    if graphs.in_use(ARTIFACTS):
+        # Now, with the decoder at hand, so that the first `caption image` need not.
+        load_compiled(ARTIFACTS, model.description, lambda: decoder)
     print(f"{training.stopped}; kept epoch {best.epoch}, validation {best.validation_loss:.4f}")
     if training.interrupted:
         print("to go on from here later: dvc repro --force --single-item train")
@@ -142,7 +147,7 @@ def _batches(params: Params, inputs: Inputs, split: str) -> Batches:
 
 
 def _open_diary(
-    params: Params, inputs: Inputs, model: Model, checkpoint: Checkpoint, stack: ExitStack
+    params: Params, inputs: Inputs, decoder: Decoder, checkpoint: Checkpoint, stack: ExitStack
 ) -> Diary:
     root = Path(params.dataset.root)
     photos = formats.photos(params.dataset.format, root) if root.is_dir() else {}
@@ -154,7 +159,7 @@ def _open_diary(
     return Diary(
         folder=checkpoint.folder / "diary",
         artifacts=ARTIFACTS,
-        model=model,
+        decoder=decoder,
         vocabulary=inputs.vocabulary,
         store=inputs.store,
         samples={image_id: photos.get(image_id) for image_id in chosen},

@@ -1,0 +1,533 @@
+"""A cluster: photos through encoders on many machines, as a Ray Data actor pool.
+
+Workers read photos and write shards themselves, in folders that the machines share: no
+vector passes through Ray. What a cluster needs is in docs/cluster.md.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.features.encoding import Encoding
+from pipeline.features.engines import Engine, Pixels
+from pipeline.features.execution import Outcome, cores, keep_vectors, load_photo, slower_side
+from pipeline.features.photos import PhotoError
+from pipeline.features.shards import ShardFolder
+from pipeline.progress import Progress
+
+# How often workers may die at a batch. Ray starts new ones for ever, which a photo that
+# kills its decoder, or a machine without the memory for a batch, would kill for ever.
+_TRIES = 4
+# Ray reports home, prints advice, and starts again when asked for anything after its end,
+# unless told not to; what a user has set stays.
+_VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
+# What decides a vector's last bits. Were it not the same on all machines, a vector would
+# depend on which of them made it.
+_PACKAGES = ("keras", "tensorflow", "jax", "torch", "openvino", "numpy", "pillow")
+_KNOCK_SECONDS = 10.0
+_ELSE = "see docs/cluster.md, or set runtime.executor in params.yaml to local"
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a cluster is dealt out to encoders, all alike.
+
+    Attributes:
+        actors: encoders, a process each.
+        cores: of each; 0 where each has a GPU and the cores are left for decoding.
+    """
+
+    actors: int
+    cores: int
+
+
+def deal(machines: Sequence[tuple[int, int]], actors: int | None, batches: int) -> Share:
+    """Deal out a cluster's machines, each its cores and its GPUs, to encoders.
+
+    Where there are GPUs every encoder has one. Where there are none, encoders have the most
+    cores with which so many of them fit.
+
+    Args:
+        machines: cores and GPUs of each.
+        actors: encoders at most; None is one for each GPU or, without, one for each machine
+            if all are alike, and else as many as fit with the cores of the smallest.
+        batches: there are; more encoders than that have nothing to do.
+
+    Raises:
+        InputError: there are no cores.
+    """
+    sizes = [cores for cores, _ in machines if cores]
+    if not sizes:
+        raise InputError(f"the Ray cluster has no cores to give: {_ELSE}")
+    if gpus := sum(gpus for _, gpus in machines):
+        return Share(min(actors or gpus, gpus, batches), 0)
+
+    def fit(cores: int) -> int:
+        return sum(size // cores for size in sizes)
+
+    wanted = min(actors or fit(min(sizes)), fit(1), batches)
+    return Share(wanted, next(n for n in range(max(sizes), 0, -1) if fit(n) >= wanted))
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Encodes photos on the machines of a Ray cluster.
+
+    Attributes:
+        make_engine: builds an inference engine for a number of cores, None being all; it is
+            pickled, and its paths have to be absolute.
+        batch_size: photos that a pass takes.
+        actors: encoders, see `deal`.
+        address: of the cluster, as `ray.init` takes it; None is what RAY_ADDRESS says or,
+            where it is not set, a cluster of this machine alone, for as long as it takes.
+        progress_seconds: see `Progress`.
+    """
+
+    make_engine: Callable[[int | None], Engine]
+    batch_size: int
+    actors: int | None
+    address: str | None
+    progress_seconds: float
+
+    def encode(
+        self,
+        photos: Mapping[str, Path],
+        encoding: Encoding,
+        max_pixels: int,
+        shards: ShardFolder,
+        note: str,
+    ) -> Outcome:
+        """Encode `photos` (sha256 to file) into `shards`; show `note` beside the progress.
+
+        Raises:
+            InputError: Ray is not installed, the cluster cannot be reached, a machine of
+                it lacks a folder or a package, or its workers keep dying.
+        """
+        if importlib.util.find_spec("ray") is None:
+            raise InputError(
+                "params.yaml: runtime.executor is ray, which is not installed: "
+                "`pip install -e '.[ray]'`, or set it to local"
+            )
+        batches = _batches(photos, self.batch_size)
+        # Workers start in folders of their own.
+        shards = ShardFolder(shards.folder.parents[1].absolute(), encoding.fingerprint)
+        with _connection(self.address) as machines, _mark(shards.folder) as mark:
+            share = deal(machines, self.actors, len(batches))
+            work = Work(
+                make_engine=self.make_engine,
+                input_size=encoding.input_size,
+                max_pixels=max_pixels,
+                dtype=encoding.dtype,
+                shards=shards,
+                mark=mark,
+                share=share,
+                environment=_environment(share),
+                packages=_packages(),
+            )
+            size = f"{share.cores} cores" if share.cores else "a GPU"
+            print(f"Ray: {share.actors} x {size}, machines: {len(machines)}", file=sys.stderr)
+            with (
+                closing(_answers(batches, work)) as answers,
+                Progress("extract", len(photos), "photos", self.progress_seconds) as progress,
+            ):
+                outcome = _gather(answers, share.actors, progress, note)
+        _check_arrived(photos, outcome, shards)
+        return outcome
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker has to know.
+
+    Attributes:
+        make_engine: see `RayExecutor`.
+        input_size: of photos, pixels a side.
+        max_pixels: photos of more are refused.
+        dtype: of vectors, as stored.
+        shards: where they go.
+        mark: a file that tells the folder of shards from another machine's of the same name.
+        share: of the cluster.
+        environment: variables that have to be set before Keras is imported.
+        packages: versions that decide a vector's last bits.
+    """
+
+    make_engine: Callable[[int | None], Engine]
+    input_size: int
+    max_pixels: int
+    dtype: str
+    shards: ShardFolder
+    mark: Path
+    share: Share
+    environment: Mapping[str, str]
+    packages: Mapping[str, str | None]
+
+    def check_machine(self) -> None:
+        """Refuse a machine that has other packages or another folder.
+
+        Raises:
+            InputError: it has.
+        """
+        here = _packages()
+        for name, version in self.packages.items():
+            if here[name] != version:
+                raise InputError(
+                    f"{socket.gethostname()} has {name} {here[name]}, not {version} as the "
+                    "machine that started this: install requirements.lock on both"
+                )
+        if not self.mark.exists():
+            raise _not_shared(self.mark.parent)
+
+    def load(self, batch: str) -> "Loaded":
+        """Read and decode a batch, one of `_batches`, with a thread for each core.
+
+        Raises:
+            InputError: the photos' folder is not there.
+        """
+        photos = [(sha, Path(path)) for sha, path in json.loads(batch)]
+        for folder in {path.parent for _, path in photos}:
+            if not folder.is_dir():
+                raise _not_shared(folder)
+
+        def load(photo: tuple[str, Path]) -> Pixels | PhotoError:
+            return load_photo(*photo, self.input_size, self.max_pixels)
+
+        with ThreadPoolExecutor(self.share.cores or 1, thread_name_prefix="decode") as pool:
+            loaded = list(zip(photos, pool.map(load, photos), strict=True))
+        good = [(sha, found) for (sha, _), found in loaded if not isinstance(found, PhotoError)]
+        pixels = np.zeros((len(good), self.input_size, self.input_size, 3), np.uint8)
+        for row, (_, found) in zip(pixels, good, strict=True):
+            row[:] = found
+        return Loaded(
+            keys=[sha for sha, _ in good],
+            failed={sha: str(found) for (sha, _), found in loaded if isinstance(found, PhotoError)},
+            pixels=pixels,
+        )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch, read and decoded.
+
+    Attributes:
+        keys: sha256 of the photos that could be.
+        failed: sha256 to the reason of the others.
+        pixels: of `keys`, (n, S, S, 3) RGB.
+    """
+
+    keys: list[str]
+    failed: dict[str, str]
+    pixels: Pixels
+
+
+def load_row(row: Mapping[str, Any], work: Work) -> dict[str, Any]:
+    """Decode beside the GPUs' workers, on any core of the cluster.
+
+    Args:
+        row: "batch", one of `_batches`.
+        work: what there is to know.
+
+    Returns:
+        The row with "loaded" or with "error", what `Worker` has to know; and "pixels".
+    """
+    try:
+        work.check_machine()
+        with _counted(row["batch"], work.mark):
+            loaded = work.load(row["batch"])
+    except InputError as error:
+        return {**row, "loaded": "", "error": str(error), "pixels": np.zeros(0, np.uint8)}
+    facts = json.dumps([loaded.keys, loaded.failed])
+    return {**row, "loaded": facts, "error": "", "pixels": loaded.pixels}
+
+
+class Worker:
+    """An encoder in a process of the cluster; Ray Data calls it with a batch at a time."""
+
+    def __init__(self, work: Work) -> None:
+        """Load nothing yet: what fails here, Ray tells without the reason."""
+        os.environ.update(work.environment)
+        self._work = work
+        self._name = secrets.token_hex(8)
+        self._engine: Engine | None = None
+        self._since = 0.0
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Encode a batch and keep it.
+
+        Args:
+            row: "batch", one of `_batches`; or what `load_row` makes of it.
+
+        Returns:
+            "answer", as JSON: what `_gather` takes, or the error that it raises.
+        """
+        try:
+            answer = self._answer(row)
+        except InputError as error:
+            answer = {"input_error": str(error)}
+        except OSError as error:
+            answer = {"os_error": [error.errno, error.strerror, str(error.filename)]}
+        return {"answer": json.dumps(answer)}
+
+    def _answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        if row.get("error"):
+            raise InputError(row["error"])
+        engine = self._ready()
+        with _counted(row["batch"], self._work.mark) as died:
+            if "loaded" in row:
+                keys, failed = json.loads(row["loaded"])
+                loaded = Loaded(keys, failed, row["pixels"])
+            else:
+                loaded = self._work.load(row["batch"])
+            blank = self._keep(loaded, engine) if loaded.keys else {}
+        return {
+            "photos": len(loaded.keys) + len(loaded.failed),
+            "passes": int(bool(loaded.keys)),
+            "failed": loaded.failed | blank,
+            "died": died,
+            "worker": self._name,
+            "busy": engine.busy(),
+            "age": time.monotonic() - self._since,
+        }
+
+    def _keep(self, loaded: Loaded, engine: Engine) -> dict[str, str]:
+        vectors = engine.encode(loaded.pixels)
+        return keep_vectors(self._work.shards, loaded.keys, vectors, self._work.dtype)
+
+    def _ready(self) -> Engine:
+        if self._engine is None:
+            self._work.check_machine()
+            self._engine = self._work.make_engine(self._work.share.cores or None)
+            self._since = time.monotonic()
+        return self._engine
+
+
+def _batches(photos: Mapping[str, Path], size: int) -> list[str]:
+    """Group photos by `size`: JSON, which also carries names that are no Unicode."""
+    pairs = [(sha, str(path.absolute())) for sha, path in photos.items()]
+    return [json.dumps(pairs[first : first + size]) for first in range(0, len(pairs), size)]
+
+
+def _not_shared(folder: Path) -> InputError:
+    return InputError(
+        f"{socket.gethostname()} does not share {folder}: all machines of the cluster need the "
+        "project, the photos and runtime.cache under the same paths"
+    )
+
+
+@contextmanager
+def _counted(batch: str, mark: Path) -> Iterator[int]:
+    """Count, beside `mark`, how often a batch was begun and, its worker dying, not ended.
+
+    Raises:
+        InputError: too often.
+    """
+    photos = json.loads(batch)
+    sha, path = photos[0]
+    tries = mark.with_name(f"{mark.name}-{sha}")
+    with tries.open("ab") as file:
+        file.write(b".")
+    died = tries.stat().st_size - 1
+    if died == _TRIES:
+        raise InputError(
+            f"{died} workers died at the {len(photos)} photos from {path} on: take out the one "
+            "that kills them, or, where memory is short, set runtime.batch_size lower; what was "
+            "computed is kept"
+        )
+    yield died
+    tries.unlink()
+
+
+def _environment(share: Share) -> dict[str, str]:
+    """Return what workers need to be told: other machines have variables of their own."""
+    variables = {}
+    if backend := os.environ.get("KERAS_BACKEND"):
+        variables["KERAS_BACKEND"] = backend
+    if share.cores:  # PyTorch's threads are limited by Ray
+        variables["TF_NUM_INTRAOP_THREADS"] = str(share.cores)
+    return variables
+
+
+def _packages() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+@contextmanager
+def _connection(address: str | None) -> Iterator[list[tuple[int, int]]]:
+    """Join a cluster, or start one of this machine; yield the cores and GPUs of each machine.
+
+    Raises:
+        InputError: no cluster answers.
+    """
+    for name, value in _VARIABLES.items():
+        os.environ.setdefault(name, value)
+    import ray  # noqa: PLC0415  (an optional extra)
+
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
+    try:
+        _knock(address)
+        with _silence():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"no Ray cluster can be reached at {address} ({reason}): start one, or set "
+            "runtime.ray_address in params.yaml to null for one of this machine alone"
+        ) from None
+    # Ray prints pages on every worker that dies; its log files have them too.
+    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+        try:
+            resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            yield [(int(of.get("CPU", 0)), int(of.get("GPU", 0))) for of in resources]
+        finally:
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what C++ writes to file descriptor 2; errors come as exceptions."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
+def _mark(folder: Path) -> Iterator[Path]:
+    """Put a file in `folder` that no other folder has; named as leftovers are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / f".tmp-{secrets.token_hex(8)}-mark"
+    mark.touch()
+    try:
+        yield mark
+    finally:
+        for left in folder.glob(f"{mark.name}*"):
+            left.unlink(missing_ok=True)
+
+
+def _answers(batches: Iterable[str], work: Work) -> Generator[dict[str, Any], None, None]:
+    """Run the actor pool, until closed; yield what workers answer, in any order.
+
+    Raises:
+        InputError: workers cannot start.
+    """
+    import ray  # noqa: PLC0415  (an optional extra)
+    import ray.data  # noqa: PLC0415
+    import ray.exceptions  # noqa: PLC0415
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # the other writes Ray's own log file
+            handler.setLevel(logging.CRITICAL)
+    # A block, and so a task, for each batch: Ray Data counts, retries and moves blocks.
+    rows = [{"batch": batch} for batch in batches]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    share = work.share
+    if not share.cores:
+        dataset = dataset.map(load_row, fn_args=(work,), num_cpus=1)
+    dataset = dataset.map(
+        Worker,
+        fn_constructor_args=(work,),
+        compute=ray.data.ActorPoolStrategy(size=share.actors),
+        **({"num_cpus": share.cores} if share.cores else {"num_gpus": 1}),
+    )
+    try:
+        for row in dataset.iter_rows():
+            yield json.loads(row["answer"])
+    except ray.exceptions.RayActorError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"the workers of the Ray cluster died ({reason}): {_ELSE}") from None
+
+
+@dataclass
+class _Clock:
+    """Tells how long workers, whose clocks differ, worked and had nothing to encode."""
+
+    actors: int
+    begun: float | None = None
+    idle: dict[str, float] = field(default_factory=dict)
+
+    def hear(self, answer: Mapping[str, Any]) -> None:
+        if self.begun is None:
+            self.begun = time.monotonic() - answer["age"]
+        # From a worker's start to its last batch: what follows is not for want of photos.
+        self.idle[answer["worker"]] = answer["age"] - answer["busy"]
+
+    def seconds(self) -> float:
+        return 0.0 if self.begun is None else time.monotonic() - self.begun
+
+    def waiting(self) -> float:
+        return sum(self.idle.values()) / self.actors
+
+
+def _gather(
+    answers: Iterable[dict[str, Any]], actors: int, progress: Progress, note: str
+) -> Outcome:
+    """Add up what workers answer.
+
+    Raises:
+        InputError: from a worker.
+        OSError: from a worker.
+    """
+    outcome, clock, died = Outcome(), _Clock(actors), 0
+    for answer in answers:
+        if "input_error" in answer:
+            raise InputError(answer["input_error"])
+        if "os_error" in answer:
+            raise OSError(*answer["os_error"])
+        clock.hear(answer)
+        outcome.failed |= answer["failed"]
+        outcome.computed += answer["photos"] - len(answer["failed"])
+        outcome.passes += answer["passes"]
+        died += answer["died"]
+        notes = [note, f"{died} workers died"] if died else [note]
+        notes.append(slower_side(clock.waiting(), clock.seconds()))
+        progress.advance(answer["photos"], "; ".join(notes))
+    outcome.seconds, outcome.waiting = clock.seconds(), clock.waiting()
+    return outcome
+
+
+def _check_arrived(photos: Mapping[str, Path], outcome: Outcome, shards: ShardFolder) -> None:
+    """Make sure that this machine sees what the others wrote."""
+    there = shards.index()
+    missing = sum(sha not in there and sha not in outcome.failed for sha in photos)
+    if missing:
+        raise InputError(
+            f"{missing} vectors that the workers wrote to {shards.folder} are not seen here: "
+            "mend the sharing of that folder, then run `dvc repro` again"
+        )

@@ -1,0 +1,82 @@
+"""Encodings: what decides a photo's vector, as data; nothing here needs Keras."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.features.photos import DECODING
+from pipeline.files import fingerprint, read_json
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything that decides a photo's vector: what the feature store calls provenance.
+
+    Attributes:
+        encoder: class name in keras.applications.
+        input_size: pixels a side.
+        weights_sha256: digest of the weights, see `weights.digest`.
+        preprocessing: dotted name of the Keras function that scales pixels.
+        preprocessing_sha256: digest of what that function does to each pixel value.
+        decoding: how a file becomes pixels.
+        pooling: "average", one vector a photo, or "grid", one a place.
+        dtype: "float16" or "float32", as stored.
+    """
+
+    encoder: str
+    input_size: int
+    weights_sha256: str
+    preprocessing: str
+    preprocessing_sha256: str
+    decoding: str
+    pooling: str
+    dtype: str
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of the above: equal fingerprints, equal vectors."""
+        return fingerprint(asdict(self))
+
+
+@dataclass(frozen=True)
+class EncoderDescription:
+    """What encoder.json says: a network, its weights and how it wants its pixels."""
+
+    format_version: int
+    encoder: str
+    input_size: int
+    weights_source: str
+    weights_sha256: str
+    preprocessing: str
+    preprocessing_sha256: str
+
+    def encoding(self, pooling: str, dtype: str) -> Encoding:
+        """Join the network with what is stored of its output."""
+        return Encoding(
+            encoder=self.encoder,
+            input_size=self.input_size,
+            weights_sha256=self.weights_sha256,
+            preprocessing=self.preprocessing,
+            preprocessing_sha256=self.preprocessing_sha256,
+            decoding=DECODING,
+            pooling=pooling,
+            dtype=dtype,
+        )
+
+
+def read_encoder(path: Path) -> EncoderDescription:
+    """Read encoder.json.
+
+    Raises:
+        InputError: absent, damaged or of another version.
+    """
+    mend = "run `dvc repro encoder`"
+    values = read_json(path, mend)
+    if {key: type(value) for key, value in values.items()} != EncoderDescription.__annotations__:
+        raise InputError(f"{path} is of another format version: {mend}")
+    description = EncoderDescription(**values)
+    if description.format_version != FORMAT_VERSION:
+        raise InputError(f"{path} is of format version {description.format_version}: {mend}")
+    return description

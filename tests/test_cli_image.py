@@ -1,0 +1,497 @@
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from pipeline.captioner.captioning import Captioner
+from pipeline.cli import main
+from pipeline.errors import InputError
+from pipeline.features import engines
+from tests.artifacts_fixture import LEARNED, drawn, write_photos
+from tests.conftest import change_json, copied_artifacts, encoded, slow_imports
+
+# Keras warns of what it misses in a weights file before it refuses the file.
+pytestmark = pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")
+
+Run = Callable[..., Result]
+PROGRAM = [sys.executable, "-c", "from pipeline.cli import main; main(prog_name='caption')"]
+
+
+def image(*arguments: object, data: bytes = b"") -> Result:
+    """Run `caption image` in this process."""
+    return CliRunner().invoke(main, ["image", *map(str, arguments)], input=data)
+
+
+@pytest.fixture(scope="module")
+def loaded(artifacts: Path) -> Captioner:
+    return Captioner.load(artifacts, 32, "keras")
+
+
+@pytest.fixture
+def caption(
+    artifacts: Path, loaded: Captioner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Run:
+    """Return `image` in an empty folder, with a captioner that is loaded already."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Captioner, "load", staticmethod(lambda *_: loaded))
+
+    def run(*arguments: object, data: bytes = b"") -> Result:
+        return image("--artifacts", artifacts, *arguments, data=data)
+
+    return run
+
+
+@pytest.fixture
+def spoilt(artifacts: Path, tmp_path: Path) -> Path:
+    return copied_artifacts(artifacts, tmp_path / "spoilt")
+
+
+def lines(result: Result) -> list[list[str]]:
+    """Return the lines on standard output, each [name, caption]."""
+    return [line.split("\t") for line in result.stdout.splitlines()]
+
+
+def captions(result: Result) -> list[str]:
+    return [caption for _, caption in lines(result)]
+
+
+def objects(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.split("\n")[:-1]]
+
+
+def succeeded(result: Result) -> None:
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def failed(result: Result, *messages: str) -> None:
+    """Assert exit code 1 and these lines, alone, on standard error."""
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == list(messages)
+
+
+# What is captioned.
+
+
+def test_photos_are_captioned_a_line_each_in_the_order_asked_for(caption: Run) -> None:
+    write_photos(Path(), 4)
+    result = caption("03.png", "00.png", "02.png", "03.png")
+    succeeded(result)
+    assert lines(result) == [[f"{seed:02}.png", LEARNED[seed]] for seed in (3, 0, 2, 3)]
+
+
+def test_a_folder_stands_for_the_photos_anywhere_in_it_in_order(caption: Run) -> None:
+    names = ["a/b/z.WEBP", "a/c.JPG", "b.jpeg", "a.png"]
+    for seed, name in enumerate(names):
+        path = Path("folder", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(drawn(seed), "PNG"))
+    for name in ("notes.txt", "a/old.gif", "jpg", "a/.png"):
+        Path("folder", name).write_text("no photo", "utf-8")
+    Path("folder/album.png").mkdir()
+    result = caption("folder")
+    succeeded(result)
+    assert [name for name, _ in lines(result)] == [
+        str(Path("folder", name)) for name in sorted(names, key=lambda name: Path(name).parts)
+    ]
+    assert captions(result) == [LEARNED[0], LEARNED[1], LEARNED[3], LEARNED[2]]
+
+
+def test_a_folder_without_photos_is_said(caption: Run) -> None:
+    write_photos(Path(), 1)
+    Path("empty").mkdir()
+    result = caption("empty", "00.png")
+    failed(result, "empty: no .jpg, .png or .webp photo in this folder")
+    assert lines(result) == [["00.png", LEARNED[0]]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 100, "subsampling": 0})],
+)
+def test_standard_input_may_be_a_photo(caption: Run, kind: str, options: dict[str, Any]) -> None:
+    result = caption("-", data=encoded(drawn(0), kind, **options))
+    succeeded(result)
+    assert lines(result) == [["-", LEARNED[0]]]
+
+
+def test_standard_input_may_be_a_list_of_files(caption: Run) -> None:
+    write_photos(Path("some photos"), 3)
+    # A name like a WebP's first bytes, and one that other systems take for two lines.
+    for name, seed in (("RIFF.png", 3), ("one\u2028name.png", 4)):
+        drawn(seed).save(name)
+    listed = "RIFF.png\nsome photos/01.png\r\n\n  \none\u2028name.png\nsome photos/00.png"
+    result = caption("-", "some photos/02.png", data=listed.encode())
+    succeeded(result)
+    assert captions(result) == [LEARNED[seed] for seed in (3, 1, 4, 0, 2)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\n \n", b"\x00\xff\xfe\x01", encoded(drawn(0), "GIF"), encoded(drawn(0), "BMP")],
+    ids=["nothing", "blank", "bytes", "GIF", "BMP"],
+)
+def test_standard_input_of_another_kind_is_said(caption: Run, data: bytes) -> None:
+    result = caption("-", data=data)
+    failed(result, "-: standard input is neither a photo nor a list of files")
+    assert result.stdout == ""
+
+
+def test_a_damaged_photo_on_standard_input_is_said(caption: Run) -> None:
+    result = caption("-", data=encoded(drawn(0), "PNG")[:100])
+    assert re.fullmatch(r"-: damaged image: .+\n", result.stderr)
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_names_that_no_file_can_have_are_said(caption: Run) -> None:
+    long = "x" * 300
+    result = caption("-", long, "", data=b"a.png\0b.png\0")
+    failed(
+        result,
+        r"a.png\x00b.png\x00: cannot be read: embedded null byte",
+        f"{long}: cannot be read: File name too long",
+        ": not a file",
+    )
+
+
+def _photos_of_every_kind() -> dict[str, bytes]:
+    photo = drawn(6)
+    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 256)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    frames = [drawn(1), drawn(2)]
+    return {
+        "plain": encoded(photo, "PNG"),
+        "opaque RGBA": encoded(photo.convert("RGBA"), "PNG"),
+        "animated WebP": encoded(photo, "WEBP", save_all=True, append_images=frames, lossless=True),
+        "turned": encoded(photo.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif),
+        "grey": encoded(photo.convert("L"), "PNG"),
+        "16-bit grey": encoded(deep, "PNG"),
+        "grey JPEG": encoded(photo.convert("L"), "JPEG", quality=100),
+        "CMYK": encoded(photo.convert("CMYK"), "JPEG", quality=100),
+        "palette": encoded(photo.convert("P"), "PNG"),
+        "two colours": encoded(photo.convert("1"), "PNG"),
+    }
+
+
+def test_photos_of_every_kind_are_captioned(caption: Run) -> None:
+    kinds = _photos_of_every_kind()
+    for name, data in kinds.items():
+        Path(name).write_bytes(data)
+    result = caption("--json", *kinds)
+    succeeded(result)
+    said = {line["photo"]: (line["caption"], line["log_probability"]) for line in objects(result)}
+    assert list(said) == list(kinds)
+    assert all(words for words, _ in said.values())
+    best, log_probability = said["plain"]
+    assert best == LEARNED[6]
+    for same in ("opaque RGBA", "animated WebP", "turned"):
+        assert said[same] == (best, pytest.approx(log_probability, rel=1e-3))
+    assert said["grey"] != said["plain"]
+    assert said["16-bit grey"] == (said["grey"][0], pytest.approx(said["grey"][1], rel=1e-3))
+
+
+def test_a_photo_turned_by_its_exif_says_what_its_upright_original_says(caption: Run) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = drawn(7).transpose(Image.Transpose.ROTATE_90)
+    options: dict[str, Any] = {"quality": 100, "subsampling": 0}
+    drawn(7).save("upright.png")
+    lying.save("turned.jpg", exif=exif, **options)
+    lying.save("lying.jpg", **options)
+    result = caption("--json", "upright.png", "turned.jpg", "lying.jpg")
+    succeeded(result)
+    upright, turned, without = objects(result)
+    assert turned["caption"] == upright["caption"] == LEARNED[7]
+    assert turned["log_probability"] == pytest.approx(upright["log_probability"], rel=0.2)
+    # Were the tag not heeded, the test above would fail.
+    assert without["log_probability"] != pytest.approx(upright["log_probability"], rel=0.5)
+
+
+def test_photos_that_cannot_be_read_are_said_and_the_others_captioned(caption: Run) -> None:
+    write_photos(Path(), 3)
+    Path("empty.jpg").touch()
+    Path("letter.jpg").write_text("Dear photo", "utf-8")
+    Path("half.png").write_bytes(encoded(drawn(0), "PNG")[:-40])
+    asked = ["gone.jpg", "00.png", "empty.jpg", "letter.jpg", "01.png", "half.png", "02.png"]
+    result = caption(*asked)
+    assert result.exit_code == 1
+    assert lines(result) == [[f"{seed:02}.png", LEARNED[seed]] for seed in range(3)]
+    *first, last = result.stderr.splitlines()
+    assert first == [
+        "gone.jpg: cannot be read: No such file or directory",
+        "empty.jpg: empty file",
+        "letter.jpg: not a JPEG, PNG or WebP image",
+    ]
+    assert re.fullmatch("half.png: damaged image: .+", last)
+
+
+def test_more_photos_than_a_batch_come_in_order_with_their_progress(
+    caption: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=10)
+    monkeypatch.setattr("pipeline.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    paths = write_photos(Path("photos"), 40)
+    Path("photos/33.png").write_text("spoilt", "utf-8")
+    result = caption("--json", "photos")
+    said = objects(result)
+    assert [line["photo"] for line in said] == [str(p) for p in paths if p.stem != "33"]
+    assert [line["caption"] for line in said[:12]] == LEARNED
+    alone = objects(caption("--json", *paths[34:]))
+    assert [line["caption"] for line in said[33:]] == [line["caption"] for line in alone]
+    np.testing.assert_allclose(
+        [line["log_probability"] for line in said[33:]],
+        [line["log_probability"] for line in alone],
+        rtol=1e-4,
+    )
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "caption: 32 of 40 photos, 3.2 photos/s, 2 s left",
+        "photos/33.png: not a JPEG, PNG or WebP image",
+        "caption: 40 of 40 photos, 2.0 photos/s, 0 s left",
+    ]
+
+
+# What is printed.
+
+
+def test_json_has_the_best_caption_and_the_alternatives(caption: Run) -> None:
+    write_photos(Path(), 2)
+    one = objects(caption("--json", "00.png", "01.png"))
+    assert [line.pop("log_probability") < 0 for line in one] == [True, True]
+    assert one == [
+        {"photo": f"{seed:02}.png", "caption": LEARNED[seed], "alternatives": []}
+        for seed in range(2)
+    ]
+    result = caption("--json", "--top", "3", "00.png")
+    succeeded(result)
+    (line,) = objects(result)
+    assert list(line) == ["photo", "caption", "log_probability", "alternatives"]
+    assert [set(other) for other in line["alternatives"]] == [{"caption", "log_probability"}] * 2
+    assert len({line["caption"], *(other["caption"] for other in line["alternatives"])}) == 3
+
+
+AWKWARD = ['a "quoted" name.png', "two\nlines.png", "a\ttab.png", "Überfluß 犬.png", "back\\slash"]
+
+
+def test_json_holds_any_name_as_it_is(caption: Run) -> None:
+    for name in AWKWARD:
+        drawn(0).save(name, "PNG")
+    result = caption("--json", *AWKWARD)
+    succeeded(result)
+    assert [line["photo"] for line in objects(result)] == AWKWARD
+
+
+def test_a_name_that_is_no_utf_8_is_captioned(caption: Run) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        drawn(0).save(name)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    result = caption("--json", name)
+    succeeded(result)
+    assert [line["photo"] for line in objects(result)] == [name]
+    assert lines(caption(name)) == [["caf\ufffd.png", LEARNED[0]]]
+
+
+def test_a_name_stays_on_its_line_whatever_it_holds(caption: Run) -> None:
+    drawn(0).save("a\nb\rc\td\u2028e \x1b[2J é.png")
+    result = caption(next(Path().iterdir()), "gone\r\n\x1b.png")
+    assert lines(result) == [[r"a\nb\rc\td\u2028e \x1b[2J é.png", LEARNED[0]]]
+    failed(result, r"gone\r\n\x1b.png: cannot be read: No such file or directory")
+
+
+def test_top_prints_so_many_captions_a_photo_best_first(caption: Run) -> None:
+    write_photos(Path(), 2)
+    result = caption("--top", "3", "00.png", "01.png")
+    succeeded(result)
+    assert [name for name, _ in lines(result)] == ["00.png"] * 3 + ["01.png"] * 3
+    assert [captions(result)[0], captions(result)[3]] == LEARNED[:2]
+    assert len(set(captions(result)[:3])) == 3
+    (line,) = objects(caption("--json", "--top", "3", "00.png"))
+    assert [line["caption"], *(other["caption"] for other in line["alternatives"])] == captions(
+        result
+    )[:3]
+
+
+def test_top_alone_widens_the_beam(caption: Run) -> None:
+    write_photos(Path(), 1)
+    assert len(set(captions(caption("--top", "5", "00.png")))) == 5
+
+
+def test_the_beam_width_is_the_search_s(caption: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(Path(), 1)
+    asked = []
+
+    def spy(_: Captioner, photos: Sequence[Any], beam_width: int) -> list[Any]:
+        asked.append(beam_width)
+        return [[] for _ in photos]
+
+    monkeypatch.setattr(Captioner, "caption", spy)
+    for arguments in ([], ["--beam-width", "1"], ["--beam-width", "7", "--top", "2"], ["--top", 4]):
+        succeeded(caption(*arguments, "00.png"))
+    assert asked == [3, 1, 7, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--top", "4", "--beam-width", "3", "a.jpg"], "--top 4 needs a --beam-width of 4 or more"),
+        (["--top", "0", "a.jpg"], "Invalid value for '--top'"),
+        (["--beam-width", "101", "a.jpg"], "Invalid value for '--beam-width'"),
+        (["--beam", "3", "a.jpg"], "No such option"),
+        ([], "Missing argument 'PHOTOS...'"),
+    ],
+)
+def test_misuse_is_said_before_anything_is_read(arguments: list[str], problem: str) -> None:
+    result = image("--artifacts", "nowhere", *arguments)
+    assert result.exit_code == 2
+    assert problem in result.stderr
+    assert result.stdout == ""
+
+
+# What it is captioned with.
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (5, 5), (32, 32), (100, 32)])
+def test_the_batch_fits_the_number_of_photos(
+    monkeypatch: pytest.MonkeyPatch, count: int, batch_size: int
+) -> None:
+    def load(*arguments: object) -> Captioner:
+        raise InputError(f"asked for {arguments}")
+
+    monkeypatch.setattr(Captioner, "load", staticmethod(load))
+    result = image("--artifacts", "folder", *["a.jpg"] * count)
+    failed(result, f"Error: asked for {(Path('folder'), batch_size)}")
+
+
+NO_RUN = "run `dvc repro`, or name the folder of a finished run with --artifacts"
+
+
+@pytest.mark.parametrize(
+    "name", ["vocabulary.json", "model/model.json", "encoder.json", "encoder.weights.h5"]
+)
+def test_a_missing_artefact_is_one_line_with_its_mend(spoilt: Path, name: str) -> None:
+    (spoilt / name).unlink()
+    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
+    failed(result, f"Error: {spoilt} has no {name}: {NO_RUN}")
+    assert result.stdout == ""
+
+
+def test_a_model_without_its_weights_names_its_stage(spoilt: Path) -> None:
+    path = spoilt / "model/model.weights.h5"
+    path.unlink()
+    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
+    failed(result, f"Error: {path} is not there: run `dvc repro train`")
+
+
+def test_before_the_first_run_everything_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = image(*write_photos(Path(), 1))
+    missing = "model/model.json, vocabulary.json, encoder.json, encoder.weights.h5"
+    failed(result, f"Error: artifacts has no {missing}: {NO_RUN}")
+
+
+@pytest.mark.parametrize(
+    "different", [{"input_size": 64}, {"weights_sha256": "0" * 64}, {"encoder": "MobileNetV2"}]
+)
+def test_an_encoder_that_the_model_does_not_know_is_refused(
+    spoilt: Path, different: dict[str, Any]
+) -> None:
+    change_json(spoilt / "encoder.json", different)
+    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
+    (name,) = different
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        rf"Error: {re.escape(str(spoilt / 'encoder.json'))} and the model do not belong together "
+        rf"\(other {name}\): run `dvc repro`\n",
+        result.stderr,
+    )
+
+
+def test_encoder_weights_that_encoder_json_does_not_know_are_refused(spoilt: Path) -> None:
+    path = spoilt / "encoder.weights.h5"
+    data = bytearray(path.read_bytes())
+    # A number in the middle of the file is a weight.
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
+    failed(
+        result,
+        f"Error: {path} holds other weights than encoder.json tells of: run `dvc repro encoder`",
+    )
+
+
+@pytest.mark.parametrize("keep", [0, 100, 1_000_000], ids=["empty", "header", "part"])
+def test_damaged_encoder_weights_are_refused(spoilt: Path, keep: int) -> None:
+    path = spoilt / "encoder.weights.h5"
+    data = path.read_bytes()[:keep]
+    path.unlink()
+    path.write_bytes(data)
+    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1
+    assert line.startswith(f"Error: {path} is no readable HDF5 file (")
+    assert line.endswith("): run `dvc repro encoder`")
+
+
+# The program as it is run.
+
+
+def test_the_program_captions_with_the_artifacts_beside_it(artifacts: Path, tmp_path: Path) -> None:
+    folder = copied_artifacts(artifacts, tmp_path / "elsewhere")
+    (tmp_path / "artifacts").symlink_to(folder, target_is_directory=True)
+    write_photos(tmp_path, 2)
+    result = subprocess.run(
+        [*PROGRAM, "image", "01.png", "-", "gone.jpg", "00.png"],
+        cwd=tmp_path,
+        input=encoded(drawn(2), "PNG"),
+        capture_output=True,
+        check=False,
+    )
+    assert result.stderr.decode() == "gone.jpg: cannot be read: No such file or directory\n"
+    expected = {"01.png": LEARNED[1], "-": LEARNED[2], "00.png": LEARNED[0]}
+    assert result.stdout.decode() == "".join(f"{n}\t{c}\n" for n, c in expected.items())
+    assert result.returncode == 1
+
+
+@pytest.mark.skipif(
+    any(Path(driver).exists() for driver in engines._DRIVERS), reason="Keras has a device to run on"
+)
+def test_with_its_graphs_the_program_needs_no_keras(artifacts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    folder = copied_artifacts(artifacts, tmp_path / "artifacts")
+    photos = [str(path) for path in write_photos(tmp_path / "photos", 3)]
+    arguments = ["image", "--artifacts", str(folder), *photos]
+    code = f"from pipeline.cli import main\nmain({arguments}, standalone_mode=False)"
+    said, modules = slow_imports(code)
+    assert "keras" in modules  # the first time
+    again, modules = slow_imports(code)
+    assert modules == ["PIL", "numpy", "openvino"]
+    assert again == said
+    assert [line.split("\t")[1] for line in said.splitlines()] == LEARNED[:3]
+
+
+def test_the_examples_are_not_misuse(caption: Run) -> None:
+    write_photos(Path(), 1)
+    shutil.copyfile("00.png", "holiday.jpg")
+    shown = CliRunner().invoke(main, ["image", "--help"]).stdout
+    examples = re.findall(r"^ +(?:.*\| )?caption image (.*)$", shown, re.MULTILINE)
+    assert len(examples) == 3
+    for arguments in examples:
+        succeeded(caption(*arguments.split(), data=b"00.png\n"))

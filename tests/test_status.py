@@ -1,0 +1,101 @@
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline import status
+from pipeline.errors import InputError
+from pipeline.status import StageStatus, stage_statuses
+from tests.project import Project
+
+
+@pytest.fixture
+def changed(project: Project) -> Iterator[Project]:
+    """The project, to be changed; put back afterwards."""
+    yield project
+    project.run("git", "checkout", "-q", ".")
+    project.run("git", "clean", "-qfd")
+    project.run("dvc", "checkout", "-q")
+
+
+def lines(project: Project) -> dict[str, str]:
+    """Run `caption status`; return its lines by their first words."""
+    run = project.run("caption", "status")
+    assert run.code == 0, run.output
+    found = dict(line.split(maxsplit=1) for line in run.output.splitlines() if line.strip())
+    assert len(run.output.splitlines()) <= 24  # one screen
+    return found
+
+
+def test_after_a_run_everything_is_up_to_date_and_computed(project: Project) -> None:
+    found = lines(project)
+    stages = ["sample", "clean", "encoder", "extract", "tokenize", "train", "evaluate"]
+    assert {name: found[name] for name in stages} == dict.fromkeys(stages, "up to date")
+    assert found["photos"] == "12 computed, 0 new, 0 unreadable"
+
+
+def test_what_changed_is_named_and_what_follows_told(changed: Project) -> None:
+    changed.set({"train": {"learning_rate": 0.01}})
+    module = changed.folder / "pipeline/captioner/training.py"
+    module.write_text(module.read_text("utf-8") + "# a comment\n", "utf-8")
+    found = lines(changed)
+    assert found["train"] == (
+        "would run: params.yaml: train modified; pipeline/captioner/training.py changed"
+    )
+    assert found["evaluate"] == "would run if the outputs of train change"
+    assert found["extract"] == found["tokenize"] == "up to date"
+
+
+def test_new_and_unreadable_photos_are_counted(changed: Project) -> None:
+    images = changed.folder / "data/mine/images"
+    scene = next(images.glob("*.jpg")).read_bytes()
+    (images / "added.jpg").write_bytes(scene + b"\0")
+    (images / "broken.jpg").write_bytes(b"")
+    found = lines(changed)
+    assert found["photos"] == "12 computed, 1 new, 1 unreadable"
+    assert found["broken.jpg:"] == "empty file"
+    assert found["extract"].startswith("would run: data/mine modified")
+
+
+def test_without_an_encoder_the_rest_is_told(changed: Project) -> None:
+    (changed.folder / "artifacts/encoder.json").unlink()
+    found = lines(changed)
+    assert found["encoder"] == "would run: output artifacts/encoder.json deleted"
+    assert "run `dvc repro encoder`" in found["photos"]
+
+
+def test_outside_a_project_it_says_where_to_go(project: Project) -> None:
+    elsewhere = Project(project.folder / "docs")
+    run = elsewhere.run("caption", "status")
+    assert run.code == 1
+    assert "run this in the project's folder" in run.output
+    assert "Traceback" not in run.output
+
+
+def _stand_in(monkeypatch: pytest.MonkeyPatch, changes: str, dag: str) -> None:
+    answers = {"status": changes, "dag": dag}
+    monkeypatch.setattr(status, "_dvc", lambda arguments: answers[arguments[0]])
+
+
+def test_many_changed_files_of_code_are_one_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = (
+        '{"b": [{"changed deps": {"x.py": "modified", "y.py": "modified", "in": "modified",'
+        ' "params.yaml": {"b.k": "modified"}}}, {"changed outs": {"out": "deleted"}},'
+        ' "changed command"]}'
+    )
+    dag = 'strict digraph {\n"d";\n"b";\n"c";\n"a" -> "b";\n"b" -> "c";\n"a" -> "c";\n}'
+    _stand_in(monkeypatch, changes, dag)
+    code = "x.py and 1 more files of code changed"
+    wanted = ["params.yaml: b.k modified", "in modified", "output out deleted", "changed command"]
+    assert stage_statuses() == [
+        StageStatus("d", [], []),
+        StageStatus("a", [], []),
+        StageStatus("b", [*wanted, code], []),
+        StageStatus("c", [], ["b"]),
+    ]
+
+
+def test_what_dvc_cannot_say_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status.sys, "executable", shutil.which("false"))
+    with pytest.raises(InputError, match="`dvc status --json` failed: exit code 1"):
+        stage_statuses()
