@@ -30,8 +30,14 @@ _ENDLESS = 180.0  # seconds after which a run hangs
 _STORE = ("artifacts/features.h5", "artifacts/extract.json")
 # What is said on the way: the stage begins, a pass is kept, the store is written.
 _MARKS = {"stage": "Running stage 'extract'", "pass": "extract: ", "store": " computed in "}
-# How DVC begins to say that a lock of its own is in the way.
-_LOCKED = ("Unable to acquire lock", "Unable to read RWLock-file")
+# DVC 3.67 does not write its own files atomically. What it says where it was killed in the
+# middle of one, and what a person then does.
+_MENDS = {
+    "dvc.lock' validation failed": ("git", "checkout", "dvc.lock"),
+    "YAML file structure is corrupted": ("git", "checkout", "dvc.lock"),
+    "Unable to read RWLock-file": ("rm", ".dvc/tmp/rwlock"),
+    "join() argument": ("rm", "-r", ".dvc/cache/runs"),
+}
 
 
 @dataclass
@@ -45,7 +51,7 @@ class Summary:
         identical: of these, those that left the right features.h5, no leftovers, and a
             project that DVC calls up to date.
         twice: how often a photo went through the encoder again.
-        unlocked: how often a lock of DVC's had to be removed by hand.
+        mended: how often a command of `_MENDS` was needed for a file of DVC's own.
     """
 
     kills: int = 0
@@ -53,7 +59,7 @@ class Summary:
     completed: int = 0
     identical: int = 0
     twice: int = 0
-    unlocked: int = 0
+    mended: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -139,7 +145,7 @@ class Victim:
         )
         stages.write_text(noted, "utf-8")
         self._project.repro("encoder")
-        self._lock = self._project.read("dvc.lock")
+        self._project.commit("an encoder")
         self._kept = set(self._cached())
         self._project.repro("extract")  # converts the encoder, where there is OpenVINO
         self.start_afresh()
@@ -154,7 +160,10 @@ class Victim:
         made = [folder / name for name in ("computed", *_STORE)]
         for path in [*made, *set(self._cached()) - self._kept]:
             path.unlink(missing_ok=True)
-        (folder / "dvc.lock").write_bytes(self._lock)
+        for entry in folder.glob(".dvc/cache/runs/*/*"):
+            if not list(entry.iterdir()):
+                entry.rmdir()
+        self._project.run("git", "checkout", "--quiet", "dvc.lock")
 
     def run(self, draw: random.Random | None = None) -> Run:
         """Run `dvc repro extract`; kill it at a random moment, if it comes to that.
@@ -194,9 +203,17 @@ class Victim:
         """Count how often each photo went through the encoder since the last fresh start."""
         return Counter((self._project.folder / "computed").read_text("utf-8").split())
 
-    def unlock(self) -> None:
-        """Do what DVC's documentation says of a lock that a killed `dvc` left."""
-        (self._project.folder / ".dvc" / "tmp" / "rwlock").unlink()
+    def mend(self, said: str) -> str:
+        """Do what a person does about a file of DVC's own; return the command.
+
+        Raises:
+            AssertionError: what was said is of something else.
+        """
+        for words, command in _MENDS.items():
+            if words in said:
+                self._project.run(*command)
+                return " ".join(command)
+        raise AssertionError(said)
 
     def _store(self) -> bytes | None:
         path = self._project.folder / _STORE[0]
@@ -238,11 +255,8 @@ def random_kills(victim: Victim, kills: int, seed: int) -> Summary:
             if found.kills >= kills:
                 return found
             victim.start_afresh()
-        elif any(words in line for words in _LOCKED for line in run.said):
-            found.unlocked += 1
-            victim.unlock()
         else:
-            raise AssertionError("".join(run.said))
+            found.mended[victim.mend("".join(run.said))] += 1
 
 
 @click.command()
@@ -254,11 +268,12 @@ def main(kills: int, photos: int, seed: int) -> None:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         found = random_kills(Victim(Path(folder), photos), kills, seed)
+    mended = ", ".join(f"{count} x `{by}`" for by, count in found.mended.items()) or "none"
     click.echo(
         f"{found.kills} kills ({found.in_stage} within the stage), "
         f"{found.completed} completed runs, {found.identical} identical, "
         f"{found.twice} photos computed twice ({found.twice / max(found.kills, 1):.1f} a kill; "
-        f"{2 * PASS} are under way), {found.unlocked} locks removed by hand; "
+        f"{2 * PASS} are under way), files of DVC mended: {mended}; "
         f"{(time.monotonic() - begun) / 60:.0f} min"
     )
     if found.identical < found.completed:

@@ -20,6 +20,7 @@ _PHOTOS = 8_000
 _SHAPES = {"pooled": (2048,), "grid": (100, 2048)}
 _BATCH = 64
 _MEMORY = 1 << 30  # for the grid store of 3.3 GB
+_GROUP = "caption-benchmark-"
 
 Read = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
@@ -40,6 +41,7 @@ def rows(_: Path) -> list[Row]:
                     f"{name}, memory map, photos/s": partial(theirs.run, batches),
                 }
             )
+        _remove_groups()
         store, plain = rates.values()
         memory = f" within {_MEMORY >> 20} MiB" if limit and _group() else ""
         found.append(
@@ -98,11 +100,18 @@ def _limit_memory(limit: int | None) -> None:
     parent = _group()
     if limit is None or parent is None:
         return
-    group = parent / f"caption-benchmark-{os.getpid()}"
+    group = parent / f"{_GROUP}{os.getpid()}"
     group.mkdir()
     name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
     (group / name).write_text(str(limit))
     (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _remove_groups() -> None:
+    """Remove the limits of processes that have ended."""
+    parent = _group()
+    for group in parent.glob(f"{_GROUP}*") if parent else ():
+        group.rmdir()
 
 
 def _group() -> Path | None:

@@ -34,6 +34,24 @@ CAPTIONS = [
     ("2.jpg", "dog"),
 ]
 
+# Of one length, so that there is one shape to compile for; the words are in CAPTIONS as well.
+EVEN = [
+    ("0.jpg", "a dog runs"),
+    ("1.jpg", "a cat runs"),
+    ("2.jpg", "a big dog"),
+    ("3.jpg", "a dog sleeps"),
+    ("4.jpg", "two cats sleep"),
+    ("5.jpg", "a dog runs"),
+    ("6.jpg", "two cats runs"),
+    ("7.jpg", "grass on grass"),
+]
+EVEN_DEV = [("1.jpg", "a cat sleeps"), ("3.jpg", "dog on grass")]
+
+
+class Killed(Exception):  # noqa: N818  (no error)
+    """Stands for SIGKILL."""
+
+
 def make_vocabulary(captions: Sequence[tuple[str, str]] = CAPTIONS) -> Vocabulary:
     return Vocabulary.build((text for _, text in captions), 1, "captions")
 

@@ -1,5 +1,6 @@
 """A folder of photos, an encoder that costs nothing, and what is extracted with it."""
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import numpy as np
 
 from pipeline.features import photos
 from pipeline.features.encoding import Encoding
-from pipeline.features.engines import Engine, Pixels, Vectors
-from pipeline.features.execution import LocalExecutor
+from pipeline.features.engines import Engine, Pass, Pixels, Vectors
+from pipeline.features.execution import LocalExecutor, Outcome
 from pipeline.features.extraction import Extraction, Extractor
 from pipeline.features.shards import ShardFolder
 from pipeline.features.store import FeatureStore
+from pipeline.files import sha256_file
 from tests.conftest import ENCODING, encoded, make_photo
 
 BATCH = 4
@@ -31,7 +33,25 @@ class Colours(Engine):
         self._run += 1
         if self._run == self._breaks_before:
             raise KeyboardInterrupt
-        return part.mean(axis=(1, 2), dtype=np.float32)
+        vectors: Vectors = part.mean(axis=(1, 2), dtype=np.float32)
+        return vectors
+
+
+class Held(Colours):
+    """Goes on when it is told to; notes what was begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Semaphore(0)
+        self.begun: list[int] = []
+
+    def start(self, photos: Pixels) -> Pass:
+        self.begun.append(len(photos))
+        return super().start(photos)
+
+    def _infer(self, part: Pixels) -> Vectors:
+        self.go.acquire()
+        return super()._infer(part)
 
 
 @dataclass
@@ -40,6 +60,14 @@ class Place:
 
     folder: Path
     engines: list[Engine] = field(default_factory=list)
+
+    @staticmethod
+    def drawn(folder: Path, count: int) -> "Place":
+        """Make a place of so many photos, 00.png and on."""
+        folder.mkdir(exist_ok=True)
+        place = Place(folder)
+        place.draw(*range(count))
+        return place
 
     @property
     def root(self) -> Path:
@@ -91,6 +119,15 @@ class Place:
     def extract(self, engine: Engine | None = None, workers: int = 2, **changes: Any) -> Extraction:
         extractor = self.extractor(engine, workers, **changes)
         return extractor.extract(self.photos(), self.root, self.store)
+
+    def encode(self, executor: LocalExecutor) -> Outcome:
+        """Encode all photos into shards, as an `Extractor` does."""
+        photos = {sha256_file(path): path for path in self.photos().values()}
+        return executor.encode(photos, ENCODING, MAX_PIXELS, self.shards(), "0 cached")
+
+    def kept(self) -> int:
+        """Count the photos whose vectors are kept."""
+        return len(self.shards().index())
 
     def check(self) -> FeatureStore:
         """Check every row of the store against its photo; return the store."""

@@ -1,10 +1,7 @@
 import itertools
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,21 +14,11 @@ from PIL import Image
 
 from pipeline.captioner.captioning import Captioner
 from pipeline.cli import main
-from pipeline.errors import InputError
-from pipeline.features import engines
 from tests.artifacts_fixture import LEARNED, drawn, write_photos
-from tests.conftest import change_json, copied_artifacts, encoded, slow_imports
-
-# Keras warns of what it misses in a weights file before it refuses the file.
-pytestmark = pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")
+from tests.cli_fixtures import captions, failed, image, lines, objects, succeeded
+from tests.conftest import encoded
 
 Run = Callable[..., Result]
-PROGRAM = [sys.executable, "-c", "from pipeline.cli import main; main(prog_name='caption')"]
-
-
-def image(*arguments: object, data: bytes = b"") -> Result:
-    """Run `caption image` in this process."""
-    return CliRunner().invoke(main, ["image", *map(str, arguments)], input=data)
 
 
 @pytest.fixture(scope="module")
@@ -51,35 +38,6 @@ def caption(
         return image("--artifacts", artifacts, *arguments, data=data)
 
     return run
-
-
-@pytest.fixture
-def spoilt(artifacts: Path, tmp_path: Path) -> Path:
-    return copied_artifacts(artifacts, tmp_path / "spoilt")
-
-
-def lines(result: Result) -> list[list[str]]:
-    """Return the lines on standard output, each [name, caption]."""
-    return [line.split("\t") for line in result.stdout.splitlines()]
-
-
-def captions(result: Result) -> list[str]:
-    return [caption for _, caption in lines(result)]
-
-
-def objects(result: Result) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in result.stdout.split("\n")[:-1]]
-
-
-def succeeded(result: Result) -> None:
-    assert (result.exit_code, result.stderr) == (0, "")
-
-
-def failed(result: Result, *messages: str) -> None:
-    """Assert exit code 1 and these lines, alone, on standard error."""
-    assert isinstance(result.exception, SystemExit)
-    assert result.exit_code == 1
-    assert result.stderr.splitlines() == list(messages)
 
 
 # What is captioned.
@@ -360,131 +318,6 @@ def test_misuse_is_said_before_anything_is_read(arguments: list[str], problem: s
     assert result.exit_code == 2
     assert problem in result.stderr
     assert result.stdout == ""
-
-
-# What it is captioned with.
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (5, 5), (32, 32), (100, 32)])
-def test_the_batch_fits_the_number_of_photos(
-    monkeypatch: pytest.MonkeyPatch, count: int, batch_size: int
-) -> None:
-    def load(*arguments: object) -> Captioner:
-        raise InputError(f"asked for {arguments}")
-
-    monkeypatch.setattr(Captioner, "load", staticmethod(load))
-    result = image("--artifacts", "folder", *["a.jpg"] * count)
-    failed(result, f"Error: asked for {(Path('folder'), batch_size)}")
-
-
-NO_RUN = "run `dvc repro`, or name the folder of a finished run with --artifacts"
-
-
-@pytest.mark.parametrize(
-    "name", ["vocabulary.json", "model/model.json", "encoder.json", "encoder.weights.h5"]
-)
-def test_a_missing_artefact_is_one_line_with_its_mend(spoilt: Path, name: str) -> None:
-    (spoilt / name).unlink()
-    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
-    failed(result, f"Error: {spoilt} has no {name}: {NO_RUN}")
-    assert result.stdout == ""
-
-
-def test_a_model_without_its_weights_names_its_stage(spoilt: Path) -> None:
-    path = spoilt / "model/model.weights.h5"
-    path.unlink()
-    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
-    failed(result, f"Error: {path} is not there: run `dvc repro train`")
-
-
-def test_before_the_first_run_everything_is_said_to_be_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = image(*write_photos(Path(), 1))
-    missing = "model/model.json, vocabulary.json, encoder.json, encoder.weights.h5"
-    failed(result, f"Error: artifacts has no {missing}: {NO_RUN}")
-
-
-@pytest.mark.parametrize(
-    "different", [{"input_size": 64}, {"weights_sha256": "0" * 64}, {"encoder": "MobileNetV2"}]
-)
-def test_an_encoder_that_the_model_does_not_know_is_refused(
-    spoilt: Path, different: dict[str, Any]
-) -> None:
-    change_json(spoilt / "encoder.json", different)
-    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
-    (name,) = different
-    assert result.exit_code == 1
-    assert re.fullmatch(
-        rf"Error: {re.escape(str(spoilt / 'encoder.json'))} and the model do not belong together "
-        rf"\(other {name}\): run `dvc repro`\n",
-        result.stderr,
-    )
-
-
-def test_encoder_weights_that_encoder_json_does_not_know_are_refused(spoilt: Path) -> None:
-    path = spoilt / "encoder.weights.h5"
-    data = bytearray(path.read_bytes())
-    # A number in the middle of the file is a weight.
-    data[len(data) // 2] ^= 1
-    path.unlink()
-    path.write_bytes(data)
-    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
-    failed(
-        result,
-        f"Error: {path} holds other weights than encoder.json tells of: run `dvc repro encoder`",
-    )
-
-
-@pytest.mark.parametrize("keep", [0, 100, 1_000_000], ids=["empty", "header", "part"])
-def test_damaged_encoder_weights_are_refused(spoilt: Path, keep: int) -> None:
-    path = spoilt / "encoder.weights.h5"
-    data = path.read_bytes()[:keep]
-    path.unlink()
-    path.write_bytes(data)
-    result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
-    (line,) = result.stderr.splitlines()
-    assert result.exit_code == 1
-    assert line.startswith(f"Error: {path} is no readable HDF5 file (")
-    assert line.endswith("): run `dvc repro encoder`")
-
-
-# The program as it is run.
-
-
-def test_the_program_captions_with_the_artifacts_beside_it(artifacts: Path, tmp_path: Path) -> None:
-    folder = copied_artifacts(artifacts, tmp_path / "elsewhere")
-    (tmp_path / "artifacts").symlink_to(folder, target_is_directory=True)
-    write_photos(tmp_path, 2)
-    result = subprocess.run(
-        [*PROGRAM, "image", "01.png", "-", "gone.jpg", "00.png"],
-        cwd=tmp_path,
-        input=encoded(drawn(2), "PNG"),
-        capture_output=True,
-        check=False,
-    )
-    assert result.stderr.decode() == "gone.jpg: cannot be read: No such file or directory\n"
-    expected = {"01.png": LEARNED[1], "-": LEARNED[2], "00.png": LEARNED[0]}
-    assert result.stdout.decode() == "".join(f"{n}\t{c}\n" for n, c in expected.items())
-    assert result.returncode == 1
-
-
-@pytest.mark.skipif(
-    any(Path(driver).exists() for driver in engines._DRIVERS), reason="Keras has a device to run on"
-)
-def test_with_its_graphs_the_program_needs_no_keras(artifacts: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    folder = copied_artifacts(artifacts, tmp_path / "artifacts")
-    photos = [str(path) for path in write_photos(tmp_path / "photos", 3)]
-    arguments = ["image", "--artifacts", str(folder), *photos]
-    code = f"from pipeline.cli import main\nmain({arguments}, standalone_mode=False)"
-    said, modules = slow_imports(code)
-    assert "keras" in modules  # the first time
-    again, modules = slow_imports(code)
-    assert modules == ["PIL", "numpy", "openvino"]
-    assert again == said
-    assert [line.split("\t")[1] for line in said.splitlines()] == LEARNED[:3]
 
 
 def test_the_examples_are_not_misuse(caption: Run) -> None:

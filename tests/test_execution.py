@@ -1,7 +1,4 @@
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +13,8 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.features import execution
-from pipeline.features.engines import Pass, Pixels, Vectors
+from pipeline.features.engines import Pixels, Vectors
 from pipeline.features.execution import (
-    LocalExecutor,
-    Outcome,
     ahead,
     cores,
     keep_vectors,
@@ -30,32 +25,19 @@ from pipeline.features.photos import PhotoError, decode
 from pipeline.features.shards import ShardFolder, gather
 from pipeline.files import sha256_file
 from tests.conftest import ENCODING, encoded, make_photo
-from tests.extraction_fixtures import BATCH, MAX_PIXELS, Colours, Place, spoil
-from tests.project import ROOT
+from tests.extraction_fixtures import BATCH, MAX_PIXELS, Colours, Held, Place, spoil
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
-    made.draw(*range(10))
-    return made
-
-
-def encode(place: Place, executor: LocalExecutor) -> Outcome:
-    """Encode all photos of a place, as an `Extractor` does."""
-    photos = {sha256_file(path): path for path in place.photos().values()}
-    return executor.encode(photos, ENCODING, MAX_PIXELS, place.shards(), "0 cached")
-
-
-def kept(place: Place) -> int:
-    return len(place.shards().index())
+    return Place.drawn(tmp_path, 10)
 
 
 # Beside each other.
 
 
 def test_every_batch_is_a_shard(place: Place) -> None:
-    outcome = encode(place, place.executor())
+    outcome = place.encode(place.executor())
     assert (outcome.computed, outcome.passes, outcome.failed) == (10, 3, {})
     assert 0 <= outcome.waiting <= outcome.seconds
     shards = [shard for shard, _ in place.shards().index().values()]
@@ -88,23 +70,6 @@ def test_processes_beside_an_accelerator_give_what_threads_give(
     assert place.store.read_bytes() == with_threads
 
 
-class Held(Colours):
-    """Goes on when it is told to; notes what was begun."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Semaphore(0)
-        self.begun: list[int] = []
-
-    def start(self, photos: Pixels) -> Pass:
-        self.begun.append(len(photos))
-        return super().start(photos)
-
-    def _infer(self, part: Pixels) -> Vectors:
-        self.go.acquire()
-        return super()._infer(part)
-
-
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -125,21 +90,21 @@ def test_two_batches_are_under_way_and_no_more(place: Place) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ShardFolder, "add", count)
-        running = threading.Thread(target=encode, args=(place, place.executor(engine)))
+        running = threading.Thread(target=place.encode, args=(place.executor(engine),))
         running.start()
         try:
             wait_for(lambda: len(engine.begun) == 2)
-            assert kept(place) == 0
+            assert place.kept() == 0
             for done in range(1, 4):
                 engine.go.release()
                 wait_for(lambda done=done: len(engine.begun) == 2 + done)  # type: ignore[misc]
-                assert kept(place) == done * BATCH
+                assert place.kept() == done * BATCH
         finally:
             engine.go.release(10)
             running.join()
     assert engine.begun == [BATCH] * 4 + [2]
     assert most == 2
-    assert kept(place) == 18
+    assert place.kept() == 18
 
 
 class Immediate(Executor):
@@ -177,8 +142,8 @@ def test_without_a_number_there_is_a_worker_for_each_core(
         return Immediate()
 
     monkeypatch.setattr(execution, "ThreadPoolExecutor", pool)
-    assert encode(place, replace(place.executor(), workers=None)).computed == 10
-    assert encode(place, replace(place.executor(), workers=7)).computed == 10
+    assert place.encode(replace(place.executor(), workers=None)).computed == 10
+    assert place.encode(replace(place.executor(), workers=7)).computed == 10
     assert pools == [cores(), 7]
 
 
@@ -282,7 +247,7 @@ def test_progress_tells_which_side_waits_and_for_how_much_of_the_time(
     # Each look of the progress at its clock takes a second.
     monkeypatch.setattr("pipeline.progress.time", SimpleNamespace(monotonic=tick))
     monkeypatch.setattr(execution, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    outcome = encode(place, replace(place.executor(Busy()), progress_seconds=0))
+    outcome = place.encode(replace(place.executor(Busy()), progress_seconds=0))
     assert outcome.seconds == now[0] > 0
     assert outcome.waiting == pytest.approx((1 - share) * outcome.seconds)
     said = capsys.readouterr().err.splitlines()
@@ -297,106 +262,8 @@ def test_progress_tells_which_side_waits_and_for_how_much_of_the_time(
 def test_progress_counts_photos_that_fail(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.write("03.png", b"<html>")
     place.write("09 black.png", encoded(make_photo().point(lambda _: 0), "PNG"))
-    encode(place, replace(place.executor(), progress_seconds=0))
+    place.encode(replace(place.executor(), progress_seconds=0))
     said = capsys.readouterr().err.splitlines()
     for line, done, failed in zip(said, (5, 9, 11), (1, 1, 2), strict=True):
         assert line.startswith(f"extract: {done} of 11 photos, ")
         assert f" (0 cached, {failed} more failed; " in line
-
-
-# Cut off.
-
-
-def decoders() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("decode")]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError, ZeroDivisionError])
-def test_after_a_failure_nothing_goes_on_and_what_was_done_is_kept(
-    place: Place, error: type[BaseException]
-) -> None:
-    class Fails(Colours):
-        def _infer(self, part: Pixels) -> Vectors:
-            if self._run == 2:
-                raise error("told to")
-            return super()._infer(part)
-
-    place.draw(*range(10, 30))
-    with pytest.raises(error):
-        encode(place, place.executor(Fails()))
-    assert kept(place) == 2 * BATCH
-    assert decoders() == []
-
-
-def test_what_is_not_begun_is_left_undone_after_a_failure(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else Ctrl-C would be answered only after two more batches."""
-    engine = Held()
-
-    def full(*_: Any) -> None:
-        raise OSError("no space")
-
-    def release(futures: Pass) -> Vectors:
-        engine.go.release()
-        return result(futures)
-
-    result = Pass.result
-    monkeypatch.setattr(Pass, "result", release)
-    monkeypatch.setattr(ShardFolder, "add", full)
-    # The first pass is let through, the second is under way, the third will not be begun.
-    monkeypatch.setattr(execution, "_UNDER_WAY", 3)
-    with pytest.raises(OSError, match="no space"):
-        encode(place, place.executor(engine))
-    assert engine.begun == [BATCH, BATCH, 2]
-    engine.go.release(10)
-    engine._pool.shutdown()
-    assert engine._run == 2
-
-
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from pipeline.errors import run_stage
-from tests.extraction_fixtures import Colours, Place
-
-class Slow(Colours):
-    def _infer(self, part):
-        print("pass", flush=True)
-        time.sleep(0.3)
-        return super()._infer(part)
-
-if __name__ == "__main__":
-    engine = Slow(accelerated={accelerated})
-    run_stage(lambda: Place(Path({folder!r})).extract(engine))
-"""
-
-
-@pytest.mark.parametrize("accelerated", [False, True], ids=["threads", "processes"])
-def test_ctrl_c_ends_the_process_and_all_that_it_started(
-    place: Place, tmp_path: Path, accelerated: bool
-) -> None:
-    place.draw(*range(10, 60))
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(accelerated=accelerated, folder=str(tmp_path)), "utf-8")
-    with subprocess.Popen(
-        [sys.executable, str(program)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  (it touches no lock)
-    ) as process:
-        assert process.stdout is not None
-        for _ in range(4):
-            assert process.stdout.readline() == "pass\n"
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == "interrupted; run `dvc repro` to go on\n"
-    done = kept(place)
-    assert 2 * BATCH <= done < 60
-    assert place.extract().encoded.computed == 60 - done
-    place.check()

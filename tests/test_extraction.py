@@ -24,9 +24,7 @@ from tests.extraction_fixtures import BATCH, Colours, Place, spoil
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
-    made.draw(*range(10))
-    return made
+    return Place.drawn(tmp_path, 10)
 
 
 def test_every_photo_gets_its_own_vector(place: Place) -> None:
@@ -161,9 +159,7 @@ def test_a_run_cut_off_goes_on_and_ends_as_if_it_had_not_been(
     done = (breaks_before - 1) * BATCH
     result = place.extract()
     assert (result.known, result.encoded.computed) == (done, 10 - done)
-    whole = Place(tmp_path / "whole")
-    whole.folder.mkdir()
-    whole.draw(*range(10))
+    whole = Place.drawn(tmp_path / "whole", 10)
     whole.extract()
     assert place.store.read_bytes() == whole.store.read_bytes()
 

@@ -14,11 +14,6 @@ from pipeline.features.weights import digest
 from tests.captioner_fixtures import logits_of, make_decided_decoder, make_vocabulary, vectors
 from tests.conftest import ENCODING, change_json
 
-# Keras warns of what it misses in a weights file before it refuses the file.
-KERAS_LOADS = "ignore:Skipping nested container:UserWarning"
-
-pytestmark = pytest.mark.filterwarnings(KERAS_LOADS)
-
 IDS = [[START, 4, 5]] * 3
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.features.shards import DamagedShardError, ShardFolder, gather
+from pipeline.features.shards import DamagedShardError, ShardFolder, drop_damaged, gather
 
 
 def key(number: int) -> str:
@@ -252,12 +252,47 @@ def test_a_shard_without_one_of_its_arrays_is_dropped(
     dropped_when_read(folder, shard, capsys)
 
 
-def test_what_a_killed_writer_left_is_used_if_whole_and_dropped_if_not(
+def test_what_is_still_being_written_is_neither_read_nor_removed(
     folder: ShardFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shard = shard_of(folder, 4)
     left = shard.with_name(f".tmp-1-{shard.name}")
     shard.rename(left)
-    assert key(4) in folder.index()
+    assert key(4) not in folder.index()
     left.write_bytes(left.read_bytes()[:100])
-    dropped(folder, left, capsys)
+    assert key(4) not in folder.index()
+    assert left.exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_shard_of_another_name_or_another_encoding_is_dropped(
+    folder: ShardFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = shard_of(folder, 4)
+    renamed = shard.rename(shard.with_name(f"{'0' * 32}.npz"))
+    assert "of other photos or another encoder" in dropped(folder, renamed, capsys)
+    other = ShardFolder(tmp_path, "a" * 64)
+    other.add([key(4), key(5)], vectors(8, 9))
+    (moved,) = other.folder.iterdir()
+    moved = moved.rename(folder.folder / moved.name)
+    assert "of other photos or another encoder" in dropped(folder, moved, capsys)
+
+
+def test_a_shard_with_the_vectors_of_another_is_dropped(
+    folder: ShardFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = shard_of(folder, 4)
+    write_shard(shard, sha256=KEYS, vectors=vectors(8, 9))
+    assert "its vectors are not its own" in dropped_when_read(folder, shard, capsys)
+
+
+def test_all_damaged_shards_are_dropped_at_once(
+    folder: ShardFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.add([key(6)], vectors(6))
+    places = folder.index()
+    for number in (1, 4):
+        write_shard(places[key(number)][0], sha256=KEYS, vectors=vectors(8, 9))
+    drop_damaged(places, [key(number) for number in (6, 4, 1)])
+    assert capsys.readouterr().out.count("its photos are computed again") == 2
+    assert list(folder.index()) == [key(6)]

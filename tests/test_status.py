@@ -96,6 +96,6 @@ def test_many_changed_files_of_code_are_one_reason(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_dvc_cannot_say_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr("pipeline.status.sys.executable", shutil.which("false"))
     with pytest.raises(InputError, match="`dvc status --json` failed: exit code 1"):
         stage_statuses()

@@ -143,13 +143,13 @@ class RayExecutor:
                 environment=_environment(share),
                 packages=_packages(),
             )
-            size = f"{share.cores} cores" if share.cores else "a GPU"
-            print(f"Ray: {share.actors} x {size}, machines: {len(machines)}", file=sys.stderr)
+            each = f"cores of each {share.cores}" if share.cores else "a GPU for each"
+            print(f"Ray: machines {len(machines)}, workers {share.actors}, {each}", file=sys.stderr)
             with (
                 closing(_answers(batches, work)) as answers,
                 Progress("extract", len(photos), "photos", self.progress_seconds) as progress,
             ):
-                outcome = _gather(answers, share.actors, progress, note)
+                outcome = _gather(answers, progress, note)
         _check_arrived(photos, outcome, shards)
         return outcome
 
@@ -411,7 +411,7 @@ def _knock(address: str) -> None:
     """Raise `OSError` where nobody listens at HOST:PORT; Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 @contextmanager
@@ -464,7 +464,8 @@ def _answers(batches: Iterable[str], work: Work) -> Generator[dict[str, Any], No
         Worker,
         fn_constructor_args=(work,),
         compute=ray.data.ActorPoolStrategy(size=share.actors),
-        **({"num_cpus": share.cores} if share.cores else {"num_gpus": 1}),
+        num_cpus=share.cores,
+        num_gpus=0 if share.cores else 1,
     )
     try:
         for row in dataset.iter_rows():
@@ -478,33 +479,32 @@ def _answers(batches: Iterable[str], work: Work) -> Generator[dict[str, Any], No
 class _Clock:
     """Tells how long workers, whose clocks differ, worked and had nothing to encode."""
 
-    actors: int
     begun: float | None = None
-    idle: dict[str, float] = field(default_factory=dict)
+    ages: dict[str, float] = field(default_factory=dict)
+    busy: dict[str, float] = field(default_factory=dict)
 
     def hear(self, answer: Mapping[str, Any]) -> None:
         if self.begun is None:
             self.begun = time.monotonic() - answer["age"]
         # From a worker's start to its last batch: what follows is not for want of photos.
-        self.idle[answer["worker"]] = answer["age"] - answer["busy"]
+        self.ages[answer["worker"]] = answer["age"]
+        self.busy[answer["worker"]] = answer["busy"]
 
     def seconds(self) -> float:
         return 0.0 if self.begun is None else time.monotonic() - self.begun
 
     def waiting(self) -> float:
-        return sum(self.idle.values()) / self.actors
+        return self.seconds() * (1 - sum(self.busy.values()) / sum(self.ages.values()))
 
 
-def _gather(
-    answers: Iterable[dict[str, Any]], actors: int, progress: Progress, note: str
-) -> Outcome:
+def _gather(answers: Iterable[dict[str, Any]], progress: Progress, note: str) -> Outcome:
     """Add up what workers answer.
 
     Raises:
         InputError: from a worker.
         OSError: from a worker.
     """
-    outcome, clock, died = Outcome(), _Clock(actors), 0
+    outcome, clock, died = Outcome(), _Clock(), 0
     for answer in answers:
         if "input_error" in answer:
             raise InputError(answer["input_error"])
@@ -515,7 +515,7 @@ def _gather(
         outcome.computed += answer["photos"] - len(answer["failed"])
         outcome.passes += answer["passes"]
         died += answer["died"]
-        notes = [note, f"{died} workers died"] if died else [note]
+        notes = [note, f"workers died: {died}"] if died else [note]
         notes.append(slower_side(clock.waiting(), clock.seconds()))
         progress.advance(answer["photos"], "; ".join(notes))
     outcome.seconds, outcome.waiting = clock.seconds(), clock.waiting()
