@@ -284,7 +284,7 @@ def test_without_ray_it_is_told_what_to_install(
 def test_a_cluster_that_does_not_answer_is_told(place: Place, address: str) -> None:
     pytest.importorskip("ray", reason=NO_RAY)
     place.address = address
-    words = rf"no Ray cluster can be reached at {address} \(.*\): start one.*ray_address"
+    words = rf"no Ray cluster can be reached at {address} \(.*\): see docs.*ray_address"
     with pytest.raises(InputError, match=words):
         place.extract(place.ray(), "ray")
 

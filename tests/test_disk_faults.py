@@ -25,7 +25,8 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.features.hdf5 import create
+from pipeline.features import hdf5
+from pipeline.features.hdf5 import Disk, create
 from pipeline.features.shards import ShardFolder
 from tests import kill_points
 from tests.conftest import encoded, make_photo
@@ -144,6 +145,22 @@ def test_hdf5_is_not_told_of_a_disk_that_takes_no_more(tmp_path: Path) -> None:
         seen.append((tmp_path / "a.h5").stat().st_size)
     assert seen == sorted(seen)
     assert seen[0] == 0
+
+
+class ShortWrites(io.FileIO):
+    def write(self, data: Any) -> int:
+        return super().write(memoryview(data)[:7])
+
+
+class DiskOfShortWrites(Disk, ShortWrites):
+    pass
+
+
+def test_short_writes_are_gone_on_with(
+    place: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5, "Disk", DiskOfShortWrites)
+    assert extracted_again(place, finished) == 0
 
 
 @contextmanager

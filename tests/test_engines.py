@@ -236,6 +236,16 @@ def test_an_engine_that_is_not_installed_is_told(
         load_engine("openvino", artifacts, encoding_of(artifacts), SIZE)
 
 
+def test_on_another_backend_keras_is_the_engine(
+    monkeypatch: pytest.MonkeyPatch, artifacts: Path
+) -> None:
+    monkeypatch.setattr(graphs, "installed", lambda: True)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert type(load_engine("auto", artifacts, encoding_of(artifacts), SIZE)) is KerasEngine
+    with pytest.raises(InputError, match=r"runtime\.engine is openvino.*unset KERAS_BACKEND"):
+        load_engine("openvino", artifacts, encoding_of(artifacts), SIZE)
+
+
 def test_a_graph_is_converted_once_and_again_for_another_encoding(
     monkeypatch: pytest.MonkeyPatch, artifacts: Path
 ) -> None:

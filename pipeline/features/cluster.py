@@ -392,10 +392,10 @@ def _connection(address: str | None) -> Iterator[list[tuple[int, int]]]:
         _knock(address)
         with _silence():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"no Ray cluster can be reached at {address} ({reason}): start one, or set "
+            f"no Ray cluster can be reached at {address} ({reason}): see docs/cluster.md, or set "
             "runtime.ray_address in params.yaml to null for one of this machine alone"
         ) from None
     # Ray prints pages on every worker that dies; its log files have them too.

@@ -1,5 +1,6 @@
 """Inference engines: what runs the encoder over batches of photos."""
 
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -187,7 +188,8 @@ def load_engine(
     """Return an engine for the encoder of the folder `artifacts`.
 
     Args:
-        kind: "keras", "openvino" or "auto": OpenVINO on a CPU where it is installed.
+        kind: "keras", "openvino" or "auto": OpenVINO on a CPU where it is installed, unless
+            KERAS_BACKEND asks for another backend than TensorFlow.
         artifacts: the folder of encoder.json and encoder.weights.h5; OpenVINO's form of
             them is kept there too.
         encoding: what vectors to make.
@@ -195,15 +197,22 @@ def load_engine(
         cores: that OpenVINO uses, None being all; Keras' backends have variables for it.
 
     Raises:
-        InputError: OpenVINO is asked for and is not installed, or a file is absent or
-            damaged.
+        InputError: OpenVINO is asked for and cannot be had, or a file is absent or damaged.
     """
     if kind == "openvino" and not graphs.installed():
         raise InputError(
             "params.yaml: runtime.engine is openvino, which is not installed: "
             "`pip install -e '.[openvino]'`, or set it to auto"
         )
-    if kind == "openvino" or (kind == "auto" and graphs.installed() and not _has_accelerator()):
+    # Of a network on JAX, OpenVINO 2026.4 cannot make a graph.
+    convertible = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
+    if kind == "openvino" and not convertible:
+        raise InputError(
+            "params.yaml: runtime.engine is openvino, whose graphs are made on TensorFlow: "
+            "unset KERAS_BACKEND, or set it to auto"
+        )
+    fits = convertible and graphs.installed() and not _has_accelerator()
+    if kind == "openvino" or (kind == "auto" and fits):
         graph = GraphFile(artifacts / graphs.FOLDER, "encoder", encoding.fingerprint)
         with graphs.ready(graph, lambda: _pixels_to_vectors(artifacts, encoding)) as path:
             return OpenVINOEngine(path, batch_size, cores)
