@@ -1,6 +1,5 @@
 """Inference engines: what runs the encoder over batches of photos."""
 
-import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -204,14 +203,12 @@ def load_engine(
             "params.yaml: runtime.engine is openvino, which is not installed: "
             "`pip install -e '.[openvino]'`, or set it to auto"
         )
-    # Of a network on JAX, OpenVINO 2026.4 cannot make a graph.
-    convertible = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
-    if kind == "openvino" and not convertible:
+    if kind == "openvino" and not graphs.convertible():
         raise InputError(
             "params.yaml: runtime.engine is openvino, whose graphs are made on TensorFlow: "
             "unset KERAS_BACKEND, or set it to auto"
         )
-    fits = convertible and graphs.installed() and not _has_accelerator()
+    fits = graphs.convertible() and graphs.installed() and not _has_accelerator()
     if kind == "openvino" or (kind == "auto" and fits):
         graph = GraphFile(artifacts / graphs.FOLDER, "encoder", encoding.fingerprint)
         with graphs.ready(graph, lambda: _pixels_to_vectors(artifacts, encoding)) as path:

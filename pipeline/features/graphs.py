@@ -6,6 +6,7 @@ made from them and only saves time. Loading one imports neither Keras nor its ba
 
 import importlib.util
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,9 +27,14 @@ def installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def convertible() -> bool:
+    """Whether Keras' backend is one whose models OpenVINO 2026.4 can convert: TensorFlow."""
+    return os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
+
+
 def in_use(artifacts: Path) -> bool:
     """Whether this machine has converted graphs for the artefacts before, and still can."""
-    return installed() and (artifacts / FOLDER).is_dir()
+    return installed() and convertible() and (artifacts / FOLDER).is_dir()
 
 
 @dataclass(frozen=True)
