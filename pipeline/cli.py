@@ -187,7 +187,12 @@ def _folder(folder: Path) -> Iterator[_Photo | str]:
 
 
 def _standard_input() -> Iterator[_Photo | str]:
-    data = sys.stdin.buffer.read()
+    from pipeline.features.photos import MAX_BYTES  # noqa: PLC0415  (imports NumPy)
+
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        yield f"-: more than {MAX_BYTES} bytes, more than any photo has"
+        return
     if _PHOTO_SIGNATURE.match(data):
         yield _Photo("-", data=data)
         return

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     exception the temporary file is removed and `target` is left as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary name keeps the suffixes: some writers choose their format by them.
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    # The temporary name keeps the suffixes: some writers choose their format by them. It is
+    # no process number: in containers that share a folder, all may have the same one.
+    temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
     try:
         yield temporary
         _fsync(temporary)
@@ -31,6 +33,24 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make sure that a new file of `size` bytes fits on the disk, which may be full.
+
+    For writers that do not survive a full disk; the file is left empty.
+
+    Raises:
+        OSError: it does not fit.
+    """
+    with path.open("wb") as file:
+        if not hasattr(os, "posix_fallocate"):  # macOS and Windows
+            return
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        file.truncate(0)
 
 
 def remove_leftovers(folder: Path, name: str) -> None:

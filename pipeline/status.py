@@ -88,7 +88,7 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     encoder = read_encoder(artifacts / "encoder.json")
     encoding = encoder.encoding(params.extract.pooling, params.extract.dtype)
     found, failed = digest_photos(photos, root)
-    known = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index()
+    known = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index(drop=False)
     computed = sum(sha in known for sha in found.values())
     return PhotoStatus(computed, len(found) - computed, failed)
 

@@ -107,6 +107,14 @@ def test_standard_input_of_another_kind_is_said(caption: Run, data: bytes) -> No
     assert result.stdout == ""
 
 
+def test_endless_standard_input_is_not_read_to_its_end(
+    caption: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.features.photos.MAX_BYTES", 1000)
+    result = caption("-", data=bytes(1001))
+    failed(result, "-: more than 1000 bytes, more than any photo has")
+
+
 def test_a_damaged_photo_on_standard_input_is_said(caption: Run) -> None:
     result = caption("-", data=encoded(drawn(0), "PNG")[:100])
     assert re.fullmatch(r"-: damaged image: .+\n", result.stderr)

@@ -306,3 +306,15 @@ def test_damaged_artefacts_are_told_before_anything_is_converted(
     with pytest.raises(InputError, match=r"encoder\.weights\.h5 is no readable HDF5 file"):
         load_engine(kind, artifacts, encoding, SIZE)
     assert not (artifacts / graphs.FOLDER).exists()
+
+
+def test_openvino_takes_no_more_than_its_cores(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    opset = openvino.opset13
+    pixels = opset.parameter([-1, 32, 32, 3], np.uint8)
+    mean = opset.reduce_mean(opset.convert(pixels, "f32"), np.array([1, 2]))
+    openvino.save_model(openvino.Model([mean], [pixels]), tmp_path / "colours.xml")
+    engine = OpenVINOEngine(tmp_path / "colours.xml", 3, cores=1)
+    assert engine._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    photos = np.full((3, 32, 32, 3), 7, np.uint8)
+    assert np.array_equal(engine.encode(photos), np.full((3, 3), 7.0))

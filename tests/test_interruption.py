@@ -3,6 +3,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +88,11 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("accelerated", [False, True], ids=["threads", "processes"])
-def test_ctrl_c_ends_the_process_and_all_that_it_started(
-    place: Place, tmp_path: Path, accelerated: bool
-) -> None:
-    place.draw(*range(10, 60))
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(accelerated=accelerated, folder=str(tmp_path)), "utf-8")
+@contextmanager
+def extraction(folder: Path, *, accelerated: bool) -> Iterator[subprocess.Popen[str]]:
+    """Start an extraction in a process of its own, yield it after some passes."""
+    program = folder / "program.py"
+    program.write_text(PROGRAM.format(accelerated=accelerated, folder=str(folder)), "utf-8")
     with subprocess.Popen(
         [sys.executable, str(program)],
         cwd=ROOT,
@@ -106,6 +106,15 @@ def test_ctrl_c_ends_the_process_and_all_that_it_started(
         assert process.stdout is not None
         for _ in range(4):
             assert process.stdout.readline() == "pass\n"
+        yield process
+
+
+@pytest.mark.parametrize("accelerated", [False, True], ids=["threads", "processes"])
+def test_ctrl_c_ends_the_process_and_all_that_it_started(
+    place: Place, tmp_path: Path, accelerated: bool
+) -> None:
+    place.draw(*range(10, 60))
+    with extraction(tmp_path, accelerated=accelerated) as process:
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -114,3 +123,12 @@ def test_ctrl_c_ends_the_process_and_all_that_it_started(
     assert 2 * BATCH <= done < 60
     assert place.extract().encoded.computed == 60 - done
     place.check()
+
+
+def test_decoding_processes_end_with_an_extraction_that_is_killed(
+    place: Place, tmp_path: Path
+) -> None:
+    place.draw(*range(10, 60))
+    with extraction(tmp_path, accelerated=True) as process:
+        process.kill()
+        process.communicate(timeout=60)  # waits for all who could write to its outputs

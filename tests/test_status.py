@@ -57,7 +57,7 @@ def test_new_and_unreadable_photos_are_counted(changed: Project) -> None:
     computed = len(photos(changed))
     images = changed.folder / "data/mine/images"
     scene = next(images.glob("*.jpg")).read_bytes()
-    (images / "added.jpg").write_bytes(scene + b"of other bytes than any before")
+    (images / "unseen.jpg").write_bytes(scene + b"of other bytes than any before")
     (images / "broken.jpg").write_bytes(b"")
     found = lines(changed)
     assert found["photos"] == f"{computed} computed, 1 new, 1 unreadable"

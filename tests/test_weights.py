@@ -1,4 +1,5 @@
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,20 @@ def test_equal_weights_are_equal_bytes(tmp_path: Path, network: Any) -> None:
     second = saved(tmp_path / "2.weights.h5", network)
     assert first.read_bytes() == second.read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    model = small_network()
+    before = saved(tmp_path / "a.weights.h5", model).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 1, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            weights.save(model, tmp_path / "a.weights.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename.endswith("a.weights.h5")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
 def test_a_local_file_is_taken(tiny_encoder: Path, network: Any) -> None:

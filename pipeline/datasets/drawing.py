@@ -33,7 +33,7 @@ _CORNER_RADIUS = {"square": 0.64, "triangle": 0.61, "star": 0.56}
 _STAR_WAIST = 0.45  # inner radius over outer radius
 _JPEG_QUALITY = 90
 # A photo of ours, or one half-written by a draw that was killed.
-_OUR_PHOTO = re.compile(r"(\.tmp-\d+-)?scene_(train|dev|test)_\d{4,}\.jpg")
+_OUR_PHOTO = re.compile(r"(\.tmp-[0-9a-f]+-)?scene_(train|dev|test)_\d{4,}\.jpg")
 
 
 def render(scene: Scene) -> Image.Image:

@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +29,7 @@ from pipeline.progress import Progress
 Task = TypeVar("Task", bound=tuple[Any, ...])
 Result = TypeVar("Result")
 
-# Batches begun and not yet kept: one is under way while the one before it is written.
+# Passes begun and not yet kept: one is under way while the one before it is written.
 # More would be lost when killed.
 _UNDER_WAY = 2
 # Below this share of time without work the encoder counts as the slower side.
@@ -126,11 +127,22 @@ class LocalExecutor:
                 workers,
                 # A forked copy of a process that uses an accelerator hangs.
                 multiprocessing.get_context("spawn"),
-                # Ctrl-C reaches them all; this process is the one that ends the others.
-                initializer=signal.signal,
-                initargs=(signal.SIGINT, signal.SIG_IGN),
+                initializer=_follow_parent,
             )
         return ThreadPoolExecutor(workers, thread_name_prefix="decode")
+
+
+def _follow_parent() -> None:
+    """Prepare a decoding process: its parent alone ends it, also by being killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them all
+    # Each keeps the pool's queue open for the others, so that none would see its end.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+    os._exit(1)
 
 
 def cores() -> int:

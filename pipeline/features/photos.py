@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "WEBP")
 _THUMBNAIL_MAX_PIXELS = 1 << 28
 # 512 MiB: what 100 million pixels take as 16-bit RGB, not compressed at all, and no photo does.
-_MAX_BYTES = 1 << 29
+MAX_BYTES = 1 << 29
 # Progressive JPEGs have about ten. Each costs a pass over all pixels and a hundred bytes, so
 # that a small file could keep a decoder busy for hours.
 _MAX_SCANS = 100
@@ -59,7 +59,7 @@ def read_photo(path: Path, folder: Path | None = None) -> bytes:
         if path.exists() and not path.is_file():
             raise PhotoError("not a file")
         size = path.stat().st_size
-        if size > _MAX_BYTES:
+        if size > MAX_BYTES:
             raise PhotoError(f"{size} bytes, more than any photo has")
         data = path.read_bytes()
     except OSError as error:

@@ -61,11 +61,13 @@ class ShardFolder:
         self.folder = cache / "features" / encoding_fingerprint[:32]
         self._encoding_fingerprint = encoding_fingerprint
 
-    def index(self) -> dict[str, Place]:
+    def index(self, *, drop: bool = True) -> dict[str, Place]:
         """Return where each photo's vector is, by the photo's sha256.
 
         Reads no vector: whether those are as they were written, `gather` finds out.
-        Drops what is damaged.
+
+        Args:
+            drop: whether damaged shards, which are not in the index, are removed.
 
         Raises:
             InputError: a shard cannot be read.
@@ -81,7 +83,8 @@ class ShardFolder:
                 if shard != self._path(keys):
                     raise DamagedShardError(shard, "it is of other photos or another encoder")
             except DamagedShardError as error:
-                error.drop()
+                if drop:
+                    error.drop()
             else:
                 places.update({key: (shard, row) for row, key in enumerate(keys)})
         return places

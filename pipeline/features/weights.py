@@ -25,9 +25,10 @@ from pipeline.errors import InputError
 from pipeline.features.encoders import build_encoder, preprocessing_sha256
 from pipeline.features.encoding import read_encoder
 from pipeline.features.hdf5 import DAMAGE, arrays, open_self_contained
-from pipeline.files import atomic_path, sha256_file
+from pipeline.files import atomic_path, reserve, sha256_file
 
 RANDOM_SEED = 0
+_BESIDE_NUMBERS = 1 << 23  # bytes of a weights file that are no numbers, at most
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 
 
@@ -172,8 +173,15 @@ def load(model: Any, path: Path, mend: str) -> None:
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a model's weights as Keras' .weights.h5: equal weights, equal bytes."""
+    """Write a model's weights as Keras' .weights.h5: equal weights, equal bytes.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    numbers = sum(array.nbytes for array in model.get_weights())
     with atomic_path(path) as temporary:
+        # Keras leaves the file to HDF5, which crashes on a full disk (see `hdf5.Disk`).
+        reserve(temporary, numbers + _BESIDE_NUMBERS)
         model.save_weights(temporary)
 
 

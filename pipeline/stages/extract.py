@@ -44,14 +44,17 @@ def main() -> None:
 
 
 def _executor(runtime: Runtime, encoding: Encoding) -> Executor:
+    # One pass is under way while the one before it is written: a batch is the two of them,
+    # so that no kill costs more. A cluster's passes are of the same size, for the same bits.
+    photos = max(1, runtime.batch_size // 2)
     if runtime.executor == "local":
-        engine = partial(load_engine, runtime.engine, ARTIFACTS, encoding, runtime.batch_size)
+        engine = partial(load_engine, runtime.engine, ARTIFACTS, encoding, photos)
         return LocalExecutor(engine, runtime.workers, runtime.progress_seconds)
     # Workers of a cluster start in folders of their own.
     artifacts = ARTIFACTS.absolute()
     return RayExecutor(
-        make_engine=partial(load_engine, runtime.engine, artifacts, encoding, runtime.batch_size),
-        batch_size=runtime.batch_size,
+        make_engine=partial(load_engine, runtime.engine, artifacts, encoding, photos),
+        pass_size=photos,
         actors=runtime.ray_actors,
         address=runtime.ray_address,
         progress_seconds=runtime.progress_seconds,
