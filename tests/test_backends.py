@@ -1,4 +1,4 @@
-"""What runs Keras in `features/`, once more on its JAX backend."""
+"""What runs Keras in `features/`, once more on its other backends."""
 
 import importlib.util
 import os
@@ -14,13 +14,15 @@ MODULES = ["test_encoders", "test_engines"]
 CHOSEN = "test_encoders or keras_engine"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_the_encoders_tests_pass_on_jax() -> None:
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_encoders_tests_pass_on(backend: str) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
     names = [f"tests/{name}.py" for name in MODULES]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", CHOSEN, *names],
         cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
+        env=os.environ | {"KERAS_BACKEND": backend},
         capture_output=True,
         text=True,
         check=False,
