@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import cold, encoding, increments, memory, noop, reading
+from benchmarks import cold, encoding, increments, memory, noop, reading, scoring
 from benchmarks.harness import Row
 
 _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
@@ -18,6 +18,7 @@ _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "memory": memory.rows,
     "reading": reading.rows,
     "noop": noop.rows,
+    "scoring": scoring.rows,
 }
 
 

@@ -1,87 +1,112 @@
+import json
 import math
+from collections.abc import Sequence
 
 import pytest
 
-from pipeline.reporting.metrics import score
+from pipeline.captions.vocabulary import Vocabulary
+from pipeline.reporting.metrics import Evaluation, measure
 from pipeline.reporting.predictions import Prediction
+from pipeline.scoring.scores import METRICS
 
-NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "distinct"]
+REFERENCES = {
+    "one.jpg": ["A dog runs .", "A brown dog runs on grass"],
+    "two.jpg": ["The cat sat.", "Two cats are sitting down"],
+    "three.jpg": ["A red bus", "A bus on a street"],
+}
+GOOD = ["a dog runs", "a cat", "a red bus"]
 
 
-def predicted(**captions: str) -> list[Prediction]:
+def predicted(search: str, captions: Sequence[str], *, finished: bool = True) -> list[Prediction]:
     return [
-        Prediction(i, "greedy", caption, -1.0, finished=True) for i, caption in captions.items()
+        Prediction(image_id, search, caption, -1.0, finished=finished)
+        for image_id, caption in zip(REFERENCES, captions, strict=True)
     ]
 
 
-def test_a_small_case_worked_out_by_hand() -> None:
-    scores = score(
-        predicted(one="a dog runs", two="a cat"),
-        {"one": ["A dog runs ."], "two": ["The cat sat.", "Two cats are sitting down"]},
+def evaluation(greedy: Sequence[str], beam: Sequence[str] | None = None) -> Evaluation:
+    searches = {"greedy": predicted("greedy", greedy)}
+    if beam is not None:
+        searches["beam_3"] = predicted("beam_3", beam, finished=False)
+    return measure(
+        searches,
+        headline=list(searches)[-1],
+        references=REFERENCES,
+        training=["A dog runs !", "a man sits"],
+        vocabulary=Vocabulary.build(["a dog runs a red bus cat the sat"], 1, "f" * 64),
+        clean_references=["a dog runs", "two cats"],
+        perplexity=8.125,
+        provenance={"split": "test"},
     )
-    # Of five words a, dog, runs and cat match, of three pairs two, of one triple one. Two
-    # references are three words long, the candidates five words, which costs exp(1 - 6 / 5).
-    brevity = math.exp(-0.2)
-    assert scores == {
-        "BLEU-1": round(100 * brevity * 4 / 5, 2),
-        "BLEU-2": round(100 * brevity * math.sqrt(4 / 5 * 2 / 3), 2),
-        "BLEU-3": round(100 * brevity * (4 / 5 * 2 / 3 * 1) ** (1 / 3), 2),
-        "BLEU-4": 0.0,
-        "distinct": 100.0,
-    }
-    assert scores["BLEU-1"] == 65.50
 
 
-def test_scores_have_their_names_in_order_and_two_decimals() -> None:
-    scores = score(predicted(x="a b c", y="a b d", z="a b c"), {i: ["a b c d"] for i in "xyz"})
-    assert list(scores) == NAMES
-    assert scores["distinct"] == 66.67
-    assert all(round(value, 2) == value for value in scores.values())
-    assert not all(value.is_integer() for value in scores.values())
+def test_a_small_case_worked_out_by_hand() -> None:
+    found = evaluation(GOOD).searches["greedy"]
+    # Of eight words a, dog, runs, cat, a, red and bus match; of five pairs four, of two
+    # triples two. The references closest in length have nine words together.
+    brevity = math.exp(1 - 9 / 8)
+    assert found.corpus["BLEU-1"] == pytest.approx(100 * brevity * 7 / 8)
+    assert found.corpus["BLEU-2"] == pytest.approx(100 * brevity * math.sqrt(7 / 8 * 4 / 5))
+    assert found.corpus["BLEU-4"] == 0
 
 
-def test_captions_that_are_references_score_100() -> None:
-    captions = {"one": "a brown dog runs on grass", "two": "two cats sleep on a bed"}
-    references = {
-        "one": ["Grass.", "A brown dog runs on grass."],
-        "two": ["Two cats sleep on a bed"],
-    }
-    assert score(predicted(**captions), references) == dict.fromkeys(NAMES, 100.0)
+def test_what_stands_beside_a_search() -> None:
+    found = evaluation(GOOD, ["a dog runs", "a dog runs", "a bus runs on a street"])
+    greedy, beam = found.searches["greedy"], found.searches["beam_3"]
+    assert greedy.distinct == 100
+    assert beam.distinct == pytest.approx(200 / 3)
+    assert greedy.copied == pytest.approx(100 / 3)  # whatever its case and punctuation
+    assert beam.mean_length == 4
+    assert (greedy.unfinished, beam.unfinished) == (0, 100)
+    assert greedy.words_used == pytest.approx(100 * 6 / 8)
+    assert found.unknown_words == pytest.approx(100 * 2 / 5)
+
+
+def test_metrics_are_a_dozen_numbers_and_the_rest_in_lists() -> None:
+    found = evaluation(GOOD, GOOD).as_json()
+    assert json.loads(json.dumps(found)) == found
+    (details,) = found.pop("details")
+    flat = found
+    assert list(flat) == [
+        *METRICS,
+        "CIDEr-D greedy",
+        "CIDEr-D blind",
+        "CIDEr-D constant caption",
+        "CIDEr-D human",
+        "distinct",
+        "perplexity",
+    ]
+    assert all(value == round(value, 2) for value in flat.values())
+    assert flat["perplexity"] == 8.12
+    assert [row["name"] for row in details["searches"]] == ["greedy", "beam_3"]
+    low, high = details["searches"][1]["intervals"]["CIDEr-D"]
+    assert low <= details["searches"][1]["CIDEr-D"] <= high
+    assert [row["name"] for row in details["beside"]] == [
+        "best constant caption",
+        "random training caption",
+        "features swapped",
+        "one reference against the others",
+    ]
+    assert details["provenance"] == {"split": "test"}
+
+
+def test_a_model_that_says_the_same_of_every_photo_does_not_look() -> None:
+    assert evaluation(GOOD).looks
+    assert not evaluation(["a dog runs"] * 3).looks
 
 
 def test_references_are_raw_so_case_and_punctuation_do_not_count() -> None:
-    captions = {"one": "the dog 's ball is red"}
-    raw = score(predicted(**captions), {"one": ["The dog's ball, is RED!"]})
-    assert raw == dict.fromkeys(NAMES, 100.0)
-
-
-def test_words_that_cleaning_would_drop_are_counted_in_references() -> None:
-    whole = score(predicted(one="dog on grass"), {"one": ["A dog on a 5 m patch of grass"]})
-    short = score(predicted(one="dog on grass"), {"one": ["dog on grass"]})
-    assert whole["BLEU-1"] == round(100 * math.exp(1 - 9 / 3), 2)
-    assert short["BLEU-1"] == 100
+    found = evaluation(["a DOG , runs", "the cat sat", "a red bus ."]).searches["greedy"]
+    assert found.corpus["BLEU-2"] == pytest.approx(100)
 
 
 def test_each_photo_is_scored_against_its_own_references() -> None:
-    references = {"one": ["a dog"], "two": ["the cat"], "not predicted": ["a dog"]}
-    right = score(predicted(one="a dog", two="the cat"), references)
-    swapped = score(predicted(one="the cat", two="a dog"), references)
-    assert (right["BLEU-2"], swapped["BLEU-1"]) == (100, 0)
-
-
-def test_distinct_counts_different_captions_a_hundred_photos() -> None:
-    references = {f"photo{i}": ["a dog"] for i in range(8)}
-    same = score(predicted(**dict.fromkeys(references, "a dog")), references)
-    assert same["distinct"] == 12.5
-    halves = {image_id: f"a dog {i // 2}" for i, image_id in enumerate(references)}
-    assert score(predicted(**halves), references)["distinct"] == 50
+    swapped = evaluation([GOOD[2], GOOD[0], GOOD[1]]).searches["greedy"]
+    assert swapped.corpus["CIDEr-D"] < evaluation(GOOD).searches["greedy"].corpus["CIDEr-D"]
 
 
 def test_captions_without_words_score_nothing() -> None:
-    scores = score(predicted(one="", two=""), {"one": ["a dog"], "two": ["a cat"]})
-    assert scores == dict.fromkeys(NAMES, 0.0) | {"distinct": 50.0}
-
-
-def test_a_photo_without_references_is_our_own_mistake() -> None:
-    with pytest.raises(KeyError, match="two"):
-        score(predicted(one="a dog", two="a cat"), {"one": ["a dog"]})
+    found = evaluation([""] * 3)
+    assert found.searches["greedy"].corpus == dict.fromkeys(METRICS, 0.0)
+    assert found.searches["greedy"].mean_length == 0
+    assert not found.looks

@@ -36,6 +36,8 @@ def _tiny(word: str) -> str:
     """Put what a tiny project has in the place of what the README's example has."""
     if word.startswith("data/sample/images/"):
         return "data/sample/images/scene_test_0000.jpg"
+    if word == "beam_3":
+        return "beam_2"
     if word == "encoder.name=InceptionV3":
         return "encoder.name=MobileNetV2"
     return word

@@ -2,17 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pipeline.backend import JIT_COMPILE, keras
-from pipeline.captioner.batches import Batch, Batches
+from pipeline.backend import keras
+from pipeline.captioner.batches import Batches
 from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder
-from pipeline.captions.vocabulary import PAD
+from pipeline.captioner.loss import compile_network, mean_of
 from pipeline.errors import InputError
 
 INTERRUPTED = "interrupted"
@@ -85,11 +85,7 @@ class Training:
             InputError: the loss was no number from the first epoch on.
         """
         network = self.decoder.network
-        network.compile(
-            optimizer=keras.optimizers.Adam(self.learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=PAD),
-            jit_compile=JIT_COMPILE,
-        )
+        compile_network(network, keras.optimizers.Adam(self.learning_rate))
         network.optimizer.build(network.trainable_variables)
         self._resume()
         try:
@@ -107,8 +103,8 @@ class Training:
         number = len(self.history) + 1
         start = time.monotonic()
         network = self.decoder.network
-        loss = _mean_loss(network.train_on_batch, self.train.shuffled(self.seed, number))
-        validation_loss = _mean_loss(network.test_on_batch, self.dev.in_order())
+        loss = mean_of(network.train_on_batch, self.train.shuffled(self.seed, number))
+        validation_loss = mean_of(network.test_on_batch, self.dev.in_order())
         epoch = Epoch(number, loss, validation_loss)
         # Weights first: an interruption between the two finds a best epoch with its weights.
         if not self.history or validation_loss < self.best.validation_loss:
@@ -155,13 +151,3 @@ class Training:
         self.history = [Epoch(**row) for row in facts["history"]]
         self.stopped = facts["stopped"]
         print(f"going on after epoch {len(self.history)}", flush=True)
-
-
-def _mean_loss(run: Callable[[list[Any], Any], Any], batches: Iterable[Batch]) -> float:
-    """Run over all batches; return the mean loss of a word, whatever batch it was in."""
-    total, words = 0.0, 0
-    for batch in batches:
-        loss = run([batch.features, batch.inputs], batch.targets)
-        total += float(loss) * batch.words
-        words += batch.words
-    return total / words

@@ -1,27 +1,229 @@
-"""Metrics: what the test split's captions score against its raw references."""
+"""Metrics: what a model's captions of a split score, and what has to stand beside that."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from pipeline.captions.vocabulary import Vocabulary
+from pipeline.reporting import baselines
+from pipeline.reporting.baselines import Corpus
 from pipeline.reporting.predictions import Prediction
-from pipeline.scoring.bleu import corpus_bleu
+from pipeline.scoring.meteor import meteor
+from pipeline.scoring.ngrams import Tokens
+from pipeline.scoring.resampling import Interval, intervals
+from pipeline.scoring.scores import Scorer, Scores
 from pipeline.scoring.tokens import tokenize
 
-Scores = dict[str, float]
+# Of CIDEr-D: a model that looks loses nearly all of it when features are swapped.
+_BLIND_SHARE = 0.5
 
 
-def score(predictions: Sequence[Prediction], references: Mapping[str, Sequence[str]]) -> Scores:
-    """Score one search's captions of a whole split.
+@dataclass(frozen=True)
+class SearchMetrics:
+    """What one search's captions score.
+
+    Attributes:
+        predictions: one a photo.
+        scores: of each caption.
+        corpus: METRICS of all together, x100.
+        intervals: see `resampling.intervals`.
+        meteor: METEOR 1.5, x100; None without its Java.
+        distinct: different captions, % of all.
+        words_used: different words of the vocabulary in the captions, % of it.
+        copied: captions that are a training caption, % of all.
+        mean_length: words a caption.
+        unfinished: captions that the limit of words ended, % of all.
+    """
+
+    predictions: Sequence[Prediction]
+    scores: Scores
+    corpus: Corpus
+    intervals: dict[str, Interval]
+    meteor: float | None
+    distinct: float
+    words_used: float
+    copied: float
+    mean_length: float
+    unfinished: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's captions of a split, scored.
+
+    Attributes:
+        image_ids: the photos, as each search's predictions have them.
+        references: image_id to the photo's captions as people wrote them.
+        searches: by name; the first is greedy.
+        headline: the search that figures without a name are of.
+        constant: the caption of `constant_floor`.
+        constant_floor: see `baselines.best_constant`.
+        random_floor: see `baselines.random_captions`.
+        ceiling: see `baselines.human`.
+        blind: the headline's captions, see `baselines.blind`.
+        unknown_words: words of the references that are not in the vocabulary, %.
+        perplexity: of the references' words and their ends, to the model.
+        provenance: what made all this: names and fingerprints.
+    """
+
+    image_ids: Sequence[str]
+    references: Mapping[str, Sequence[str]]
+    searches: Mapping[str, SearchMetrics]
+    headline: str
+    constant: str
+    constant_floor: Corpus
+    random_floor: Corpus
+    ceiling: Corpus | None
+    blind: Corpus | None
+    unknown_words: float
+    perplexity: float
+    provenance: Mapping[str, str]
+
+    @property
+    def looks(self) -> bool:
+        """Whether captions are of their photos: scores fall when features are swapped."""
+        if self.blind is None:
+            return True
+        seeing = self.searches[self.headline].corpus["CIDEr-D"]
+        return self.blind["CIDEr-D"] < _BLIND_SHARE * seeing
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything but the captions themselves.
+
+        The numbers at the top are the dozen that `dvc metrics` shows; it passes over lists,
+        so that the rest, "details", is in one.
+        """
+        headline = self.searches[self.headline]
+        flat: dict[str, float | None] = {
+            **headline.corpus,
+            "CIDEr-D greedy": self.searches["greedy"].corpus["CIDEr-D"],
+            "CIDEr-D blind": _of(self.blind, "CIDEr-D"),
+            "CIDEr-D constant caption": self.constant_floor["CIDEr-D"],
+            "CIDEr-D human": _of(self.ceiling, "CIDEr-D"),
+            "distinct": headline.distinct,
+            "perplexity": self.perplexity,
+        }
+        beside = [
+            {"name": "best constant caption", "caption": self.constant, **self.constant_floor},
+            {"name": "random training caption", **self.random_floor},
+            {"name": "features swapped", **(self.blind or {})},
+            {"name": "one reference against the others", **(self.ceiling or {})},
+        ]
+        details = {
+            "photos": len(self.image_ids),
+            "searches": [_search_json(name, found) for name, found in self.searches.items()],
+            "headline": self.headline,
+            "beside": [_rounded(row) for row in beside],
+            "unknown_words": round(self.unknown_words, 2),
+            "provenance": dict(self.provenance),
+        }
+        return {**_rounded(flat), "details": [details]}
+
+
+def measure(
+    predictions: Mapping[str, Sequence[Prediction]],
+    headline: str,
+    references: Mapping[str, Sequence[str]],
+    training: Sequence[str],
+    vocabulary: Vocabulary,
+    clean_references: Sequence[str],
+    perplexity: float,
+    provenance: Mapping[str, str],
+) -> Evaluation:
+    """Score every search's captions, and what they are to be compared with.
 
     Args:
-        predictions: one a photo.
+        predictions: search to its captions, of the same photos in the same order.
+        headline: one of the searches.
         references: image_id to the photo's captions as people wrote them.
-
-    Returns:
-        BLEU-1 to BLEU-4, x100, and how many different captions there are, x100 a photo.
+        training: captions that the model learned from, as people wrote them.
+        vocabulary: of the model.
+        clean_references: the references as the model would learn them.
+        perplexity: see `Evaluation`.
+        provenance: see `Evaluation`.
     """
+    image_ids = [prediction.image_id for prediction in predictions[headline]]
+    groups = [[tokenize(raw) for raw in references[image_id]] for image_id in image_ids]
+    learned = [tokenize(raw) for raw in training]
+    scorer = Scorer(groups)
+    searches = {
+        name: _search(found, scorer, learned, vocabulary) for name, found in predictions.items()
+    }
+    constant, constant_floor = baselines.best_constant(learned, groups)
+    return Evaluation(
+        image_ids=image_ids,
+        references={image_id: references[image_id] for image_id in image_ids},
+        searches=searches,
+        headline=headline,
+        constant=constant,
+        constant_floor=constant_floor,
+        random_floor=baselines.random_captions(learned, groups),
+        ceiling=baselines.human(groups),
+        blind=baselines.blind([tokenize(p.caption) for p in predictions[headline]], groups),
+        unknown_words=_unknown(clean_references, vocabulary),
+        perplexity=perplexity,
+        provenance=provenance,
+    )
+
+
+def _search(
+    predictions: Sequence[Prediction],
+    scorer: Scorer,
+    learned: Sequence[Tokens],
+    vocabulary: Vocabulary,
+) -> SearchMetrics:
     candidates = [tokenize(prediction.caption) for prediction in predictions]
-    groups = [[tokenize(raw) for raw in references[p.image_id]] for p in predictions]
-    scores = {f"BLEU-{n}": s for n, s in enumerate(corpus_bleu(candidates, groups), 1)}
-    distinct = len({prediction.caption for prediction in predictions})
-    scores["distinct"] = 100 * distinct / len(predictions)
-    return {name: round(value, 2) for name, value in scores.items()}
+    scores = scorer.score(candidates)
+    words = {word for prediction in predictions for word in prediction.caption.split()}
+    known = {tuple(tokens) for tokens in learned}
+    photos = len(predictions)
+    return SearchMetrics(
+        predictions=predictions,
+        scores=scores,
+        corpus=scores.corpus,
+        intervals=intervals(scores),
+        meteor=meteor(candidates, scorer.references.groups),
+        distinct=100 * len({p.caption for p in predictions}) / photos,
+        words_used=100 * len(words) / max(len(vocabulary.words), 1),
+        copied=100 * sum(tuple(tokens) in known for tokens in candidates) / photos,
+        mean_length=sum(len(p.caption.split()) for p in predictions) / photos,
+        unfinished=100 * sum(not p.finished for p in predictions) / photos,
+    )
+
+
+def _unknown(texts: Sequence[str], vocabulary: Vocabulary) -> float:
+    words = Counter(word for text in texts for word in text.split())
+    unknown = sum(count for word, count in words.items() if word not in vocabulary.ids)
+    return 100 * unknown / max(words.total(), 1)
+
+
+def _search_json(name: str, found: SearchMetrics) -> dict[str, Any]:
+    return {
+        "name": name,
+        **_rounded(found.corpus),
+        "METEOR": "n/a" if found.meteor is None else round(found.meteor, 2),
+        "intervals": {
+            metric: [round(low, 2), round(high, 2)]
+            for metric, (low, high) in found.intervals.items()
+        },
+        **_rounded(
+            {
+                "distinct": found.distinct,
+                "words_used": found.words_used,
+                "copied": found.copied,
+                "mean_length": found.mean_length,
+                "unfinished": found.unfinished,
+            }
+        ),
+    }
+
+
+def _of(corpus: Corpus | None, metric: str) -> float | None:
+    return None if corpus is None else corpus[metric]
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()
+    }

@@ -1,63 +1,43 @@
-"""The report: one HTML file with the scores and every test photo, its captions beside it."""
+"""The report: one HTML file with the scores, what they are worth, and every test photo."""
 
 import base64
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.features.photos import PhotoError, read_photo, thumbnail
+from pipeline.captioner.description import ModelDescription
 from pipeline.files import write_text
-from pipeline.reporting.metrics import Scores
-from pipeline.reporting.predictions import Prediction
+from pipeline.reporting import charts
+from pipeline.reporting.diagram import diagram
+from pipeline.reporting.gallery import as_json, make_cards, pick
+from pipeline.reporting.lengths import by_length
+from pipeline.reporting.metrics import Evaluation
+from pipeline.reporting.words import compare
+from pipeline.scoring.scores import METRICS
 
-_THUMBNAIL_SIDE = 320  # pixels
-
-
-@dataclass(frozen=True)
-class Card:
-    """One test photo of the gallery.
-
-    Attributes:
-        image_id: the photo.
-        picture: a data URI, or None where the photo is no longer there.
-        captions: search to caption.
-        references: the photo's captions as people wrote them.
-    """
-
-    image_id: str
-    picture: str | None
-    captions: dict[str, str]
-    references: Sequence[str]
+_PICTURED = ("CIDEr-D", "BLEU-4")
 
 
 def write_report(
     path: Path,
-    scores: Mapping[str, Scores],
-    predictions: Sequence[Prediction],
-    references: Mapping[str, Sequence[str]],
+    found: Evaluation,
     photos: Mapping[str, Path],
-    provenance: Mapping[str, str],
+    history: Path,
+    model: ModelDescription,
 ) -> None:
     """Write the report: self-contained, every caption escaped.
 
     Args:
         path: the HTML file.
-        scores: search to its scores.
-        predictions: of all searches.
-        references: image_id to raw captions.
-        photos: image_id to file.
-        provenance: what made these figures, as shown at the end.
+        found: the evaluation.
+        photos: image_id to file; what is gone or damaged is left out of the picture.
+        history: the training's history.csv; may be gone.
+        model: what was evaluated.
     """
-    captions: dict[str, dict[str, str]] = {}
-    for prediction in predictions:
-        captions.setdefault(prediction.image_id, {})[prediction.search] = prediction.caption
-    cards = [
-        Card(image_id, _picture(photos.get(image_id)), said, references[image_id])
-        for image_id, said in sorted(captions.items())
-    ]
     environment = Environment(
         loader=PackageLoader("pipeline.reporting", ""),
         autoescape=True,
@@ -65,19 +45,41 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    headline = found.searches[found.headline]
+    cards = make_cards(found, photos)
+    words = compare(
+        [prediction.caption for prediction in headline.predictions],
+        [reference for group in found.references.values() for reference in group],
+    )
+    script = _source("report.js")
     page = environment.get_template("report.html").render(
-        scores=scores, cards=cards, provenance=provenance
+        found=found,
+        headline=headline,
+        metrics=METRICS,
+        style=_source("report.css"),
+        script=script,
+        script_sha256=_digest(script),
+        score_charts=[charts.of_metric(found, metric) for metric in _PICTURED],
+        curves=charts.of_history(charts.read_history(history)),
+        picks=pick(cards),
+        words=words,
+        over_used=charts.of_over_used(words.over_used),
+        never_used=charts.of_never_used(words.never_used),
+        length_charts=charts.of_lengths(by_length(headline)),
+        cards_json=as_json(cards),
+        model=model,
+        diagram=diagram(model),
+        encoding=asdict(model.encoding),
     )
     write_text(path, page)
 
 
-def _picture(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        small = thumbnail(read_photo(path), _THUMBNAIL_SIDE)
-    except PhotoError:
-        return None
-    data = io.BytesIO()
-    small.save(data, "WEBP", quality=60)
-    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+def _source(name: str) -> str:
+    """Return a file beside this one as it is: ours, and no stranger's word in it."""
+    return files("pipeline.reporting").joinpath(name).read_text("utf-8")
+
+
+def _digest(script: str) -> str:
+    """Return what a Content-Security-Policy calls the one script that may run."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return base64.b64encode(digest).decode("ascii")

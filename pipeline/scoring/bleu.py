@@ -1,57 +1,66 @@
-"""BLEU of a corpus (Papineni et al. 2002), as coco-caption computes it."""
+"""BLEU (Papineni et al. 2002, "BLEU: a method for automatic evaluation"), of a corpus."""
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 
-MAX_ORDER = 4
-Tokens = Sequence[str]
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.scoring.ngrams import MAX_ORDER, Grams, Ints
+from pipeline.scoring.references import References
+
+# What a corpus' BLEU is computed from, summed over captions: for each order the matches and
+# the n-grams there are, then the tokens of the captions and those of the references.
+COUNTS = 2 * MAX_ORDER + 2
 
 
-def corpus_bleu(
-    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
-) -> list[float]:
-    """Return BLEU-1 to BLEU-4, x100, of a whole corpus.
+def bleu_counts(references: References, grams: Sequence[Grams], photo: Ints) -> Ints:
+    """Return what each candidate adds to a corpus' BLEU, (C, COUNTS).
 
-    n-gram matches are clipped by the most that any one reference has, summed over the
-    corpus before dividing, and averaged geometrically with equal weights; the brevity
-    penalty compares with the reference closest in length, the shorter one of two as close.
-    An order without a single match makes it and the higher ones 0.
+    Matches are clipped by the most that any one reference has. The length to compare with
+    is that of the reference closest in length, the shorter one of two as close.
 
     Args:
-        candidates: one token list a photo.
-        references: the photo's references, one token list each, at least one.
-
-    Raises:
-        ValueError: no photo, or other numbers of candidates and of reference lists.
+        references: of all photos.
+        grams: the candidates' n-grams, as the references' lexicon has read them.
+        photo: (C,) the photo of each candidate.
     """
-    if not candidates:
-        raise ValueError("no candidates to score")
-    matches, totals = [0] * MAX_ORDER, [0] * MAX_ORDER
-    candidate_length = reference_length = 0
-    for candidate, group in zip(candidates, references, strict=True):
-        candidate_length += len(candidate)
-        reference_length += min(
-            (len(reference) for reference in group),
-            key=lambda length: (abs(length - len(candidate)), length),
-        )
-        for order in range(1, MAX_ORDER + 1):
-            grams = _ngrams(candidate, order)
-            allowed: Counter[Tokens] = Counter()
-            for reference in group:
-                allowed |= _ngrams(reference, order)
-            matches[order - 1] += (grams & allowed).total()
-            totals[order - 1] += grams.total()
-    penalty = min(0.0, 1 - reference_length / candidate_length) if candidate_length else -math.inf
-    scores: list[float] = []
-    log_precisions = 0.0
-    for order in range(1, MAX_ORDER + 1):
-        if matches[order - 1] == 0:
-            return scores + [0.0] * (MAX_ORDER + 1 - order)
-        log_precisions += math.log(matches[order - 1] / totals[order - 1])
-        scores.append(100 * math.exp(penalty + log_precisions / order))
-    return scores
+    counts = np.zeros((len(photo), COUNTS), np.int64)
+    for order, of_order in enumerate(grams, 1):
+        counts[:, MAX_ORDER + order - 1] = _sums(of_order.count, of_order.caption, len(photo))
+        shared = references.shared(of_order, photo, order)
+        allowed = np.zeros(len(of_order.gram), np.int64)
+        np.maximum.at(allowed, shared.row, shared.count)
+        matches = np.minimum(allowed, of_order.count)
+        counts[:, order - 1] = _sums(matches, of_order.caption, len(photo))
+    lengths = counts[:, MAX_ORDER]
+    counts[:, -2] = lengths
+    counts[:, -1] = _closest(references, lengths, photo)
+    return counts
 
 
-def _ngrams(tokens: Tokens, order: int) -> Counter[Tokens]:
-    return Counter(tuple(tokens[i : i + order]) for i in range(len(tokens) - order + 1))
+def bleu(counts: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """Return BLEU-1 to BLEU-4, x100, (..., MAX_ORDER), from sums of counts, (..., COUNTS).
+
+    An order without a single match makes it and the higher ones 0.
+    """
+    sums = counts.astype(np.float64)
+    matches, totals = sums[..., :MAX_ORDER], sums[..., MAX_ORDER : 2 * MAX_ORDER]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(matches > 0, np.log(matches / totals), -np.inf)
+        penalty = np.minimum(0, 1 - sums[..., -1:] / sums[..., -2:-1])
+    means = np.cumsum(logs, axis=-1) / np.arange(1, MAX_ORDER + 1)
+    return 100 * np.exp(np.where(np.isfinite(means), means + penalty, -np.inf))
+
+
+def _closest(references: References, lengths: Ints, photo: Ints) -> Ints:
+    pair, reference = references.pairs(photo)
+    theirs = references.lengths[reference]
+    # The distance first, then the length itself.
+    keys = np.abs(theirs - lengths[pair]) * (int(theirs.max()) + 1) + theirs
+    first = np.searchsorted(pair, np.arange(len(photo)))
+    nearest: Ints = np.minimum.reduceat(keys, first) % (int(theirs.max()) + 1)
+    return nearest
+
+
+def _sums(values: Ints, of: Ints, size: int) -> Ints:
+    return np.bincount(of, weights=values, minlength=size).astype(np.int64)

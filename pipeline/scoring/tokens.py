@@ -1,20 +1,113 @@
 """The scorer's tokens: those of coco-caption, without its Java.
 
-coco-caption runs Stanford's PTB tokenizer over lower-cased captions and drops
-punctuation; NLTK's Treebank tokenizer agrees with it on all 5,000 references of
-Flickr8k's test split.
+coco-caption runs PTBTokenizer of Stanford CoreNLP 3.4.1 (`-preserveLines -lowerCase`) over
+captions and drops punctuation. The rules here were found by giving that program captions
+and looking at its tokens; docs/decisions.md tells on how many captions the two agree.
 """
 
-from nltk.tokenize import TreebankWordTokenizer
+import html
+import re
+import unicodedata
 
-# The tokens that coco-caption's PTBTokenizer drops.
-PUNCTUATION = frozenset(
-    "'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split()  # noqa: SIM905  (legible)
+NAME = "PTBTokenizer of Stanford CoreNLP 3.4.1, by rules of our own"
+
+# Abbreviations keep their period, whatever their case.
+_ABBREVIATIONS = """
+adj adm adv al alex apr ariz assn assoc asst atty aug ave bhd bldg blvd brig bros calif capt cf
+cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs ens esq est etc ext feb
+fla fri ft ga gen gov govs hon inc ind insp invt jan jos jr jul jun kan kans ky lieut lt ltd maj
+mar md mfg mich minn mlle mme mo mon mont mr mrs ms msgr mt mtg natl neb nev nov oct okla penn
+pfc ph ph.d plc pres prof profs pte pty pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc
+sq sr st ste supt sys tel tenn thu thurs treas tue tues univ va vs vt wed wis wisc wm wyo
+"""
+# These keep it with a capital alone, and in lower case are words before a period.
+_CAPITALIZED = "Ala Ark Del Ill La Mass Miss Ore Pa Tex Wash"
+# These keep it before a number.
+_NUMBERED = "art ca fig figs no nos op pp prop"
+# A lone letter keeps it ("b."), unless one of these opens a sentence after it.
+_OPENING = """
+a about according additionally after an as at but earlier he her here however if in it last many
+more now once one other our she since so some such that the their then there these they this we
+what when while yet you
+"""
+
+
+def _any(words: str) -> str:
+    """Return the pattern of any of the words."""
+    return "|".join(re.escape(word) for word in words.split())
+
+
+_L = r"[^\W\d_]"  # a letter of any script
+_W = r"[^\W_]"  # a letter or digit
+_ENDING = rf"(?i:[sdm]|ll|re|ve)(?!{_L})"  # what follows the apostrophe in it's, he'd, I'm, ...
+
+# The first alternative that fits wins. What none fits is dropped: white space, the punctuation
+# on coco-caption's list and what PTBTokenizer has no name for.
+_TOKEN = re.compile(
+    rf"""
+    {_W}+(?=\s|$)                                         # most words: this is for speed alone
+  | (?i:https?://|www\.)[^\s"<>|()]+[^\s"<>|().!?,;:'&-]  # an address
+  | {_W}[\w.+-]*@{_W}[\w-]*(?:\.{_W}[\w-]*)*              # mail
+  | [@\#]{_L}\w*
+  | </?[a-zA-Z][^<>]*>                                    # a tag
+  | -[lr][rcs]b-                                          # a bracket, tokenized before
+  | \^_\^ | [:;=]-?[)(\]dDpP](?!\w)                       # a smiley
+  | [A-Za-z0-9]+(?:-[A-Za-z]+){{0,2}}                      # black-haired/white
+      (?:/[A-Za-z0-9]+(?:-[A-Za-z]+){{0,2}}){{1,2}}
+  | {_W}[\w.,]{{0,40}}(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|{_W}+(?:_{_W}+)*))+  # 3.5-mile-long
+  | {_L}{_W}*(?:\.{_L}{_W}*)*\.(?:com|net|org|edu)(?:/[\w./-]*\w)?(?!\w)
+  | (?:(?i:{_any(_ABBREVIATIONS)})|{_any(_CAPITALIZED)}|{_L}(?:\.{_L})+)\.(?!{_L})
+  | {_L}\.(?!{_L}|\s+(?=[A-Z])(?i:{_any(_OPENING)})\s)
+  | (?i:{_any(_NUMBERED)})\.(?=\s?\d)
+  | {_L}{_W}*(?:[.!?]{_L}{_W}*)+                          # dog.The: no space, no new sentence
+  | [A-Z]+(?:&[A-Z]+)+                                    # AT&T
+  | [A-Za-z]+(?=[nN]['`][tT]) | (?i:n['`]t)(?!{_L})       # do | n't
+  | (?i:'t(?=(?:is|was)\b)|more(?='n\b))                  # 't | is
+  | (?<!')'(?i:n'|n(?!{_L})|em|till?|cause|\d0s) | '{_ENDING} | '\d\d(?=\s|$)
+  | [A-HJ-XZndlo]'{_L}{{2,}}(?:-{_W}+)* | (?i:ol|dunkin)'(?!{_L})  # O'Brien, o'clock
+  | (?!.'{_ENDING})[dDlLjJyY]'(?={_L})                    # y' | all
+  | {_L}+[aeiouyAEIOUY]'(?!{_ENDING})[aeiouA-Z]{_L}*      # ma'am
+  | (?:(?<!-)[-+])?\d*(?:[.:,]\d+)+ | (?<!-)[-+]\d+
+  | {_W}+(?:[-_]{_W}+)*(?:\.(?=[,:;]))?                   # its period stays before a comma
+  | [?!]{{2,}} | \*+ | _+ | \#+ | [A-Z]*\$
+  | [](){{}}[%&+/<=>@\\^|~\u00a1-\u00bf\u00d7\u00f7\u2100-\u2bff]
+    """,
+    re.VERBOSE,
 )
-_TREEBANK = TreebankWordTokenizer()
+# Quotes, dashes and signs that PTBTokenizer writes in ASCII, or parts from their neighbours.
+_SIGNS = str.maketrans(
+    dict.fromkeys("\u201c\u201d\u201e«»", '"')
+    | dict.fromkeys("\u2012\u2013\u2014\u2015", " -- ")
+    | dict.fromkeys("\u2010\u2011", "-")
+    | {sign: f" {sign} " for sign in "¹²³"}
+    | {"\u2019": "'", "\u2018": "`", "…": "...", "½": " 1/2 ", "¼": " 1/4 ", "¾": " 3/4 "}
+    | {"€": "$", "£": "#", "¢": " cents ", "\u00ad": ""}
+)
+_BRACKETS = str.maketrans(
+    {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+)
+_TWO_WORDS = {
+    "cannot": ("can", "not"),
+    "gimme": ("gim", "me"),
+    "gonna": ("gon", "na"),
+    "gotta": ("got", "ta"),
+    "lemme": ("lem", "me"),
+    "wanna": ("wan", "na"),
+}
 
 
 def tokenize(caption: str) -> list[str]:
-    """Return a caption's tokens, in lower case and without punctuation."""
-    tokens = _TREEBANK.tokenize(caption.lower(), convert_parentheses=True)
-    return [token for token in tokens if token.upper() not in PUNCTUATION]
+    """Return a caption's tokens, in lower case and without punctuation.
+
+    Brackets stay, as `-lrb-` and the like: coco-caption looks for their names in capitals
+    after it has lowered them, and so never drops one.
+    """
+    if "&" in caption:
+        caption = html.unescape(caption)
+    if not caption.isascii():
+        caption = unicodedata.normalize("NFC", caption).translate(_SIGNS)
+    text = " ".join(_TOKEN.findall(caption))
+    tokens = text.translate(_BRACKETS).lower().split()
+    if _TWO_WORDS.keys().isdisjoint(tokens):
+        return tokens
+    return [part for token in tokens for part in _TWO_WORDS.get(token, (token,))]

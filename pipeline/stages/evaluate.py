@@ -1,27 +1,69 @@
 """Stage `evaluate`: caption the test split by every search, score it, write the report."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.captioner.description import ModelDescription
+from pipeline.captioner.batches import Batches
+from pipeline.captioner.loss import mean_loss
 from pipeline.captioner.model import Model
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets import formats
-from pipeline.datasets.table import read_table
+from pipeline.datasets.table import CaptionTable, read_table
 from pipeline.errors import InputError, run_stage
 from pipeline.features.store import FeatureStore
-from pipeline.files import write_json
-from pipeline.params import load_params
-from pipeline.reporting.metrics import Scores, score
+from pipeline.files import fingerprint, write_json, write_text
+from pipeline.params import Params, load_params
+from pipeline.reporting.metrics import Evaluation, measure
+from pipeline.reporting.model_card import model_card
 from pipeline.reporting.predictions import Prediction, predict, search_name, write_predictions
 from pipeline.reporting.report import write_report
+from pipeline.scoring import tokens
+from pipeline.scoring.scores import METRICS
 
 ARTIFACTS = Path("artifacts")
 EVALUATION = ARTIFACTS / "evaluation"
+SPLIT = "test"
+_BATCH_SIZE = 64  # captions, for perplexity
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the earlier stages left, checked to belong together."""
+
+    table: CaptionTable
+    vocabulary: Vocabulary
+    store: FeatureStore
+    model: Model
+
+    @property
+    def image_ids(self) -> list[str]:
+        """Photos of the split that have features."""
+        return [i for i in self.table.image_ids(SPLIT) if i in self.store.rows]
 
 
 def main() -> None:
-    """Write metrics.json, predictions.parquet and report.html to artifacts/evaluation/."""
+    """Write metrics.json, predictions.parquet, report.html and model_card.md."""
     params = load_params()
+    inputs = _read_inputs()
+    found = _evaluate(params, inputs)
+    predictions = [p for search in found.searches.values() for p in search.predictions]
+    root = Path(params.dataset.root)
+    photos = formats.photos(params.dataset.format, root) if root.is_dir() else {}
+    write_predictions(EVALUATION / "predictions.parquet", predictions)
+    write_report(
+        EVALUATION / "report.html",
+        found,
+        photos,
+        ARTIFACTS / "history.csv",
+        inputs.model.description,
+    )
+    write_text(EVALUATION / "model_card.md", model_card(found, inputs.model.description))
+    write_json(EVALUATION / "metrics.json", found.as_json())
+    _show(found, len(inputs.table.image_ids(SPLIT)) - len(found.image_ids))
+
+
+def _read_inputs() -> Inputs:
     vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json")
     model = Model.load(ARTIFACTS / "model", vocabulary)
     store = FeatureStore.open(ARTIFACTS / "features.h5")
@@ -32,69 +74,90 @@ def main() -> None:
             "artifacts/model was trained on other captions, perhaps on what is the test split "
             "now, than artifacts/captions.parquet holds: run `dvc repro train`"
         )
-    references = table.references("test")
-    image_ids = [image_id for image_id in references if image_id in store.rows]
-    if not image_ids:
+    inputs = Inputs(table, vocabulary, store, model)
+    if not inputs.image_ids:
         raise InputError(
             "no test photo has both captions and features: "
             "artifacts/captions.json and artifacts/extract.json say why"
         )
-    scores: dict[str, Scores] = {}
-    predictions: list[Prediction] = []
-    for width in (1, *sorted(set(params.evaluate.beam_widths))):
-        found = predict(
-            model.decoder,
-            store,
-            vocabulary,
-            image_ids,
-            beam_width=width,
-            max_words=params.evaluate.max_words,
-            repeat_trigrams=params.evaluate.repeat_trigrams,
-        )
-        scores[search_name(width)] = score(found, references)
-        predictions += found
-    root = Path(params.dataset.root)
-    write_predictions(EVALUATION / "predictions.parquet", predictions)
-    write_report(
-        EVALUATION / "report.html",
-        scores,
-        predictions,
-        references,
-        photos=formats.photos(params.dataset.format, root) if root.is_dir() else {},
-        provenance=_provenance(model.description, store, vocabulary, table.fingerprint),
+    return inputs
+
+
+def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
+    table, image_ids = inputs.table, inputs.image_ids
+    widths = list(dict.fromkeys(params.evaluate.beam_widths))
+    references = table.references(SPLIT)
+    captions = [pair for pair in table.captions(SPLIT) if pair[0] in inputs.store.rows]
+    training = [raw for group in table.references("train").values() for raw in group]
+    batches = Batches(
+        captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, params.evaluate.max_words
     )
-    write_json(EVALUATION / "metrics.json", {"photos": len(image_ids), **scores})
-    _show(scores, len(image_ids), len(references) - len(image_ids))
+    return measure(
+        {search_name(width): _predict(params, inputs, width) for width in (1, *widths)},
+        headline=search_name(widths[0] if widths else 1),
+        references={image_id: references[image_id] for image_id in image_ids},
+        training=training,
+        vocabulary=inputs.vocabulary,
+        clean_references=[text for _, text in captions],
+        perplexity=math.exp(mean_loss(inputs.model.decoder, batches)),
+        provenance=_provenance(inputs, {i: references[i] for i in image_ids}),
+    )
 
 
-def _provenance(
-    model: ModelDescription, store: FeatureStore, vocabulary: Vocabulary, captions: str
-) -> dict[str, str]:
-    config, encoding, best = model.config, store.encoding, model.facts["best"]
+def _predict(params: Params, inputs: Inputs, width: int) -> list[Prediction]:
+    return predict(
+        inputs.model.decoder,
+        inputs.store,
+        inputs.vocabulary,
+        inputs.image_ids,
+        beam_width=width,
+        max_words=params.evaluate.max_words,
+        repeat_trigrams=params.evaluate.repeat_trigrams,
+    )
+
+
+def _provenance(inputs: Inputs, references: dict[str, list[str]]) -> dict[str, str]:
+    model = inputs.model.description
+    config, encoding, best = model.config, inputs.store.encoding, model.facts["best"]
     return {
-        "decoder": f"{config.name}, {config.units} units, {len(vocabulary.words)} words",
+        "tokenizer": tokens.NAME,
+        "split": SPLIT,
+        "references": fingerprint(references),
+        "decoder": f"{config.name}, {config.units} units, {len(inputs.vocabulary.words)} words",
         "training": (
             f"epoch {best['epoch']} of {model.facts['epochs']} kept, validation loss "
             f"{best['validation_loss']:.4f} nats a word; {model.facts['stopped']}"
         ),
+        "model": model.weights_sha256,
         "encoder": (
             f"{encoding.encoder} at {encoding.input_size} x {encoding.input_size} pixels, "
             f"{encoding.pooling} pooling, weights {encoding.weights_sha256}"
         ),
-        "captions": captions,
-        "vocabulary": vocabulary.fingerprint,
-        "features": store.fingerprint,
+        "captions": inputs.table.fingerprint,
+        "vocabulary": inputs.vocabulary.fingerprint,
+        "features": inputs.store.fingerprint,
     }
 
 
-def _show(scores: dict[str, Scores], photos: int, left_out: int) -> None:
-    """Print the scores as a table, and where the report is."""
-    names = list(next(iter(scores.values())))
+def _show(found: Evaluation, left_out: int) -> None:
+    """Print the scores beside what they are worth, and where the report is."""
     without = f" ({left_out} failed photos left out)" if left_out else ""
-    print(f"{photos} test photos{without}")
-    print(f"{'':10}" + "".join(f"{name:>10}" for name in names))
-    for search, values in scores.items():
-        print(f"{search:10}" + "".join(f"{value:10.2f}" for value in values.values()))
+    print(f"{len(found.image_ids)} test photos{without}")
+    print(f"{'':20}" + "".join(f"{name:>9}" for name in (*METRICS, "distinct")))
+    for name, search in found.searches.items():
+        values = [*search.corpus.values(), search.distinct]
+        print(f"{name:20}" + "".join(f"{value:9.2f}" for value in values))
+    beside = {
+        "a constant caption": found.constant_floor,
+        "random captions": found.random_floor,
+        "features swapped": found.blind,
+        "a person": found.ceiling,
+    }
+    for name, corpus in beside.items():
+        if corpus is not None:
+            print(f"{name:20}" + "".join(f"{value:9.2f}" for value in corpus.values()))
+    if not found.looks:
+        print("the model hardly looks: its captions score as well for other photos")
     print(f"report: {EVALUATION / 'report.html'}")
 
 

@@ -1,0 +1,229 @@
+"""Charts: where their lines and bars go, in percent; charts.html draws them as SVG.
+
+Percent, so that a chart is as wide as its screen while its text keeps its size.
+"""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.reporting.lengths import LengthGroup
+from pipeline.reporting.metrics import Evaluation, SearchMetrics
+from pipeline.reporting.words import Word
+
+_TICKS = 4  # about so many steps
+_COLUMNS = ["epoch", "loss", "validation_loss"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value of a chart, with a line of its own.
+
+    Attributes:
+        label: what it is of.
+        value: None where there is none.
+        text: the value as it is read.
+        note: said in small print below the text.
+        interval: where the value may lie.
+        kind: how it is drawn: "headline", "search", "floor", "blind", "ceiling" or "bar".
+    """
+
+    label: str
+    value: float | None
+    text: str
+    note: str = ""
+    interval: tuple[float, float] | None = None
+    kind: str = "bar"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Values below each other on one scale that starts at 0.
+
+    Attributes:
+        title: of the chart.
+        rows: from the top.
+        lines: values marked through all rows: kind to value.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    lines: Mapping[str, float]
+
+    @property
+    def ticks(self) -> list[float]:
+        """Round values along the scale, 0 first; the last is its end."""
+        highest = [row.interval[1] for row in self.rows if row.interval]
+        highest += [row.value for row in self.rows if row.value is not None]
+        return ticks(0, max(highest, default=0))
+
+    def place(self, value: float) -> str:
+        """Return where a value is, in percent of the width."""
+        return _percent(value, 0, self.ticks[-1])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart.
+
+    Attributes:
+        name: what it shows.
+        kind: how it is drawn: "training" or "validation".
+        points: places in percent, "x,y x,y ...", y from the top.
+    """
+
+    name: str
+    kind: str
+    points: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The learning curves.
+
+    Attributes:
+        curves: of losses over epochs.
+        epochs: (label, place) along the bottom.
+        losses: (label, place) along the left side, from the top.
+        best: the epoch with the least validation loss, that loss, and its place.
+    """
+
+    curves: Sequence[Curve]
+    epochs: Sequence[tuple[str, str]]
+    losses: Sequence[tuple[str, str]]
+    best: tuple[int, float, str, str] | None
+
+
+def of_metric(found: Evaluation, metric: str) -> Rows:
+    """Return the chart of a metric: every search beside floors, blind check and ceiling."""
+    rows = [_of_search(name, search, metric, found) for name, search in found.searches.items()]
+    beside = [
+        ("features swapped", found.blind, "blind" if found.looks else "blind failed"),
+        ("random caption", found.random_floor, "floor"),
+        ("constant caption", found.constant_floor, "floor"),
+        ("a person", found.ceiling, "ceiling"),
+    ]
+    rows += [
+        Row(label, corpus[metric], f"{corpus[metric]:.1f}", kind=kind)
+        for label, corpus, kind in beside
+        if corpus is not None
+    ]
+    lines = {"floor": max(found.constant_floor[metric], found.random_floor[metric])}
+    if found.ceiling is not None:
+        lines["ceiling"] = found.ceiling[metric]
+    return Rows(metric, rows, lines)
+
+
+def of_lengths(groups: Sequence[LengthGroup]) -> list[Rows]:
+    """Return the charts of scores by caption length, one a metric."""
+    cider_d = [_of_length(group, group.cider_d) for group in groups]
+    rouge_l = [_of_length(group, group.rouge_l) for group in groups]
+    return [Rows("Mean CIDEr-D", cider_d, {}), Rows("Mean ROUGE-L", rouge_l, {})]
+
+
+def of_over_used(words: Sequence[Word]) -> Rows:
+    """Return the chart of words that captions have too often."""
+    rows = [
+        Row(
+            word.word,
+            math.log2(word.ratio),
+            f"{word.ratio:.1f} times",
+            f"{word.said:,} said, {word.written:,} written",
+        )
+        for word in words
+    ]
+    return Rows("Said too often", rows, {})
+
+
+def of_never_used(words: Sequence[Word]) -> Rows:
+    """Return the chart of words that captions never have."""
+    rows = [Row(word.word, word.written, f"{word.written:,}") for word in words]
+    return Rows("Never said", rows, {})
+
+
+def read_history(path: Path) -> list[tuple[int, float, float]]:
+    """Read history.csv: epoch, loss and validation loss; nothing if it is not there.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        if header != _COLUMNS:
+            raise ValueError(f"its columns are {header}")
+        return [(int(epoch), float(loss), float(validation)) for epoch, loss, validation in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run `dvc repro train`") from None
+
+
+def of_history(history: Sequence[tuple[int, float, float]]) -> Curves | None:
+    """Return the learning curves; None where there is nothing to draw."""
+    # A training that has run away has losses that are not numbers.
+    shown = [row for row in history if all(map(math.isfinite, row))]
+    if not shown:
+        return None
+    first, last = shown[0][0], shown[-1][0]
+    losses = ticks(
+        min(min(loss, validation) for _, loss, validation in shown),
+        max(max(loss, validation) for _, loss, validation in shown),
+    )
+    low, high = losses[0], losses[-1]
+
+    def place(epoch: float, loss: float) -> tuple[str, str]:
+        return _percent(epoch, first, last), _percent(high - loss, 0, high - low)
+
+    def points(column: int) -> str:
+        return " ".join(",".join(place(row[0], row[column])) for row in shown)
+
+    epoch, _, least = min(shown, key=lambda row: row[2])
+    steps = [step for step in ticks(first, last) if first <= step <= last and step % 1 == 0]
+    return Curves(
+        curves=[
+            Curve("training", "training", points(1)),
+            Curve("validation", "validation", points(2)),
+        ],
+        epochs=[(f"{step:g}", place(step, low)[0]) for step in steps],
+        losses=[(f"{loss:g}", place(first, loss)[1]) for loss in reversed(losses)],
+        best=(epoch, least, *place(epoch, least)),
+    )
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return round values at equal steps, from at most `low` to at least `high`."""
+    span = high - low or 1
+    power = 10 ** math.floor(math.log10(span / _TICKS))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power * _TICKS >= span * (1 - 1e-9))
+    # A rounding error is no reason for one more step.
+    begin = math.floor(low / step + 1e-9)
+    end = max(math.ceil(high / step - 1e-9), begin + 1)
+    # Rounded: three steps of 0.1 are 0.30000000000000004.
+    return [round(i * step, 9) for i in range(begin, end + 1)]
+
+
+def _of_search(name: str, search: SearchMetrics, metric: str, found: Evaluation) -> Row:
+    low, high = search.intervals[metric]
+    return Row(
+        label=name.replace("_", " "),
+        value=search.corpus[metric],
+        text=f"{search.corpus[metric]:.1f}",
+        note=f"{low:.1f} to {high:.1f}",
+        interval=(low, high),
+        kind="headline" if name == found.headline else "search",
+    )
+
+
+def _of_length(group: LengthGroup, value: float) -> Row:
+    several = group.longest > group.shortest
+    words = f"{group.shortest} to {group.longest}" if several else f"{group.shortest}"
+    captions = "1 caption" if group.captions == 1 else f"{group.captions:,} captions"
+    return Row(words, value, f"{value:.1f}", captions)
+
+
+def _percent(value: float, low: float, high: float) -> str:
+    return f"{100 * (value - low) / (high - low or 1):.2f}"

@@ -1,0 +1,173 @@
+"""Diagrams: a decoder's layers as boxes and arrows, on a grid two lanes wide."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.captioner.description import ModelDescription
+
+Lane = Literal["photo", "words", "both"]
+
+_WIDTH, _BOX_WIDTH, _BOX_HEIGHT, _ROW = 420, 186, 48, 76
+_TOP = 6
+_CENTRES: dict[Lane, int] = {"photo": 99, "words": 299, "both": 199}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A layer, or what goes in or comes out.
+
+    Attributes:
+        key: what arrows call it.
+        title: what it is.
+        detail: its sizes.
+        lane: the photo's, the words', or the middle, where both have met.
+        row: from 0, at the top.
+        kind: "data" or "layer".
+    """
+
+    key: str
+    title: str
+    detail: str
+    lane: Lane
+    row: int
+    kind: Literal["data", "layer"] = "layer"
+
+    @property
+    def centre(self) -> int:
+        """The middle, from the left."""
+        return _CENTRES[self.lane]
+
+    @property
+    def left(self) -> int:
+        """The left edge."""
+        return self.centre - self.width // 2
+
+    @property
+    def top(self) -> int:
+        """The upper edge."""
+        return _TOP + self.row * _ROW
+
+    @property
+    def width(self) -> int:
+        """From edge to edge."""
+        return _BOX_WIDTH
+
+    @property
+    def height(self) -> int:
+        """From edge to edge."""
+        return _BOX_HEIGHT
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """A decoder's picture.
+
+    Attributes:
+        boxes: by key, in reading order.
+        arrows: pairs of keys; one that points upwards is what a step hands to the next.
+    """
+
+    boxes: Mapping[str, Box]
+    arrows: Sequence[tuple[str, str]]
+
+    @property
+    def width(self) -> int:
+        """Of the picture."""
+        return _WIDTH
+
+    @property
+    def height(self) -> int:
+        """Of the picture."""
+        return max(box.top + box.height for box in self.boxes.values()) + _TOP
+
+    @property
+    def text(self) -> str:
+        """The picture in words, for those who cannot see it."""
+        named = {key: f"{box.title} ({box.detail})" for key, box in self.boxes.items()}
+        return "; ".join(f"{named[start]} to {named[end]}" for start, end in self.arrows)
+
+    @property
+    def paths(self) -> list[tuple[str, str]]:
+        """Each arrow's SVG path, and whether it points "down" or "back"."""
+        return list(self._paths())
+
+    def _paths(self) -> Iterator[tuple[str, str]]:
+        for start, end in self.arrows:
+            above, below = self.boxes[start], self.boxes[end]
+            if below.row > above.row:
+                begin, stop = above.top + above.height, below.top - 1
+                # A bend halfway down the last gap, where no box is.
+                bend = below.top - (_ROW - _BOX_HEIGHT) // 2
+                yield f"M{above.centre} {begin}V{bend}H{below.centre}V{stop}", "down"
+            else:
+                begin, stop = above.left + above.width, below.left + below.width + 1
+                middles = above.top + above.height // 2, below.top + below.height // 2
+                yield f"M{begin} {middles[0]}H{_WIDTH - 8}V{middles[1]}H{stop}", "back"
+
+
+def diagram(model: ModelDescription) -> Diagram:
+    """Return the picture of a model; a plain one for a decoder that has none of its own."""
+    boxes, arrows = _DRAWN.get(model.config.name, _plain)(model)
+    return Diagram({box.key: box for box in boxes}, arrows)
+
+
+Drawn = tuple[list[Box], list[tuple[str, str]]]
+
+
+def _merge(model: ModelDescription) -> Drawn:
+    config = model.config
+    units = f"{config.units:,}"
+    dense = "Mean place, dense, ReLU" if len(config.feature_shape) > 1 else "Dense, ReLU"
+    boxes = [
+        *_inputs(model),
+        Box("image", dense, f"{config.feature_shape[-1]:,} to {units}", "photo", 3),
+        Box("lstm", "LSTM", f"{units} units, sees no photo", "words", 3),
+        Box("add", "Add", f"{units}, where both meet", "both", 4),
+        Box("joined", "Dense, ReLU", f"{units}{_dropped(config.output_dropout)}", "both", 5),
+        *_outputs(model, 6),
+    ]
+    arrows = [*_INPUT_ARROWS, ("features", "image"), ("embedding", "lstm")]
+    arrows += [("image", "add"), ("lstm", "add"), ("add", "joined"), ("joined", "softmax")]
+    return boxes, [*arrows, *_OUTPUT_ARROWS]
+
+
+def _plain(model: ModelDescription) -> Drawn:
+    config = model.config
+    decoder = Box("decoder", f"{config.name} decoder", f"LSTM, {config.units:,} units", "both", 3)
+    arrows = [*_INPUT_ARROWS, ("features", "decoder"), ("embedding", "decoder")]
+    arrows += [("decoder", "softmax"), *_OUTPUT_ARROWS]
+    return [*_inputs(model), decoder, *_outputs(model, 4)], arrows
+
+
+def _inputs(model: ModelDescription) -> list[Box]:
+    config, encoding = model.config, model.encoding
+    side, dropped = encoding.input_size, _dropped(config.dropout)
+    *places, size = config.feature_shape
+    shape = f"{places[0]:,} places of {size:,}" if places else f"{size:,} numbers"
+    embedded = f"{config.embedding_size:,} numbers{dropped}"
+    vocabulary = f"{config.vocabulary_size:,}, marks included"
+    return [
+        Box("photo", "Photo", f"{side} x {side} pixels", "photo", 0, "data"),
+        Box("words", "Words so far", f"of {vocabulary}", "words", 0, "data"),
+        Box("encoder", encoding.encoder, f"frozen; {encoding.pooling} pooling", "photo", 1),
+        Box("embedding", "Embedding", embedded, "words", 2),
+        Box("features", "Features", f"{shape}{dropped}", "photo", 2, "data"),
+    ]
+
+
+def _outputs(model: ModelDescription, row: int) -> list[Box]:
+    size = f"over {model.config.vocabulary_size:,} words and marks"
+    return [
+        Box("softmax", "Dense, softmax", size, "both", row),
+        Box("next", "Next word", "until the end mark", "both", row + 1, "data"),
+    ]
+
+
+def _dropped(share: float) -> str:
+    return f", dropout {share:g}" if share else ""
+
+
+_INPUT_ARROWS = [("photo", "encoder"), ("encoder", "features"), ("words", "embedding")]
+_OUTPUT_ARROWS = [("softmax", "next"), ("next", "words")]
+_DRAWN: dict[str, Callable[[ModelDescription], Drawn]] = {"merge": _merge}

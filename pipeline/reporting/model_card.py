@@ -1,0 +1,90 @@
+"""The model card (Mitchell et al. 2019, "Model cards for model reporting"), as Markdown."""
+
+from collections.abc import Iterable, Mapping
+
+from pipeline.captioner.description import ModelDescription
+from pipeline.reporting.metrics import Evaluation
+from pipeline.scoring.scores import METRICS
+
+_BLIND = (
+    "**The model hardly looks**: with each photo's features swapped for another photo's, its "
+    "captions score nearly as well."
+)
+
+
+def model_card(found: Evaluation, model: ModelDescription) -> str:
+    """Write what the model is, what it was made of, and what it scores."""
+    sections = [
+        "# Model card: an image captioner",
+        _intended(model),
+        "## Scores",
+        _scores(found),
+        "## What it was made of",
+        _table(("what", "which"), found.provenance.items()),
+        "## How it was trained",
+        _table(("param", "value"), sorted(model.facts["params"].items())),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _intended(model: ModelDescription) -> str:
+    config, encoding = model.config, model.encoding
+    return (
+        f"A `{config.name}` LSTM decoder of {config.units} units over {encoding.encoder} features, "
+        "which describes a photo in one English sentence.\n\n"
+        "It has seen photos and captions like those it was trained on, and no others. Of anything "
+        "else it says what would be likely there. Captions are not fit for decisions about people: "
+        "they guess at sex, age and occupation from looks, as the captions it learned from do."
+    )
+
+
+def _scores(found: Evaluation) -> str:
+    photos = f"{len(found.image_ids)} photos of the split {_plain(found.provenance['split'])}"
+    rows = [(name, *_numbers(search.corpus)) for name, search in found.searches.items()]
+    rows += [
+        (name, *_numbers(corpus))
+        for name, corpus in (
+            (f"the constant “{found.constant}”", found.constant_floor),
+            ("a random training caption", found.random_floor),
+            ("features swapped", found.blind),
+            ("one reference against the others", found.ceiling),
+        )
+        if corpus is not None
+    ]
+    headline = found.searches[found.headline]
+    low, high = headline.intervals["CIDEr-D"]
+    beside = [
+        ("CIDEr-D with other photos, 95 %", f"{low:.1f} to {high:.1f}"),
+        ("METEOR 1.5", "n/a" if headline.meteor is None else f"{headline.meteor:.1f}"),
+        ("different captions", f"{headline.distinct:.1f} %"),
+        ("vocabulary used", f"{headline.words_used:.1f} %"),
+        ("copied from the training captions", f"{headline.copied:.1f} %"),
+        ("words a caption", f"{headline.mean_length:.1f}"),
+        ("unfinished", f"{headline.unfinished:.1f} %"),
+        ("words of the references it does not know", f"{found.unknown_words:.1f} %"),
+        ("perplexity", f"{found.perplexity:.2f}"),
+    ]
+    warning = "" if found.looks else f"{_BLIND}\n\n"
+    return (
+        f"{warning}Of {photos}, x100, computed as coco-caption does.\n\n"
+        f"{_table(('captions', *METRICS), rows)}\n\n"
+        f"Of {found.headline}:\n\n{_table(('what', 'value'), beside)}"
+    )
+
+
+def _numbers(corpus: Mapping[str, float]) -> list[str]:
+    return [f"{corpus[name]:.2f}" for name in METRICS]
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table; what a cell holds is shown as it stands."""
+    lines = [[*header]]
+    lines.append(["---"] * len(lines[0]))
+    lines += [[_plain(str(cell)) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Take from a stranger's text what Markdown, or HTML in it, would act upon."""
+    escaped = "".join(f"\\{c}" if c in r"\`*_{}[]<>#|~!" else c for c in text)
+    return " ".join(escaped.split())
