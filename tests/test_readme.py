@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
+from pipeline.scoring.scores import METRICS
 from tests.project import ROOT, Project
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -73,9 +74,10 @@ def test_the_dag_has_the_real_stages() -> None:
 
 def test_the_scores_are_those_of_the_last_run() -> None:
     metrics = json.loads((ROOT / "artifacts/evaluation/metrics.json").read_text("utf-8"))
-    for search in ("greedy", "beam_3"):
-        figures = "".join(f"{value:10.2f}" for value in metrics[search].values())
-        assert f"{search:10}{figures}" in _says("make repro")
+    (details,) = metrics["details"]
+    for search in details["searches"]:
+        figures = "".join(f"{search[name]:9.2f}" for name in (*METRICS, "distinct"))
+        assert f"{search['name']:20}{figures}" in _says("make repro")
 
 
 def test_every_file_in_the_tree_exists_and_every_room_is_in_it() -> None:
