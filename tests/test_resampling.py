@@ -48,7 +48,7 @@ def test_a_clear_difference_is_told_and_its_size(scorer: Scorer) -> None:
     found = differences(of(scorer, 4), of(scorer, 1))["ROUGE-L"]
     assert (found.ours, found.theirs) == pytest.approx((50, 87.5))
     assert found.interval == pytest.approx((37.5, 37.5))
-    assert found.p_value == pytest.approx(1 / 2001)
+    assert found.p_value == pytest.approx(1 / 1001)
 
 
 def test_a_run_differs_from_itself_by_nothing(scorer: Scorer) -> None:

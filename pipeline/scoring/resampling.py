@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.scoring.scores import METRICS, Floats, Scores
 
-SAMPLES = 2000
+SAMPLES = 1000
 _SEED = 0  # equal scores, equal intervals
 _LEVEL = 95  # percent
 # Weights of so many samples are in memory at a time, for tens of thousands of photos.
