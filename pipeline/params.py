@@ -79,7 +79,7 @@ class Tokenize(_Section):
 class Train(_Section):
     """The decoder and how it learns."""
 
-    decoder: Literal["merge"]
+    decoder: Annotated[str, Field(min_length=1)]
     embedding_size: Count
     units: Count
     dropout: Share
@@ -89,6 +89,8 @@ class Train(_Section):
     learning_rate: Annotated[float, Field(gt=0)]
     epochs: Count
     patience: Count
+    select: Literal["cider", "loss"]
+    select_beam_width: Annotated[int, Field(ge=1, le=100)]
     seed: Seed
     sample_photos: Annotated[int, Field(ge=0, le=64)]
     keep_every_epoch: bool

@@ -84,11 +84,12 @@ def make_decoder(
     feature_shape: tuple[int, ...] = (6,),
     seed: int = 1,
     dropout: float = 0.5,
+    name: str = "merge",
 ) -> Decoder:
-    """Build a merge decoder with Keras' own initial weights."""
+    """Build a decoder with Keras' own initial weights."""
     keras.utils.set_random_seed(seed)
     return build_decoder(
-        DecoderConfig("merge", vocabulary_size, feature_shape, 8, 8, dropout, dropout)
+        DecoderConfig(name, vocabulary_size, feature_shape, 8, 8, dropout, dropout)
     )
 
 
@@ -96,14 +97,16 @@ def make_decided_decoder(
     vocabulary_size: int = len(make_vocabulary()),
     feature_shape: tuple[int, ...] = (6,),
     seed: int = 1,
+    name: str = "merge",
 ) -> Decoder:
-    """Build a merge decoder whose weights are so large that its words are not all alike."""
-    decoder = make_decoder(vocabulary_size, feature_shape)
+    """Build a decoder whose weights are so large that its words are not all alike."""
+    decoder = make_decoder(vocabulary_size, feature_shape, name=name)
     random = np.random.default_rng(seed)
     weights = [random.normal(size=weight.shape) for weight in decoder.network.get_weights()]
     # With all of a photo's units dead, captions in any order of words would be equally likely.
-    joined_bias = [weight.path for weight in decoder.network.weights].index("joined/bias")
-    weights[joined_bias] += 2.0
+    for position, weight in enumerate(decoder.network.weights):
+        if weight.path == "joined/bias":
+            weights[position] += 2.0
     decoder.network.set_weights(weights)
     return decoder
 

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.reporting.charts import (
+    History,
     Row,
     Rows,
     of_history,
@@ -20,7 +21,7 @@ from pipeline.reporting.words import Word
 from tests.report_fixtures import evaluation
 
 REFERENCES = {"a": ["a dog runs here", "the dog runs"], "b": ["a cat sat", "one cat"]}
-HEADER = "epoch,loss,validation_loss\n"
+HEADER = "epoch,loss,validation_loss,validation_cider_d\n"
 SAID = {"greedy": ["a cat", "a dog"], "beam_3": ["a dog runs", "a cat sat"]}
 
 
@@ -110,9 +111,9 @@ def history(folder: Path, text: str) -> Path:
 
 
 def test_the_history_is_read(tmp_path: Path) -> None:
-    path = history(tmp_path, HEADER + "1,3.5,3.25\n2,3.0,nan\n")
+    path = history(tmp_path, HEADER + "1,3.5,3.25,0.5\n2,3.0,nan,1\n")
     first, second = read_history(path)
-    assert first == (1, 3.5, 3.25)
+    assert first == (1, 3.5, 3.25, 0.5)
     assert second[:2] == (2, 3.0)
     assert math.isnan(second[2])
     assert read_history(tmp_path / "gone.csv") == []
@@ -120,7 +121,7 @@ def test_the_history_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "epoch,loss\n1,2\n", f"{HEADER}1,2\n", f"{HEADER}a,2,3\n", f"{HEADER}1,,3\n"],
+    ["", "epoch,loss\n1,2\n", f"{HEADER}1,2\n", f"{HEADER}a,2,3,4\n", f"{HEADER}1,,3,4\n"],
 )
 def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"history\.csv cannot be read .*dvc repro train"):
@@ -128,22 +129,23 @@ def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_curves_are_drawn_from_left_to_right_with_the_best_epoch() -> None:
-    curves = of_history([(1, 4.0, 3.0), (2, 2.0, 2.0), (3, 1.0, 2.5)])
-    assert curves is not None
+    rows = [History(1, 4, 3, 0), History(2, 2, 2, 5), History(3, 1, 2.5, 10)]
+    curves, scores = of_history(rows)
     training, validation = curves.curves
     assert training.points == "0.00,0.00 50.00,66.67 100.00,100.00"
     assert validation.points == "0.00,33.33 50.00,66.67 100.00,50.00"
-    assert curves.best == (2, 2.0, "50.00", "66.67")
-    assert curves.losses[0] == ("4", "0.00")
-    assert curves.losses[-1] == ("1", "100.00")
+    assert curves.best == ("50.00", "66.67")
+    assert curves.said == "least validation loss: 2.000 at epoch 2"
+    assert curves.values[0] == ("4", "0.00")
+    assert curves.values[-1] == ("1", "100.00")
     assert curves.epochs == [("1", "0.00"), ("2", "50.00"), ("3", "100.00")]
+    assert [curve.points for curve in scores.curves] == ["0.00,100.00 50.00,50.00 100.00,0.00"]
+    assert (scores.best, scores.said) == (("100.00", "0.00"), "highest: 10.0 at epoch 3")
 
 
 def test_a_single_epoch_and_losses_that_are_no_numbers() -> None:
-    assert of_history([]) is None
-    assert of_history([(1, math.nan, 3.0), (2, math.inf, 1.0)]) is None
-    curves = of_history([(1, 2.5, 2.5), (2, math.nan, math.nan)])
-    assert curves is not None
-    assert curves.best is not None
-    assert curves.best[0] == 1
-    assert all("nan" not in curve.points for curve in curves.curves)
+    assert of_history([]) == []
+    assert of_history([History(1, math.nan, 3, 1), History(2, math.inf, 1, 1)]) == []
+    for curves in of_history([History(1, 2.5, 2.5, 3), History(2, math.nan, math.nan, 9)]):
+        assert curves.said.endswith("at epoch 1")
+        assert all("nan" not in curve.points for curve in curves.curves)

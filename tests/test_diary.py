@@ -15,7 +15,7 @@ from pipeline.captioner.search import search
 from pipeline.captioner.training import Epoch
 from tests.captioner_fixtures import make_decided_decoder, make_store, make_vocabulary
 
-HISTORY = [Epoch(1, 3.25, 3.5), Epoch(2, 2.125, 2.75), Epoch(3, 1.1, 2.9)]
+HISTORY = [Epoch(1, 3.25, 3.5, 0.0), Epoch(2, 2.125, 2.75, 8.5), Epoch(3, 1.1, 2.9, 7.25)]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,9 @@ def test_the_history_has_a_row_an_epoch_with_all_digits(diary: Diary) -> None:
     for count in (1, 2, 3):
         diary.write(HISTORY[:count])
     text = (diary.artifacts / "history.csv").read_text()
-    assert text.splitlines()[0] == "epoch,loss,validation_loss"
+    assert text.splitlines()[0] == "epoch,loss,validation_loss,validation_cider_d"
     rows = [
-        Epoch(int(row["epoch"]), float(row["loss"]), float(row["validation_loss"]))
+        Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()})
         for row in csv.DictReader(text.splitlines())
     ]
     assert rows == HISTORY
@@ -130,6 +130,6 @@ def test_losses_are_told_to_the_board(diary: Diary) -> None:
     diary.write(HISTORY[:1])
     diary.write(HISTORY[:2])
     assert board.told == [
-        (1, {"loss": 3.25, "validation_loss": 3.5}),
-        (2, {"loss": 2.125, "validation_loss": 2.75}),
+        (1, {"loss": 3.25, "validation_loss": 3.5, "validation_cider_d": 0.0}),
+        (2, {"loss": 2.125, "validation_loss": 2.75, "validation_cider_d": 8.5}),
     ]

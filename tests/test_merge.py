@@ -5,6 +5,7 @@ import numpy as np
 
 from pipeline.captioner import merge
 from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.description import DecoderConfig
 from pipeline.captions.vocabulary import START
 from pipeline.features import weights
 from tests.captioner_fixtures import (
@@ -20,20 +21,13 @@ def paths(decoder: Decoder) -> list[str]:
 
 
 def layer_names(decoder: Decoder) -> list[list[str]]:
-    graphs = (decoder.network, decoder.start, decoder.step)
+    graphs = decoder.graphs[:3]
     return [[graph.name, *(layer.name for layer in graph.layers)] for graph in graphs]
 
 
 def test_the_notebooks_sizes_give_the_notebooks_number_of_parameters() -> None:
-    network, _, _ = merge.build(
-        vocabulary_size=7577,
-        feature_shape=(2048,),
-        embedding_size=256,
-        units=256,
-        dropout=0.5,
-        output_dropout=0.0,
-    )
-    assert network.count_params() == 5_002_649
+    config = DecoderConfig("merge", 7577, (2048,), 256, 256, dropout=0.5, output_dropout=0.0)
+    assert merge.build(config).network.count_params() == 5_002_649
 
 
 def test_two_builds_have_equal_names() -> None:
@@ -96,7 +90,7 @@ def test_logits_are_those_of_the_paper() -> None:
 
 def test_the_state_is_the_image_and_an_empty_memory() -> None:
     decoder = make_decided_decoder()
-    image, hidden, cell = decoder.start.predict_on_batch(vectors()[:3])
+    image, hidden, cell = decoder.graphs.start.predict_on_batch(vectors()[:3])
     kernel, bias = decoder.network.get_weights()[1:3]
     np.testing.assert_allclose(image, np.maximum(vectors()[:3] @ kernel + bias, 0), atol=1e-5)
     assert hidden.shape == cell.shape == (3, 8)
@@ -105,14 +99,8 @@ def test_the_state_is_the_image_and_an_empty_memory() -> None:
 
 
 def test_the_sizes_are_those_asked_for() -> None:
-    network, start, step = merge.build(
-        vocabulary_size=11,
-        feature_shape=(3, 6),
-        embedding_size=5,
-        units=7,
-        dropout=0.0,
-        output_dropout=0.0,
-    )
+    config = DecoderConfig("merge", 11, (3, 6), 5, 7, dropout=0.0, output_dropout=0.0)
+    network, start, step, _ = merge.build(config)
     shapes = {weight.path: tuple(weight.shape) for weight in network.weights}
     assert shapes["embedding/embeddings"] == (11, 5)
     assert shapes["image/kernel"] == (6, 7)

@@ -99,7 +99,9 @@ def plain(tmp_path: Path) -> str:
     photos = {
         name: photo_file(tmp_path, name, seed) for seed, name in enumerate(["a.png", "b.png"])
     }
-    (tmp_path / "history.csv").write_text("epoch,loss,validation_loss\n1,3,3.5\n2,2,2.5\n", "utf-8")
+    (tmp_path / "history.csv").write_text(
+        "epoch,loss,validation_loss,validation_cider_d\n1,3,3.5,1\n2,2,2.5,2\n", "utf-8"
+    )
     return report(tmp_path, evaluation(SAID, REFERENCES), photos)
 
 

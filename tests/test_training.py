@@ -39,6 +39,8 @@ def make_training(
     learning_rate: float = 0.01,
     epochs: int = 4,
     patience: int = 9,
+    select: str = "loss",
+    cider_d: Callable[[Decoder], float] = lambda _: 0.0,
     after_epoch: Callable[[list[Epoch]], None] = ignore,
     captions: Sequence[tuple[str, str]] = EVEN,
 ) -> Training:
@@ -47,9 +49,11 @@ def make_training(
         decoder=make_decoder(seed=seed, dropout=dropout),
         train=make_batches(store, captions),
         dev=make_batches(store, EVEN_DEV),
+        cider_d=cider_d,
         learning_rate=learning_rate,
         epochs=epochs,
         patience=patience,
+        select=select,
         seed=5,
         checkpoint=Checkpoint(folder, "fingerprint"),
         after_epoch=after_epoch,
@@ -254,3 +258,29 @@ def test_a_loss_that_never_was_a_number_is_refused(tmp_path: Path) -> None:
         InputError, match=r"params\.yaml.*no longer a number: lower train\.learning_rate"
     ):
         training.run()
+
+
+def test_the_epoch_with_the_best_captions_is_kept_if_asked(tmp_path: Path) -> None:
+    scores = iter([0.0, 30.0, 20.0, 30.0])
+    training = make_training(tmp_path, select="cider", cider_d=lambda _: next(scores))
+    kept: list[bytes] = []
+    training.after_epoch = lambda _: kept.append(weights_of(training))
+    training.run()
+    assert [epoch.validation_cider_d for epoch in training.history] == [0, 30, 20, 30]
+    # The fourth is as good, and its loss is lower.
+    assert training.best.epoch == 4
+    assert weights_of(training) == kept[3]
+
+
+def test_while_captions_make_no_sense_the_loss_tells(tmp_path: Path) -> None:
+    training = make_training(tmp_path, select="cider", patience=1)
+    training.run()
+    assert training.best == min(training.history, key=lambda epoch: epoch.validation_loss)
+
+
+def test_patience_is_for_what_is_asked_for(tmp_path: Path) -> None:
+    scores = iter([9.0, 8.0, 7.0, 6.0])
+    training = make_training(tmp_path, select="cider", patience=2, cider_d=lambda _: next(scores))
+    training.run()
+    assert len(training.history) == 3
+    assert training.stopped == "no better validation CIDEr-D for 2 epochs"

@@ -57,8 +57,8 @@ def load_compiled(
         GraphFile(artifacts / graphs.FOLDER, f"decoder_{part}", key) for part in ("start", "step")
     )
     with (
-        graphs.ready(start, lambda: load().start) as start_path,
-        graphs.ready(step, lambda: load().step) as step_path,
+        graphs.ready(start, lambda: load().graphs.start) as start_path,
+        graphs.ready(step, lambda: load().graphs.step) as step_path,
     ):
         return CompiledDecoder(start_path, step_path)
 

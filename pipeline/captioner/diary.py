@@ -63,8 +63,8 @@ class Diary:
             of = self.store.encoding, self.vocabulary.fingerprint
             Model.of(self.decoder, *of, facts={}).save(self.folder / "model" / "epochs" / name)
         if self.board is not None:
-            losses = {"loss": epoch.loss, "validation_loss": epoch.validation_loss}
-            self.board.scalars(epoch.epoch, time.time(), losses)
+            values = {name: value for name, value in asdict(epoch).items() if name != "epoch"}
+            self.board.scalars(epoch.epoch, time.time(), values)
         self.show()
 
     def show(self) -> None:

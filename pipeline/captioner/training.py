@@ -27,11 +27,13 @@ class Epoch:
         epoch: from 1.
         loss: mean negative log-likelihood of a training word, in nats, dropout on.
         validation_loss: the same of a dev word, dropout off.
+        validation_cider_d: CIDEr-D of dev captions, x100, see `Validation`.
     """
 
     epoch: int
     loss: float
     validation_loss: float
+    validation_cider_d: float
 
 
 @dataclass
@@ -42,9 +44,12 @@ class Training:
         decoder: its weights are changed in place.
         train: captions to learn from.
         dev: captions to validate with.
+        cider_d: returns what the decoder's captions of dev photos score.
         learning_rate: of Adam (Kingma and Ba 2015).
         epochs: at most.
-        patience: epochs without a better validation loss before stopping.
+        patience: epochs without a better one before stopping.
+        select: what makes an epoch better: "cider", validation CIDEr-D, or "loss", validation
+            loss.
         seed: of the batches' order.
         checkpoint: where the state is kept after every epoch.
         after_epoch: called with the history after each epoch, before its state is kept.
@@ -55,9 +60,11 @@ class Training:
     decoder: Decoder
     train: Batches
     dev: Batches
+    cider_d: Callable[[Decoder], float]
     learning_rate: float
     epochs: int
     patience: int
+    select: str
     seed: int
     checkpoint: Checkpoint
     after_epoch: Callable[[list[Epoch]], None]
@@ -67,8 +74,8 @@ class Training:
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights are kept: the earliest of the lowest validation loss."""
-        return min(self.history, key=lambda epoch: epoch.validation_loss)
+        """The epoch whose weights are kept: of equally good ones the earliest."""
+        return min(self.history, key=self._rank)
 
     @property
     def interrupted(self) -> bool:
@@ -99,20 +106,27 @@ class Training:
             raise InputError(f"params.yaml: {NOT_A_NUMBER}")
         network.set_weights(self._best_weights)
 
+    def _rank(self, epoch: Epoch) -> tuple[float, float]:
+        """Return what is smaller the better the epoch."""
+        # Before anything makes sense every caption scores 0; then the loss tells.
+        score = epoch.validation_cider_d if self.select == "cider" else 0.0
+        return -score, epoch.validation_loss
+
     def _run_epoch(self) -> None:
         number = len(self.history) + 1
         start = time.monotonic()
         network = self.decoder.network
         loss = mean_of(network.train_on_batch, self.train.shuffled(self.seed, number))
         validation_loss = mean_of(network.test_on_batch, self.dev.in_order())
-        epoch = Epoch(number, loss, validation_loss)
+        epoch = Epoch(number, loss, validation_loss, self.cider_d(self.decoder))
         # Weights first: an interruption between the two finds a best epoch with its weights.
-        if not self.history or validation_loss < self.best.validation_loss:
+        if not self.history or self._rank(epoch) < self._rank(self.best):
             self._best_weights = network.get_weights()
         self.history.append(epoch)
         self._stop_if_due()
         print(
-            f"epoch {number}: loss {loss:.4f}, validation {validation_loss:.4f}"
+            f"epoch {number}: loss {loss:.4f}, validation {validation_loss:.4f}, "
+            f"CIDEr-D {epoch.validation_cider_d:.1f}"
             f"{' (best)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s",
             flush=True,
         )
@@ -124,7 +138,8 @@ class Training:
         if not math.isfinite(last.loss):
             self.stopped = NOT_A_NUMBER
         elif last.epoch - self.best.epoch >= self.patience:
-            self.stopped = f"no better validation loss for {self.patience} epochs"
+            what = {"cider": "CIDEr-D", "loss": "loss"}[self.select]
+            self.stopped = f"no better validation {what} for {self.patience} epochs"
         elif last.epoch >= self.epochs:
             self.stopped = f"all {self.epochs} epochs done"
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import InputError
 from pipeline.reporting.lengths import LengthGroup
@@ -15,7 +16,15 @@ from pipeline.reporting.metrics import Evaluation, SearchMetrics
 from pipeline.reporting.words import Word
 
 _TICKS = 4  # about so many steps
-_COLUMNS = ["epoch", "loss", "validation_loss"]
+
+
+class History(NamedTuple):
+    """A row of history.csv, see `training.Epoch`."""
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    validation_cider_d: float
 
 
 @dataclass(frozen=True)
@@ -82,19 +91,23 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """The learning curves.
+    """Learning curves on one scale.
 
     Attributes:
-        curves: of losses over epochs.
+        title: what is drawn.
+        curves: over epochs.
         epochs: (label, place) along the bottom.
-        losses: (label, place) along the left side, from the top.
-        best: the epoch with the least validation loss, that loss, and its place.
+        values: (label, place) along the left side, from the top.
+        best: the epoch of the best value, and its place.
+        said: the same in words.
     """
 
+    title: str
     curves: Sequence[Curve]
     epochs: Sequence[tuple[str, str]]
-    losses: Sequence[tuple[str, str]]
-    best: tuple[int, float, str, str] | None
+    values: Sequence[tuple[str, str]]
+    best: tuple[str, str]
+    said: str
 
 
 def of_metric(found: Evaluation, metric: str) -> Rows:
@@ -144,8 +157,8 @@ def of_never_used(words: Sequence[Word]) -> Rows:
     return Rows("Never said", rows, {})
 
 
-def read_history(path: Path) -> list[tuple[int, float, float]]:
-    """Read history.csv: epoch, loss and validation loss; nothing if it is not there.
+def read_history(path: Path) -> list[History]:
+    """Read history.csv; nothing if it is not there.
 
     Raises:
         InputError: it is damaged.
@@ -153,44 +166,64 @@ def read_history(path: Path) -> list[tuple[int, float, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        if header != _COLUMNS:
+        if header != list(History._fields):
             raise ValueError(f"its columns are {header}")
-        return [(int(epoch), float(loss), float(validation)) for epoch, loss, validation in rows]
+        return [History(int(epoch), *map(float, values)) for epoch, *values in rows]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): run `dvc repro train`") from None
 
 
-def of_history(history: Sequence[tuple[int, float, float]]) -> Curves | None:
-    """Return the learning curves; None where there is nothing to draw."""
+def of_history(history: Sequence[History]) -> list[Curves]:
+    """Return the learning curves, of losses and of scores; none where nothing is to be drawn."""
     # A training that has run away has losses that are not numbers.
     shown = [row for row in history if all(map(math.isfinite, row))]
     if not shown:
-        return None
-    first, last = shown[0][0], shown[-1][0]
-    losses = ticks(
-        min(min(loss, validation) for _, loss, validation in shown),
-        max(max(loss, validation) for _, loss, validation in shown),
-    )
-    low, high = losses[0], losses[-1]
+        return []
+    least = min(shown, key=lambda row: row.validation_loss)
+    most = max(shown, key=lambda row: row.validation_cider_d)
+    return [
+        _curves(
+            "Loss, in nats a word",
+            shown,
+            {"training": "loss", "validation": "validation_loss"},
+            least,
+            f"least validation loss: {least.validation_loss:.3f} at epoch {least.epoch}",
+        ),
+        _curves(
+            "CIDEr-D of captions of dev photos",
+            shown,
+            {"validation": "validation_cider_d"},
+            most,
+            f"highest: {most.validation_cider_d:.1f} at epoch {most.epoch}",
+        ),
+    ]
 
-    def place(epoch: float, loss: float) -> tuple[str, str]:
-        return _percent(epoch, first, last), _percent(high - loss, 0, high - low)
 
-    def points(column: int) -> str:
-        return " ".join(",".join(place(row[0], row[column])) for row in shown)
+def _curves(
+    title: str, shown: Sequence[History], columns: Mapping[str, str], best: History, said: str
+) -> Curves:
+    """Draw columns by their kind: "training" or "validation", in which the best epoch is."""
+    first, last = shown[0].epoch, shown[-1].epoch
+    drawn = [getattr(row, column) for row in shown for column in columns.values()]
+    values = ticks(min(drawn), max(drawn))
+    low, high = values[0], values[-1]
 
-    epoch, _, least = min(shown, key=lambda row: row[2])
+    def place(epoch: float, value: float) -> tuple[str, str]:
+        return _percent(epoch, first, last), _percent(high - value, 0, high - low)
+
+    def points(column: str) -> str:
+        return " ".join(",".join(place(row.epoch, getattr(row, column))) for row in shown)
+
     steps = [step for step in ticks(first, last) if first <= step <= last and step % 1 == 0]
     return Curves(
-        curves=[
-            Curve("training", "training", points(1)),
-            Curve("validation", "validation", points(2)),
-        ],
+        title=title,
+        curves=[Curve(kind, kind, points(column)) for kind, column in columns.items()],
         epochs=[(f"{step:g}", place(step, low)[0]) for step in steps],
-        losses=[(f"{loss:g}", place(first, loss)[1]) for loss in reversed(losses)],
-        best=(epoch, least, *place(epoch, least)),
+        values=[(f"{value:g}", place(first, value)[1]) for value in reversed(values)],
+        best=place(best.epoch, getattr(best, columns["validation"])),
+        said=said,
     )
 
 

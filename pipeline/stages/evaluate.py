@@ -126,7 +126,8 @@ def _provenance(inputs: Inputs, references: dict[str, list[str]]) -> dict[str, s
         "decoder": f"{config.name}, {config.units} units, {len(inputs.vocabulary.words)} words",
         "training": (
             f"epoch {best['epoch']} of {model.facts['epochs']} kept, validation loss "
-            f"{best['validation_loss']:.4f} nats a word; {model.facts['stopped']}"
+            f"{best['validation_loss']:.4f} nats a word, CIDEr-D {best['validation_cider_d']:.1f}; "
+            f"{model.facts['stopped']}"
         ),
         "model": model.weights_sha256,
         "encoder": (

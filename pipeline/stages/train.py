@@ -16,6 +16,7 @@ from pipeline.captioner.model import Model
 from pipeline.captioner.samples import choose
 from pipeline.captioner.tensorboard import TensorBoard
 from pipeline.captioner.training import Training
+from pipeline.captioner.validation import Validation
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets import formats
 from pipeline.datasets.table import CaptionTable, read_table
@@ -57,9 +58,11 @@ def _train(params: Params, inputs: Inputs) -> None:
             decoder=decoder,
             train=_batches(params, inputs, "train"),
             dev=_batches(params, inputs, "dev"),
+            cider_d=_validation(params, inputs).cider_d,
             learning_rate=params.train.learning_rate,
             epochs=params.train.epochs,
             patience=params.train.patience,
+            select=params.train.select,
             seed=params.train.seed,
             checkpoint=checkpoint,
             after_epoch=diary.write,
@@ -80,7 +83,10 @@ def _train(params: Params, inputs: Inputs) -> None:
     if graphs.in_use(ARTIFACTS):
         # Now, with the decoder at hand, so that the first `caption image` need not.
         load_compiled(ARTIFACTS, model.description, lambda: decoder)
-    print(f"{training.stopped}; kept epoch {best.epoch}, validation {best.validation_loss:.4f}")
+    print(
+        f"{training.stopped}; kept epoch {best.epoch}, validation {best.validation_loss:.4f}, "
+        f"CIDEr-D {best.validation_cider_d:.1f}"
+    )
     if training.interrupted:
         print("to go on from here later: dvc repro --force --single-item train")
     else:
@@ -142,6 +148,17 @@ def _batches(params: Params, inputs: Inputs, split: str) -> Batches:
         inputs.store,
         inputs.vocabulary,
         batch_size=params.train.batch_size,
+        max_words=params.train.max_words,
+    )
+
+
+def _validation(params: Params, inputs: Inputs) -> Validation:
+    references = inputs.table.references("dev")
+    return Validation(
+        inputs.store,
+        inputs.vocabulary,
+        {i: group for i, group in references.items() if i in inputs.store.rows},
+        beam_width=params.train.select_beam_width,
         max_words=params.train.max_words,
     )
 
