@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,35 @@ class _Photo:
     data: bytes = b""
 
 
+def _drawn(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how captions are drawn at random."""
+    for option in reversed(
+        (
+            click.option("--sample", is_flag=True, help="Draw captions at random, no beam search."),
+            click.option(
+                "--temperature",
+                type=click.FloatRange(0, min_open=True),
+                default=1.0,
+                show_default=True,
+                help="Of --sample: below 1 keeps to likely words.",
+            ),
+            click.option(
+                "--top-k", type=click.IntRange(1), help="Of --sample: from so many words."
+            ),
+            click.option(
+                "--top-p",
+                type=click.FloatRange(0, 1, min_open=True),
+                default=1.0,
+                show_default=True,
+                help="Of --sample: from words that hold this share of the probability.",
+            ),
+            click.option("--seed", type=click.IntRange(0), default=0, help="Of --sample."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("photos", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -55,6 +85,7 @@ class _Photo:
 @click.option(
     "--top", type=click.IntRange(1, 100), default=1, show_default=True, help="Captions a photo."
 )
+@_drawn
 @click.option(
     "--artifacts",
     type=click.Path(path_type=Path),
@@ -63,7 +94,13 @@ class _Photo:
     help="The folder that `dvc repro` fills.",
 )
 def image(
-    photos: tuple[str, ...], as_json: bool, beam_width: int | None, top: int, artifacts: Path
+    photos: tuple[str, ...],
+    as_json: bool,
+    beam_width: int | None,
+    top: int,
+    artifacts: Path,
+    sample: bool,
+    **drawing: Any,
 ) -> None:
     """Caption PHOTOS: files, folders, or - for standard input.
 
@@ -75,11 +112,16 @@ def image(
     Examples:
       caption image holiday.jpg
       caption image --json --top 3 holiday.jpg
+      caption image --sample --top 5 --temperature 0.8 holiday.jpg
       find . -name '*.png' | caption image -
     """  # noqa: D301  (click wants a real backspace)
     width = max(3, top) if beam_width is None else beam_width
     if width < top:
         raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
+    if sample and beam_width is not None:
+        raise click.UsageError("--sample draws captions, --beam-width searches: give one of them")
+    if not sample and drawing != {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": 0}:
+        raise click.UsageError("--temperature, --top-k, --top-p and --seed are of --sample")
     asked = list(_expand(photos))
     readable = [photo for photo in asked if isinstance(photo, _Photo)]
     for failure in asked:
@@ -90,7 +132,13 @@ def image(
         from pipeline.captioner.captioning import Captioner  # noqa: PLC0415  (imports NumPy)
 
         captioner = Captioner.load(artifacts, min(_BATCH, len(readable)))
-        failed += _caption_all(captioner, readable, width, top, as_json)
+        if sample:
+            from pipeline.captioner.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
+
+            say = partial(captioner.sample, count=top, sampling=Sampling(**drawing))
+        else:
+            say = partial(captioner.caption, beam_width=width)
+        failed += _caption_all(captioner, say, readable, top, as_json)
     if failed:
         raise SystemExit(1)
 
@@ -286,7 +334,11 @@ def _standard_input() -> Iterator[_Photo | str]:
 
 
 def _caption_all(
-    captioner: "Captioner", photos: Sequence[_Photo], width: int, top: int, as_json: bool
+    captioner: "Captioner",
+    say: Callable[[list[Any]], list[list["Caption"]]],
+    photos: Sequence[_Photo],
+    top: int,
+    as_json: bool,
 ) -> int:
     """Print every photo's captions in the order asked for; return how many photos failed."""
     from pipeline.features.photos import PhotoError, read_photo  # noqa: PLC0415  (imports NumPy)
@@ -307,7 +359,7 @@ def _caption_all(
                     click.echo(f"{_one_line(photo.name)}: {error}", err=True)
                     failed += 1
             if decoded:
-                found = captioner.caption(list(decoded.values()), width)
+                found = say(list(decoded.values()))
                 for position, captions in zip(decoded, found, strict=True):
                     _print(batch[position].name, captions[:top], as_json)
             if total:

@@ -311,6 +311,20 @@ def test_the_beam_width_is_the_search_s(caption: Run, monkeypatch: pytest.Monkey
     assert asked == [3, 1, 7, 4]
 
 
+def test_captions_may_be_drawn(caption: Run) -> None:
+    write_photos(Path(), 2)
+    drawn = caption("--sample", "--top", "20", "--temperature", "3", "00.png", "01.png")
+    succeeded(drawn)
+    assert [name for name, _ in lines(drawn)] == ["00.png"] * 20 + ["01.png"] * 20
+    assert len(set(captions(drawn))) > 10
+    again = caption("--sample", "--top", "20", "--temperature", "3", "00.png", "01.png")
+    other = caption("--sample", "--top", "20", "--temperature", "3", "--seed", "1", "00.png")
+    assert captions(again) == captions(drawn)
+    assert captions(other) != captions(drawn)[:20]
+    likely = caption("--sample", "--top-k", "1", "00.png")
+    assert captions(likely) == captions(caption("--beam-width", "1", "00.png"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -319,6 +333,9 @@ def test_the_beam_width_is_the_search_s(caption: Run, monkeypatch: pytest.Monkey
         (["--beam-width", "101", "a.jpg"], "Invalid value for '--beam-width'"),
         (["--beam", "3", "a.jpg"], "No such option"),
         ([], "Missing argument 'PHOTOS...'"),
+        (["--sample", "--beam-width", "3", "a.jpg"], "give one of them"),
+        (["--top-k", "3", "a.jpg"], "--top-k and --seed are of --sample"),
+        (["--sample", "--temperature", "0", "a.jpg"], "Invalid value for '--temperature'"),
     ],
 )
 def test_misuse_is_said_before_anything_is_read(arguments: list[str], problem: str) -> None:
@@ -333,6 +350,6 @@ def test_the_examples_are_not_misuse(caption: Run) -> None:
     shutil.copyfile("00.png", "holiday.jpg")
     shown = CliRunner().invoke(main, ["image", "--help"]).stdout
     examples = re.findall(r"^ +(?:.*\| )?caption image (.*)$", shown, re.MULTILINE)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for arguments in examples:
         succeeded(caption(*arguments.split(), data=b"00.png\n"))

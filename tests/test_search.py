@@ -232,7 +232,7 @@ def test_many_photos_at_once_give_what_each_gives_alone(
     features = vectors(shape, 7)
     alone = [search(decoder, photo[None], width, 5)[0] for photo in features]
     for rows in (256, 4 * width, 3 * width, 1):  # parts of 8, 4, 3 and 1 photos
-        monkeypatch.setattr(module, "_ROWS", rows)
+        monkeypatch.setattr(module, "ROWS", rows)
         together = search(decoder, features, width, 5)
         assert len(together) == 7
         assert all(same(a, b) for a, b in zip(together, alone, strict=True))

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.captioner.compiled import load_compiled
 from pipeline.captioner.description import ModelDescription, read_model
-from pipeline.captioner.search import Steps, search
+from pipeline.captioner.sampling import Sampling, sample
+from pipeline.captioner.search import Hypothesis, Steps, search
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
 from pipeline.features.encoding import read_encoder
@@ -97,10 +99,23 @@ class Captioner:
         Returns:
             For each photo `beam_width` captions or fewer, best first.
         """
+        features = self._features(photos)
+        found = search(self.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
+        return self._captions(found)
+
+    def sample(
+        self, photos: Sequence[np.ndarray], count: int, sampling: Sampling
+    ) -> list[list[Caption]]:
+        """Draw `count` captions for each of at most `batch_size` decoded photos."""
+        found = sample(self.decoder, self._features(photos), count, MAX_WORDS, sampling)
+        return self._captions(found)
+
+    def _features(self, photos: Sequence[np.ndarray]) -> npt.NDArray[np.float32]:
         vectors = self.engine.encode(np.stack(photos))
         # The decoder learned from stored vectors: the same rounding belongs to them.
-        features = vectors.astype(self.model.encoding.dtype).astype(np.float32)
-        found = search(self.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
+        return vectors.astype(self.model.encoding.dtype).astype(np.float32)
+
+    def _captions(self, found: list[list[Hypothesis]]) -> list[list[Caption]]:
         return [
             [Caption(self.vocabulary.decode(h.ids), h.log_probability) for h in hypotheses]
             for hypotheses in found

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pipeline.captions.vocabulary import END, PAD, START, UNK
 
 _FORBIDDEN = [PAD, START, UNK]
-_ROWS = 256  # hypotheses that one step of the decoder extends together
+ROWS = 256  # hypotheses that one step of the decoder extends together
 
 Scores = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
@@ -120,14 +120,14 @@ def search(
         vocabulary is smaller, fewer.
     """
     found: list[list[Hypothesis]] = []
-    for photos in _parts(features, max(1, _ROWS // beam_width)):
+    for photos in parts(features, max(1, ROWS // beam_width)):
         beams = [_Beam(beam_width, repeat_trigrams) for _ in photos]
         _grow_all(decoder, photos, beams, max_words)
         found += [beam.ranked() for beam in beams]
     return found[: len(features)]
 
 
-def _parts(features: npt.NDArray[np.float32], size: int) -> Iterator[npt.NDArray[np.float32]]:
+def parts(features: npt.NDArray[np.float32], size: int) -> Iterator[npt.NDArray[np.float32]]:
     """Split into parts of one size, the last padded: one shape, one compiled step."""
     size = min(size, 1 << max(len(features) - 1, 0).bit_length())
     for start in range(0, len(features), size):
@@ -146,7 +146,7 @@ def _grow_all(
     words = np.full(len(features) * width, START, np.int32)
     while any(beam.live for beam in beams):
         logits, state = decoder.advance(words, state)
-        scores = _log_softmax(logits.astype(np.float64))
+        scores = log_softmax(logits.astype(np.float64))
         origin = np.arange(len(words))
         for photo, beam in enumerate(beams):
             if not beam.live:
@@ -159,7 +159,7 @@ def _grow_all(
         state = [array[origin] for array in state]
 
 
-def _log_softmax(logits: Scores) -> Scores:
+def log_softmax(logits: Scores) -> Scores:
     """Log-probabilities over the whole vocabulary, those of the markers then struck out."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     scores: Scores = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
