@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import cold, encoding, increments, memory, noop, reading, scoring
+from benchmarks import cold, encoding, increments, memory, noop, reading, scoring, training
 from benchmarks.harness import Row
 
 _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
@@ -19,6 +19,7 @@ _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "reading": reading.rows,
     "noop": noop.rows,
     "scoring": scoring.rows,
+    "training": training.rows,
 }
 
 

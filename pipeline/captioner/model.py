@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.backend import keras
-from pipeline.captioner.decoder import Decoder, build_decoder
+from pipeline.captioner.decoder import DECODERS, Decoder, build_decoder
 from pipeline.captioner.description import MEND, ModelDescription, read_model
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
@@ -50,6 +50,9 @@ class Model:
         """
         path = folder / "model.json"
         description = read_model(path, vocabulary)
+        if description.config.name not in list(DECODERS):
+            name = description.config.name
+            raise InputError(f"{path} names an unknown decoder {name!r}: {MEND}")
         try:
             decoder = build_decoder(description.config)
         except (InputError, TypeError, ValueError) as error:

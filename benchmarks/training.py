@@ -1,0 +1,176 @@
+"""Training: an epoch of whole sequences, against the notebook's of expanded prefixes.
+
+And searching: whole sets in batches, against the notebook's loop over photos and words.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Row, interleaved, ratio
+from pipeline.backend import keras
+from pipeline.captioner.batches import Batches
+from pipeline.captioner.decoder import Decoder, build_decoder
+from pipeline.captioner.description import DecoderConfig
+from pipeline.captioner.loss import compile_network, mean_loss, mean_of
+from pipeline.captioner.search import search
+from pipeline.captions.vocabulary import END, START, Vocabulary
+from pipeline.datasets.scenes import draw_scene
+from pipeline.datasets.wordings import captions
+from pipeline.features.encoding import Encoding
+from pipeline.features.store import FeatureStore, write_store
+from pipeline.scoring.tokens import tokenize
+
+_PHOTOS = 100  # of which the notebook's epoch takes its time
+_DEV = 40
+_EPOCHS = 3
+_WORDS = 2_000  # of the vocabulary, as of 700 photos of Flickr8k
+_MAX_WORDS = 32  # to which the notebook pads its prefixes
+_SEED = 1
+
+
+def rows(_: Path) -> list[Row]:
+    """Train the same decoder both ways, then search with it both ways."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = _Data(Path(folder) / "features.h5")
+        ours, theirs = _Ours(data), _Notebook(data)
+        for warm in (ours, theirs):
+            warm.epoch()
+        seconds = interleaved(
+            {"an epoch, s": ours.epoch, "notebook's epoch, s": theirs.epoch}, _EPOCHS
+        )
+        losses = [mean_loss(ours.decoder, data.dev), theirs.dev_loss()]
+        found = interleaved(
+            {
+                "captions/s": _rate(lambda: ours.search(data.features), len(data.features)),
+                "notebook's captions/s": _rate(lambda: theirs.search(data.features[:5]), 5),
+            }
+        )
+    quick, slow = seconds.values()
+    return [
+        Row(
+            f"an epoch of {_PHOTOS} photos",
+            f"{statistics.median(quick):.2f} s, the notebook's {statistics.median(slow):.1f} s, "
+            f"x {ratio(slow, quick):.0f} as fast",
+            "x 30",
+        ),
+        Row(
+            f"validation loss of a word after {_EPOCHS + 1} epochs",
+            f"{losses[0]:.3f}, the notebook's {losses[1]:.3f}",
+            "no worse",
+        ),
+        Row(
+            "greedy captions",
+            f"{statistics.median(found['captions/s']):.0f} a second, "
+            f"x {ratio(found['captions/s'], found[next(reversed(found))]):.0f} of the notebook's",
+            "x 50",
+        ),
+    ]
+
+
+class _Data:
+    """Captions of drawn scenes beside vectors of noise: only time and loss count."""
+
+    def __init__(self, path: Path) -> None:
+        names = [f"{number:04}.jpg" for number in range(_PHOTOS + _DEV)]
+        said = {name: captions(draw_scene(0, "train", i)) for i, name in enumerate(names)}
+        texts = {name: [" ".join(tokenize(raw)) for raw in group] for name, group in said.items()}
+        words = [text for group in texts.values() for text in group]
+        known = {word for text in words for word in text.split()}
+        more = " ".join(f"w{number}" for number in range(_WORDS - len(known)))
+        self.vocabulary = Vocabulary.build([*words, more], 1, "")
+        self.features = np.random.default_rng(0).random((len(names), 2048), np.float32)
+        encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "average", "float16")
+        shas = {name: f"{number:064x}" for number, name in enumerate(names)}
+        write_store(path, encoding, shas, {}, [(list(range(len(names))), self.features)])
+        store = FeatureStore.open(path)
+
+        def batches(chosen: list[str]) -> Batches:
+            pairs = [(name, text) for name in chosen for text in texts[name]]
+            return Batches(pairs, store, self.vocabulary, batch_size=64, max_words=_MAX_WORDS)
+
+        self.train, self.dev = batches(names[:_PHOTOS]), batches(names[_PHOTOS:])
+        self.ids = [
+            [[START, *self.vocabulary.encode(text), END] for text in texts[name]] for name in names
+        ]
+
+    def decoder(self) -> Decoder:
+        keras.utils.set_random_seed(_SEED)
+        sizes = {"embedding_size": 256, "units": 256, "dropout": 0.5, "output_dropout": 0.5}
+        return build_decoder(DecoderConfig("merge", len(self.vocabulary), (2048,), **sizes))  # type: ignore[arg-type]
+
+
+class _Ours:
+    """Whole sequences in batches; a beam of all photos at once."""
+
+    def __init__(self, data: _Data) -> None:
+        self._data, self.decoder, self._number = data, data.decoder(), 0
+        compile_network(self.decoder.network, keras.optimizers.Adam(5e-4))
+
+    def epoch(self) -> float:
+        start = time.perf_counter()
+        self._number += 1
+        batches = self._data.train.shuffled(_SEED, self._number)
+        mean_of(self.decoder.network.train_on_batch, batches)
+        return time.perf_counter() - start
+
+    def search(self, features: Any) -> None:
+        search(self.decoder, features, 1, _MAX_WORDS)
+
+
+class _Notebook:
+    """A photo a step, its captions expanded to prefixes, one-hot targets; a word a `predict`."""
+
+    def __init__(self, data: _Data) -> None:
+        self._data, network = data, data.decoder().network
+        features, ids = network.inputs
+        last = keras.layers.Lambda(lambda logits: logits[:, -1], name="last")
+        words = keras.layers.Softmax(name="share")(last(network.outputs[0]))
+        self._network = keras.Model([features, ids], words)
+        self._network.compile(keras.optimizers.Adam(5e-4), "categorical_crossentropy")
+
+    def epoch(self) -> float:
+        start = time.perf_counter()
+        for photo in range(_PHOTOS):
+            self._network.train_on_batch(*self._expanded(photo))
+        return time.perf_counter() - start
+
+    def dev_loss(self) -> float:
+        """Return the mean loss of a dev word, of prefixes padded as it learned them."""
+        losses, words = [], []
+        for photo in range(_PHOTOS, _PHOTOS + _DEV):
+            inputs, one_hot = self._expanded(photo)
+            losses.append(float(self._network.test_on_batch(inputs, one_hot)))
+            words.append(len(one_hot))
+        return float(np.average(losses, weights=words))
+
+    def _expanded(self, photo: int) -> tuple[list[Any], Any]:
+        prefixes, following = [], []
+        for ids in self._data.ids[photo]:
+            for end in range(1, len(ids)):
+                prefixes.append([0] * (_MAX_WORDS - end) + ids[:end])
+                following.append(ids[end])
+        repeated = np.repeat(self._data.features[photo][None], len(prefixes), axis=0)
+        one_hot = np.eye(len(self._data.vocabulary), dtype=np.float32)[following]
+        return [repeated, np.array(prefixes, np.int32)], one_hot
+
+    def search(self, features: Any) -> None:
+        for vector in features:
+            ids = [START]
+            while len(ids) <= _MAX_WORDS and ids[-1] != END:
+                padded = np.array([[0] * (_MAX_WORDS - len(ids)) + ids], np.int32)
+                ids.append(int(self._network.predict([vector[None], padded], verbose=0).argmax()))
+
+
+def _rate(work: Callable[[], None], photos: int) -> Callable[[], float]:
+    def measure() -> float:
+        start = time.perf_counter()
+        work()
+        return photos / (time.perf_counter() - start)
+
+    return measure
