@@ -278,9 +278,18 @@ def test_while_captions_make_no_sense_the_loss_tells(tmp_path: Path) -> None:
     assert training.best == min(training.history, key=lambda epoch: epoch.validation_loss)
 
 
-def test_patience_is_for_what_is_asked_for(tmp_path: Path) -> None:
-    scores = iter([9.0, 8.0, 7.0, 6.0])
-    training = make_training(tmp_path, select="cider", patience=2, cider_d=lambda _: next(scores))
+def test_training_goes_on_while_either_gets_better(tmp_path: Path) -> None:
+    training = make_training(
+        tmp_path,
+        select="cider",
+        patience=2,
+        epochs=60,
+        learning_rate=0.1,
+        cider_d=lambda _: float(next(scores)),
+    )
+    scores = iter(range(99, 0, -1))
     training.run()
-    assert len(training.history) == 3
-    assert training.stopped == "no better validation CIDEr-D for 2 epochs"
+    assert training.best.epoch == 1
+    losses = [epoch.validation_loss for epoch in training.history]
+    assert len(losses) == losses.index(min(losses)) + 1 + 2
+    assert training.stopped == "no better validation loss or CIDEr-D for 2 epochs"

@@ -106,6 +106,14 @@ class Training:
             raise InputError(f"params.yaml: {NOT_A_NUMBER}")
         network.set_weights(self._best_weights)
 
+    def _last_better(self) -> Epoch:
+        """Return the last epoch that was better than those before it.
+
+        CIDEr-D of few photos jumps about: alone it would end a training that still learns.
+        """
+        least = min(self.history, key=lambda epoch: epoch.validation_loss)
+        return max(self.best, least, key=lambda epoch: epoch.epoch)
+
     def _rank(self, epoch: Epoch) -> tuple[float, float]:
         """Return what is smaller the better the epoch."""
         # Before anything makes sense every caption scores 0; then the loss tells.
@@ -137,8 +145,8 @@ class Training:
         last = self.history[-1]
         if not math.isfinite(last.loss):
             self.stopped = NOT_A_NUMBER
-        elif last.epoch - self.best.epoch >= self.patience:
-            what = {"cider": "CIDEr-D", "loss": "loss"}[self.select]
+        elif last.epoch - self._last_better().epoch >= self.patience:
+            what = {"cider": "loss or CIDEr-D", "loss": "loss"}[self.select]
             self.stopped = f"no better validation {what} for {self.patience} epochs"
         elif last.epoch >= self.epochs:
             self.stopped = f"all {self.epochs} epochs done"
