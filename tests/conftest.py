@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from pipeline.features.encoding import Encoding
@@ -113,7 +114,17 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project after its first `dvc repro`, committed; each test leaves it up to date."""
-    return Project.after_first_run(tmp_path_factory.mktemp("project"))
+    folder = tmp_path_factory.mktemp("project")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return Project.after_first_run(folder)
+    # Half a minute's work, done by the first of pytest-xdist's workers that comes here.
+    first = tmp_path_factory.getbasetemp().parent / "project"
+    with FileLock(f"{first}.lock"):
+        if not (first / "first-run.txt").exists():
+            first.mkdir()
+            Project.after_first_run(first)
+    shutil.copytree(first, folder, dirs_exist_ok=True, symlinks=True)
+    return Project(folder)
 
 
 @pytest.fixture(scope="session")

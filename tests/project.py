@@ -23,7 +23,15 @@ SMALL: Mapping[str, Any] = {
     # An untrained MobileNet's vectors are too small for float16.
     "extract": {"dtype": "float32"},
     "tokenize": {"min_count": 1},
-    "train": {"units": 8, "embedding_size": 8, "epochs": 2, "batch_size": 8, "sample_photos": 2},
+    "train": {
+        "units": 8,
+        "embedding_size": 8,
+        "epochs": 2,
+        "batch_size": 8,
+        "sample_photos": 2,
+        # As many rows as the samples have: one shape to compile for.
+        "select_beam_width": 1,
+    },
     "evaluate": {"beam_widths": [2], "max_words": 6},
     # The cases are told to be alike wherever they run, OpenVINO installed or not.
     "runtime": {"engine": "keras", "progress_seconds": 0.001},

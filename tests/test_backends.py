@@ -1,4 +1,4 @@
-"""What runs Keras in `features/`, once more on its other backends."""
+"""What runs Keras in `features/`, and the decoders, once more on its other backends."""
 
 import importlib.util
 import os
@@ -10,12 +10,12 @@ import pytest
 from tests.project import ROOT
 
 # Not those of OpenVINO, whose graphs are made on TensorFlow.
-MODULES = ["test_encoders", "test_engines"]
-CHOSEN = "test_encoders or keras_engine"
+MODULES = ["test_encoders", "test_engines", "test_decoder"]
+CHOSEN = "test_encoders or keras_engine or (whole_sequences and 2d)"
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_the_encoders_tests_pass_on(backend: str) -> None:
+def test_encoders_and_decoders_pass_on(backend: str) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     names = [f"tests/{name}.py" for name in MODULES]

@@ -334,7 +334,7 @@ def test_captions_may_be_drawn(caption: Run) -> None:
         (["--beam", "3", "a.jpg"], "No such option"),
         ([], "Missing argument 'PHOTOS...'"),
         (["--sample", "--beam-width", "3", "a.jpg"], "give one of them"),
-        (["--top-k", "3", "a.jpg"], "--top-k and --seed are of --sample"),
+        (["--top-k", "3", "a.jpg"], "--top-p and --seed are of --sample"),
         (["--sample", "--temperature", "0", "a.jpg"], "Invalid value for '--temperature'"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.random_kills import PASS, Victim, random_kills
 
-KILLS = 6
+KILLS = 3
 
 
 @pytest.mark.large
