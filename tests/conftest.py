@@ -17,6 +17,10 @@ from PIL import Image
 from pipeline.features.encoding import Encoding
 from tests.project import Project
 
+# pytest-xdist has a worker for each core: threads of TensorFlow beside them only wait in turn.
+for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 # How vectors might have been made; nothing is there to make them with.
 ENCODING = Encoding(
     encoder="MobileNet",
