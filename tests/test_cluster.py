@@ -103,6 +103,7 @@ def test_a_killed_worker_costs_a_batch(shared: Place, capsys: pytest.CaptureFixt
     ("make_engine", "engine", "words"),
     [
         (refuses, {}, r"encoder\.weights\.h5 is damaged: mend it"),
+        (colours, {"scale": 1e6}, r"the encoder gives numbers that float16 cannot hold: set .*"),
     ],
 )
 def test_a_users_mistake_is_told_as_on_one_machine(
