@@ -58,11 +58,11 @@ def test_a_killed_extraction_computes_only_the_rest(project: Project) -> None:
 
 def test_a_killed_training_goes_on_at_its_last_epoch(project: Project) -> None:
     stage = ("python", "-m", "pipeline.stages.train")
-    with _params(project, "train", epochs=8, patience=8):
+    with _params(project, "train", epochs=12, patience=12):
         with _params(project, "runtime", cache=".whole"):
             assert project.run(*stage).code == 0
         names = ["model/model.weights.h5", "model/model.json", "history.csv"]
-        names += ["samples/epoch_001.txt", "samples/epoch_008.png"]
+        names += ["samples/epoch_001.txt", "samples/epoch_012.png"]
         whole = {name: project.read(f"artifacts/{name}") for name in names}
         for name in names:
             (project.folder / "artifacts" / name).unlink()

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.random_kills import PASS, Victim, random_kills
 
-KILLS = 3
+KILLS = 6
 
 
 @pytest.mark.large
