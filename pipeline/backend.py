@@ -19,18 +19,18 @@ def _stderr_kept_aside() -> Iterator[None]:
     TF_CPP_MIN_LOG_LEVEL, which would bury the one line an error is meant to be.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept, failed = os.dup(2), True
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
             yield
-        except BaseException:
-            aside.seek(0)
-            os.write(kept, aside.read())
-            raise
+            failed = False
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+            if failed:
+                aside.seek(0)
+                os.write(2, aside.read())
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -15,19 +15,9 @@ from pipeline.features.encoding import Encoding
 from pipeline.features.engines import Engine, Pixels, Vectors
 from pipeline.features.execution import LocalExecutor
 from pipeline.features.extraction import Executor, Extraction, Extractor
-from tests.conftest import encoded, make_photo
+from tests.conftest import ENCODING, encoded, make_photo
 
 BATCH = 3
-ENCODING = Encoding(
-    encoder="MobileNet",
-    input_size=32,
-    weights_sha256="a" * 64,
-    preprocessing="keras.applications.mobilenet.preprocess_input",
-    preprocessing_sha256="b" * 64,
-    decoding="as it is",
-    pooling="average",
-    dtype="float32",
-)
 DAMAGED = {"03.png": b"<html>", "07.png": b"", "11.png": b"\x89PNG\r\n\x1a\n"}
 
 
@@ -60,6 +50,13 @@ class Place:
 
     folder: Path
     address: str | None = None
+
+    @staticmethod
+    def drawn(folder: Path) -> "Place":
+        """Make a place of twenty photos."""
+        place = Place(folder)
+        place.draw(20)
+        return place
 
     @property
     def root(self) -> Path:

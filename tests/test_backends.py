@@ -11,7 +11,7 @@ from tests.project import ROOT
 
 # Not those of OpenVINO, whose graphs are made on TensorFlow.
 MODULES = ["test_encoders", "test_engines", "test_decoder"]
-CHOSEN = "test_encoders or keras_engine or (whole_sequences and 2d)"
+CHOSEN = "test_encoders or keras_engine or whole_sequences"
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

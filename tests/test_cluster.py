@@ -25,7 +25,8 @@ from pipeline.features.engines import Engine, load_engine
 from pipeline.features.execution import LocalExecutor, Outcome
 from pipeline.features.shards import ShardFolder
 from pipeline.progress import Progress
-from tests.cluster_fixtures import BATCH, DAMAGED, ENCODING, Place, colours
+from tests.cluster_fixtures import BATCH, DAMAGED, Place, colours
+from tests.conftest import ENCODING
 from tests.project import ROOT, SMALL, environment
 
 NO_RAY = "the extra `ray` is not installed"
@@ -50,9 +51,7 @@ def machines() -> Iterator[Any]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
-    made.draw(20)
-    return made
+    return Place.drawn(tmp_path)
 
 
 @pytest.fixture

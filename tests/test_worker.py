@@ -13,14 +13,13 @@ import pytest
 from pipeline.features.engines import Engine, Pixels, Vectors
 from pipeline.features.shards import ShardFolder
 from pipeline.features.worker import Work, Worker, batches, load_row, package_versions
-from tests.cluster_fixtures import ENCODING, Colours, Place, colours
+from tests.cluster_fixtures import Colours, Place, colours
+from tests.conftest import ENCODING
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
-    made.draw(20)
-    return made
+    return Place.drawn(tmp_path)
 
 
 @pytest.fixture

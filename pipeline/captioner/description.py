@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 from pipeline.features.encoding import Encoding
 from pipeline.files import read_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MEND = "run `dvc repro train`"
 
 
