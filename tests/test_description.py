@@ -56,7 +56,7 @@ def test_another_vocabulary_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"format_version": 2}, "another format version"),
+        ({"format_version": 1}, "another format version"),
         ({"format_version": None}, "another format version"),
         ({"decoder": None}, "damaged"),
         ({"decoder": []}, "damaged"),
