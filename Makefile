@@ -7,9 +7,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.dev-ready
-INSTALL := python -m pip install --quiet --disable-pip-version-check
+# The locks are complete, and most of what they install is never imported.
+INSTALL := python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate pyproject.toml
+
+define NEW_VENV
+test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || \
+	{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	$(PYTHON) -m venv --clear $(VENV)
+endef
+
 # Stages run as `python -m pipeline.stages.NAME`: that python has to be this one.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -32,21 +40,21 @@ lint: $(DEV_READY)
 	lint-imports
 
 $(READY): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || \
-		{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@$(PYTHON) -m venv --clear $(VENV)
-	@echo "installing the pinned requirements into $(VENV), one to three minutes"
+	@$(NEW_VENV)
+	@echo "installing the pinned requirements into $(VENV), about a minute"
 	@$(INSTALL) --require-hashes -r requirements.lock
-	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@$(INSTALL) --no-build-isolation -e .
 	@touch $@
 
-$(DEV_READY): $(READY) requirements-dev.lock
-	@echo "installing what the tests need"
+# The second lock holds the first: a new .venv is filled from it in one go.
+$(DEV_READY): requirements-dev.lock requirements.lock pyproject.toml
+	@test $(READY) -nt requirements.lock -a $(READY) -nt pyproject.toml || { $(NEW_VENV); }
+	@echo "installing the pinned requirements of the tests into $(VENV), one to two minutes"
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
-	@touch $@
+	@$(INSTALL) --no-build-isolation -e .
+	@touch $(READY) $@
 
-# After a change of the dependencies in pyproject.toml; needs `pip install uv`. The second
-# lock holds the first and adds to it.
+# After a change of the dependencies in pyproject.toml; needs `pip install uv`.
 lock:
 	$(LOCK) --extra openvino --output-file requirements.lock
 	$(LOCK) --extra openvino --extra ray --extra dev --constraint requirements.lock \

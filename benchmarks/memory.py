@@ -61,7 +61,9 @@ def _make(folder: str, shape: tuple[int, ...]) -> Any:
     def run() -> int:
         photos = {path.name: path for path in sorted((place / "photos").iterdir())}
         Extractor(
-            encoding=Encoding("Noise", 299, "0", "none", "0", "drawn", "average", "float16"),
+            encoding=Encoding(
+                "Noise", 299, "0", "none", "0", "drawn", "whole", "average", "float16"
+            ),
             executor=LocalExecutor(lambda: Noise(shape), None, 3600.0),
             cache=place / "cache",
             max_pixels=100_000_000,

@@ -35,7 +35,7 @@ def caption(artifacts: Path, photo: Path) -> str:
     from pipeline.captions.vocabulary import END, START, Vocabulary  # noqa: PLC0415
 
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
-    network = Model.load(artifacts / "model", vocabulary).decoder.network
+    network = Model.load(artifacts / "model", vocabulary).decoders[0].network
     vector = encode(load_encoder(artifacts), photo)
     ids = [START]
     while len(ids) <= _MAX_WORDS and ids[-1] != END:

@@ -56,7 +56,7 @@ def rows(_: Path) -> list[Row]:
 
 
 def _write(folder: Path, shape: tuple[int, ...]) -> None:
-    encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "average", "float16")
+    encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "whole", "average", "float16")
     photos = {f"{number:05}.jpg": f"{number:064x}" for number in range(_PHOTOS)}
     random = np.random.default_rng(0)
     whole = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, (_PHOTOS, *shape))

@@ -89,7 +89,7 @@ class _Data:
         more = " ".join(f"w{number}" for number in range(_WORDS - len(known)))
         self.vocabulary = Vocabulary.build([*words, more], 1, "")
         self.features = np.random.default_rng(0).random((len(names), 2048), np.float32)
-        encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "average", "float16")
+        encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "whole", "average", "float16")
         shas = {name: f"{number:064x}" for number, name in enumerate(names)}
         write_store(path, encoding, shas, {}, [(list(range(len(names))), self.features)])
         store = FeatureStore.open(path)

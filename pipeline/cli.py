@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.status import StageStatus
 
 _SHOWN = 4  # reasons, or failed photos, of many
+_CONSENSUS = 20  # hypotheses among which it is looked for
 _BATCH = 32  # photos that go through encoder and search together
 _PHOTO_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
@@ -85,7 +86,15 @@ def _drawn(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--top", type=click.IntRange(1, 100), default=1, show_default=True, help="Captions a photo."
 )
+@click.option(
+    "--consensus", is_flag=True, help="Take what is most like the others of a beam. [of 20]"
+)
 @_drawn
+@click.option(
+    "--ensemble/--no-ensemble",
+    default=True,
+    help="Ask the decoders of all seeds, or the first alone.  [default: all]",
+)
 @click.option(
     "--artifacts",
     type=click.Path(path_type=Path),
@@ -98,8 +107,10 @@ def image(
     as_json: bool,
     beam_width: int | None,
     top: int,
+    consensus: bool,
     artifacts: Path,
     sample: bool,
+    ensemble: bool,
     **drawing: Any,
 ) -> None:
     """Caption PHOTOS: files, folders, or - for standard input.
@@ -112,14 +123,16 @@ def image(
     Examples:
       caption image holiday.jpg
       caption image --json --top 3 holiday.jpg
+      caption image --consensus holiday.jpg
       caption image --sample --top 5 --temperature 0.8 holiday.jpg
       find . -name '*.png' | caption image -
     """  # noqa: D301  (click wants a real backspace)
-    width = max(3, top) if beam_width is None else beam_width
+    width = max(_CONSENSUS if consensus else 3, top) if beam_width is None else beam_width
     if width < top:
         raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
-    if sample and beam_width is not None:
-        raise click.UsageError("--sample draws captions, --beam-width searches: give one of them")
+    if sample and (consensus or beam_width is not None):
+        searching = "--consensus" if consensus else "--beam-width"
+        raise click.UsageError(f"--sample draws captions, {searching} searches: give one of them")
     if not sample and drawing != {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": 0}:
         raise click.UsageError("--temperature, --top-k, --top-p and --seed are of --sample")
     asked = list(_expand(photos))
@@ -131,13 +144,13 @@ def image(
     if readable:
         from pipeline.captioner.captioning import Captioner  # noqa: PLC0415  (imports NumPy)
 
-        captioner = Captioner.load(artifacts, min(_BATCH, len(readable)))
+        captioner = Captioner.load(artifacts, min(_BATCH, len(readable)), ensemble=ensemble)
         if sample:
             from pipeline.captioner.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
 
             say = partial(captioner.sample, count=top, sampling=Sampling(**drawing))
         else:
-            say = partial(captioner.caption, beam_width=width)
+            say = partial(captioner.caption, beam_width=width, consensus=consensus)
         failed += _caption_all(captioner, say, readable, top, as_json)
     if failed:
         raise SystemExit(1)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -14,6 +14,7 @@ PARAMS_FILE = Path("params.yaml")
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
@@ -64,6 +65,7 @@ class Encoder(_Section):
 class Extract(_Section):
     """What is stored of each photo, and which photos are refused."""
 
+    views: Literal["whole", "mirror", "crops"]
     pooling: Literal["average", "grid"]
     dtype: Literal["float16", "float32"]
     max_pixels: Count
@@ -84,22 +86,50 @@ class Train(_Section):
     units: Count
     dropout: Share
     output_dropout: Share
+    tied_embeddings: bool
+    word_vectors: Literal["random", "captions"]
+    output_bias: Literal["zero", "frequency"]
+    feature_norm: Literal["none", "l2"]
+    feature_noise: Annotated[float, Field(ge=0)]
     max_words: Count
     batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Rate
+    schedule: Literal["constant", "cosine"]
+    weight_decay: Share
+    clip_norm: Annotated[float, Field(gt=0)] | None
+    label_smoothing: Share
+    scheduled_sampling: Share
     epochs: Count
     patience: Count
     select: Literal["cider", "loss"]
     select_beam_width: Annotated[int, Field(ge=1, le=100)]
-    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]
     sample_photos: Annotated[int, Field(ge=0, le=64)]
     keep_every_epoch: bool
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("two seeds are equal, and so would be their decoders")
+        return seeds
+
+
+class SelfCritical(_Section):
+    """The second phase of training, on CIDEr-D; no epochs, no second phase."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    samples: Annotated[int, Field(ge=2, le=100)]
+    batch_size: Count
+    learning_rate: Rate
 
 
 class Evaluate(_Section):
     """The searches that are scored; greedy always is."""
 
+    ensemble: bool
     beam_widths: list[Annotated[int, Field(ge=2, le=100)]]
+    consensus_width: Annotated[int, Field(ge=2, le=100)] | None
     max_words: Count
     repeat_trigrams: bool
 
@@ -128,6 +158,7 @@ class Params(_Section):
     extract: Extract
     tokenize: Tokenize
     train: Train
+    self_critical: SelfCritical
     evaluate: Evaluate
     runtime: Runtime
 

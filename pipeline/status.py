@@ -86,7 +86,8 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     root = Path(params.dataset.root)
     photos = formats.photos(params.dataset.format, root)
     encoder = read_encoder(artifacts / "encoder.json")
-    encoding = encoder.encoding(params.extract.pooling, params.extract.dtype)
+    wanted = params.extract
+    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.dtype)
     found, failed = digest_photos(photos, root)
     known = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index(drop=False)
     computed = sum(sha in known for sha in found.values())

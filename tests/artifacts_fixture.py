@@ -51,17 +51,18 @@ def write_artifacts(folder: Path) -> None:
     description = describe_encoder("MobileNet", SIZE, "drawn", weights.digest(network))
     photos = [decode(encoded(drawn(s), "PNG"), SIZE, 10_000) for s in range(len(LEARNED))]
     engine = KerasEngine(with_preprocessing(network, "MobileNet"), len(photos))
-    vectors = engine.encode(np.stack(photos))
+    vectors = engine.encode(np.concatenate(photos))
     features = vectors.astype(np.float16).astype(np.float32)
+    how = {
+        "epochs": 1,
+        "best": {"epoch": 1, "validation_loss": 1.0, "validation_cider_d": 9.0},
+        "stopped": "learned by heart",
+    }
     model = Model.of(
-        _decoder(features, vocabulary),
-        description.encoding("average", "float16"),
+        {2026: (_decoder(features, vocabulary), how)},
+        description.encoding("whole", "average", "float16"),
         vocabulary.fingerprint,
-        {
-            "epochs": 1,
-            "best": {"epoch": 1, "validation_loss": 1.0, "validation_cider_d": 9.0},
-            "stopped": "learned by heart",
-        },
+        {},
     )
     write_json(folder / "encoder.json", asdict(description))
     vocabulary.save(folder / "vocabulary.json")

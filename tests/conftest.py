@@ -29,6 +29,7 @@ ENCODING = Encoding(
     preprocessing="keras.applications.mobilenet.preprocess_input",
     preprocessing_sha256="b" * 64,
     decoding="as it is",
+    views="whole",
     pooling="average",
     dtype="float32",
 )

@@ -50,6 +50,7 @@ ENCODING = Encoding(
     preprocessing="none",
     preprocessing_sha256="b" * 64,
     decoding="as it is",
+    views="whole",
     pooling="average",
     dtype="float32",
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.captioner.description import DecoderConfig, ModelDescription
+from pipeline.captioner.description import DecoderConfig, Member, ModelDescription
 from pipeline.reporting.metrics import Evaluation, SearchMetrics
 from pipeline.reporting.predictions import Prediction
 from pipeline.scoring.scores import METRICS, Scorer
@@ -21,7 +21,7 @@ MODEL = ModelDescription(
         dropout=0.5,
         output_dropout=0.25,
     ),
-    weights_sha256="c" * 64,
+    members=(Member(7, "c" * 64, {}),),
     encoding=ENCODING,
     vocabulary="d" * 64,
     facts={"params": {"learning_rate": 0.0005}},

@@ -13,6 +13,7 @@ from pipeline.reporting.charts import (
     of_metric,
     of_never_used,
     of_over_used,
+    of_rewards,
     read_history,
     ticks,
 )
@@ -21,7 +22,8 @@ from pipeline.reporting.words import Word
 from tests.report_fixtures import evaluation
 
 REFERENCES = {"a": ["a dog runs here", "the dog runs"], "b": ["a cat sat", "one cat"]}
-HEADER = "epoch,loss,validation_loss,validation_cider_d\n"
+HEADER = "seed,epoch,loss,validation_loss,validation_cider_d\n"
+REWARDS = "seed,epoch,reward,validation_loss,validation_cider_d\n"
 SAID = {"greedy": ["a cat", "a dog"], "beam_3": ["a dog runs", "a cat sat"]}
 
 
@@ -111,17 +113,17 @@ def history(folder: Path, text: str) -> Path:
 
 
 def test_the_history_is_read(tmp_path: Path) -> None:
-    path = history(tmp_path, HEADER + "1,3.5,3.25,0.5\n2,3.0,nan,1\n")
+    path = history(tmp_path, HEADER + "7,1,3.5,3.25,0.5\n7,2,3.0,nan,1\n")
     first, second = read_history(path)
-    assert first == (1, 3.5, 3.25, 0.5)
-    assert second[:2] == (2, 3.0)
-    assert math.isnan(second[2])
+    assert first == History(7, 1, 3.5, 3.25, 0.5)
+    assert second[:3] == (7, 2, 3.0)
+    assert math.isnan(second.validation_loss)
     assert read_history(tmp_path / "gone.csv") == []
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "epoch,loss\n1,2\n", f"{HEADER}1,2\n", f"{HEADER}a,2,3,4\n", f"{HEADER}1,,3,4\n"],
+    ["", "epoch,loss\n1,2\n", f"{HEADER}7,1,2\n", f"{HEADER}7,a,2,3,4\n", f"{HEADER}7,1,,3,4\n"],
 )
 def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"history\.csv cannot be read .*dvc repro train"):
@@ -129,23 +131,39 @@ def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_curves_are_drawn_from_left_to_right_with_the_best_epoch() -> None:
-    rows = [History(1, 4, 3, 0), History(2, 2, 2, 5), History(3, 1, 2.5, 10)]
+    rows = [History(7, 1, 4, 3, 0), History(7, 2, 2, 2, 5), History(7, 3, 1, 2.5, 10)]
     curves, scores = of_history(rows)
     training, validation = curves.curves
-    assert training.points == "0.00,0.00 50.00,66.67 100.00,100.00"
-    assert validation.points == "0.00,33.33 50.00,66.67 100.00,50.00"
+    assert training.lines == ["0.00,0.00 50.00,66.67 100.00,100.00"]
+    assert validation.lines == ["0.00,33.33 50.00,66.67 100.00,50.00"]
     assert curves.best == ("50.00", "66.67")
     assert curves.said == "least validation loss: 2.000 at epoch 2"
     assert curves.values[0] == ("4", "0.00")
     assert curves.values[-1] == ("1", "100.00")
     assert curves.epochs == [("1", "0.00"), ("2", "50.00"), ("3", "100.00")]
-    assert [curve.points for curve in scores.curves] == ["0.00,100.00 50.00,50.00 100.00,0.00"]
+    assert [curve.lines for curve in scores.curves] == [["0.00,100.00 50.00,50.00 100.00,0.00"]]
     assert (scores.best, scores.said) == (("100.00", "0.00"), "highest: 10.0 at epoch 3")
 
 
 def test_a_single_epoch_and_losses_that_are_no_numbers() -> None:
     assert of_history([]) == []
-    assert of_history([History(1, math.nan, 3, 1), History(2, math.inf, 1, 1)]) == []
-    for curves in of_history([History(1, 2.5, 2.5, 3), History(2, math.nan, math.nan, 9)]):
+    assert of_history([History(7, 1, math.nan, 3, 1), History(7, 2, math.inf, 1, 1)]) == []
+    for curves in of_history([History(7, 1, 2.5, 2.5, 3), History(7, 2, math.nan, math.nan, 9)]):
         assert curves.said.endswith("at epoch 1")
-        assert all("nan" not in curve.points for curve in curves.curves)
+        assert not any("nan" in line for curve in curves.curves for line in curve.lines)
+
+
+def test_each_seed_has_a_line_of_its_own() -> None:
+    rows = [History(1, 1, 4, 3, 0), History(1, 2, 2, 2, 5), History(2, 1, 3, 3, 9)]
+    losses, scores = of_history(rows)
+    assert [len(curve.lines) for curve in losses.curves] == [2, 2]
+    assert [line.count(",") for line in losses.curves[0].lines] == [2, 1]
+    assert scores.said == "highest: 9.0 at epoch 1, of seed 2"
+
+
+def test_rewards_have_a_chart_where_there_was_a_second_phase(tmp_path: Path) -> None:
+    path = history(tmp_path, REWARDS)
+    assert of_rewards(read_history(path)) == []
+    (chart,) = of_rewards(read_history(history(tmp_path, f"{REWARDS}7,1,30,3,20\n7,2,40,3,24\n")))
+    assert [curve.kind for curve in chart.curves] == ["training", "validation"]
+    assert chart.said == "highest: 24.0 at epoch 2"

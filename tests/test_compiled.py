@@ -22,7 +22,7 @@ IDS = np.array([[START, 4, 5], [START, 9, 9], [START, 8, 4], *[[START, 6, 7]] * 
 
 
 def model_of(decoder: Decoder) -> Model:
-    return Model.of(decoder, ENCODING, make_vocabulary().fingerprint, {})
+    return Model.of({7: (decoder, {})}, ENCODING, make_vocabulary().fingerprint, {})
 
 
 def never() -> Decoder:
@@ -36,7 +36,8 @@ def pair(
     """A decoder on Keras and its twin in OpenVINO."""
     decoder = make_decided_decoder(feature_shape=SHAPES[request.param])
     folder = tmp_path_factory.mktemp("artifacts")
-    return decoder, load_compiled(folder, model_of(decoder).description, lambda: decoder)
+    described = model_of(decoder).description
+    return decoder, load_compiled(folder, described, described.members[0], lambda: decoder)
 
 
 def steps(decoder: Steps, features: Any, ids: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
@@ -99,14 +100,15 @@ def test_a_decoder_is_converted_once_and_again_for_other_weights(tmp_path: Path)
     first, second = make_decided_decoder(seed=1), make_decided_decoder(seed=2)
     description = model_of(first).description
     features = vectors()[:3]
-    load_compiled(tmp_path, description, lambda: first)
+    load_compiled(tmp_path, description, description.members[0], lambda: first)
     files = [
         f"decoder_{part}.{kind}" for part in ("start", "step") for kind in ("bin", "json", "xml")
     ]
     assert names(tmp_path) == files
-    again = load_compiled(tmp_path, description, never)
+    again = load_compiled(tmp_path, description, description.members[0], never)
     np.testing.assert_allclose(again.begin(features)[0], first.begin(features)[0], atol=1e-6)
-    other = load_compiled(tmp_path, model_of(second).description, lambda: second)
+    changed = model_of(second).description
+    other = load_compiled(tmp_path, changed, changed.members[0], lambda: second)
     np.testing.assert_allclose(other.begin(features)[0], second.begin(features)[0], atol=1e-6)
     assert not np.allclose(second.begin(features)[0], first.begin(features)[0], atol=1e-3)
     assert names(tmp_path) == files
@@ -115,11 +117,11 @@ def test_a_decoder_is_converted_once_and_again_for_other_weights(tmp_path: Path)
 def test_only_the_damaged_half_of_a_decoder_is_converted_again(tmp_path: Path) -> None:
     decoder = make_decided_decoder()
     description = model_of(decoder).description
-    load_compiled(tmp_path, description, lambda: decoder)
+    load_compiled(tmp_path, description, description.members[0], lambda: decoder)
     folder = tmp_path / graphs.FOLDER
     start = (folder / "decoder_start.json").stat().st_mtime_ns
     (folder / "decoder_step.bin").write_bytes(b"damaged")
-    compiled = load_compiled(tmp_path, description, lambda: decoder)
+    compiled = load_compiled(tmp_path, description, description.members[0], lambda: decoder)
     assert (folder / "decoder_start.json").stat().st_mtime_ns == start
     features = vectors()[:3]
     for array, other in zip(
@@ -131,7 +133,7 @@ def test_only_the_damaged_half_of_a_decoder_is_converted_again(tmp_path: Path) -
 def test_a_compiled_decoder_imports_no_keras(tmp_path: Path) -> None:
     decoder = make_decided_decoder()
     description = model_of(decoder).description
-    load_compiled(tmp_path, description, lambda: decoder)
+    load_compiled(tmp_path, description, description.members[0], lambda: decoder)
     folder = tmp_path / graphs.FOLDER
     code = (
         "from pathlib import Path\n"

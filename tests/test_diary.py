@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from pipeline.captioner.decoder import Decoder
-from pipeline.captioner.diary import Diary
+from pipeline.captioner.diary import Diary, write_table
 from pipeline.captioner.model import Model
 from pipeline.captioner.search import search
-from pipeline.captioner.training import Epoch
+from pipeline.captioner.training import Epoch, SelfCriticalEpoch
 from tests.captioner_fixtures import make_decided_decoder, make_store, make_vocabulary
 
 HISTORY = [Epoch(1, 3.25, 3.5, 0.0), Epoch(2, 2.125, 2.75, 8.5), Epoch(3, 1.1, 2.9, 7.25)]
@@ -29,6 +29,9 @@ def diary(decoder: Decoder, tmp_path: Path) -> Diary:
     return Diary(
         folder=tmp_path / "cache" / "diary",
         artifacts=tmp_path / "artifacts",
+        name="history",
+        seed=7,
+        earlier=[],
         decoder=decoder,
         vocabulary=vocabulary,
         store=make_store(tmp_path / "features.h5"),
@@ -47,7 +50,7 @@ def test_every_epoch_is_shown_in_the_artefacts_as_it_ends(diary: Diary) -> None:
     expected = ["history.csv"]
     for count in range(1, 4):
         diary.write(HISTORY[:count])
-        expected += [f"samples/epoch_00{count}.png", f"samples/epoch_00{count}.txt"]
+        expected += [*(f"samples/seed_7/epoch_00{count}.{kind}" for kind in ("png", "txt"))]
         assert files(diary.artifacts) == files(diary.folder) == sorted(expected)
 
 
@@ -55,12 +58,27 @@ def test_the_history_has_a_row_an_epoch_with_all_digits(diary: Diary) -> None:
     for count in (1, 2, 3):
         diary.write(HISTORY[:count])
     text = (diary.artifacts / "history.csv").read_text()
-    assert text.splitlines()[0] == "epoch,loss,validation_loss,validation_cider_d"
-    rows = [
-        Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()})
-        for row in csv.DictReader(text.splitlines())
+    assert text.splitlines()[0] == "seed,epoch,loss,validation_loss,validation_cider_d"
+    assert rows_of(text) == [(7, row) for row in HISTORY]
+
+
+def rows_of(text: str) -> list[tuple[int, Epoch]]:
+    return [
+        (int(seed), Epoch(int(epoch), *map(float, values)))
+        for seed, epoch, *values in list(csv.reader(text.splitlines()))[1:]
     ]
-    assert rows == HISTORY
+
+
+def test_epochs_of_other_seeds_stay_in_the_history(diary: Diary) -> None:
+    earlier = [(3, row) for row in HISTORY]
+    replace(diary, earlier=earlier, samples={}).write(HISTORY[:1])
+    assert rows_of((diary.artifacts / "history.csv").read_text()) == [*earlier, (7, HISTORY[0])]
+
+
+def test_a_table_without_epochs_has_its_columns(tmp_path: Path) -> None:
+    write_table(tmp_path / "self_critical.csv", [], SelfCriticalEpoch)
+    text = (tmp_path / "self_critical.csv").read_text()
+    assert text == "seed,epoch,reward,validation_loss,validation_cider_d\n"
 
 
 def test_samples_are_what_greedy_search_finds(diary: Diary) -> None:
@@ -68,9 +86,9 @@ def test_samples_are_what_greedy_search_finds(diary: Diary) -> None:
     found = search(diary.decoder, diary.store.read(["5.jpg", "1.jpg"]), 1, 5)
     texts = [diary.vocabulary.decode(hypotheses[0].ids) for hypotheses in found]
     assert any(texts)
-    shown = (diary.artifacts / "samples" / "epoch_001.txt").read_text()
+    shown = (diary.artifacts / "samples" / "seed_7" / "epoch_001.txt").read_text()
     assert shown == f"5.jpg\t{texts[0]}\n1.jpg\t{texts[1]}\n"
-    with Image.open(diary.artifacts / "samples" / "epoch_001.png") as image:
+    with Image.open(diary.artifacts / "samples" / "seed_7" / "epoch_001.png") as image:
         assert image.format == "PNG"
 
 
@@ -83,7 +101,7 @@ def test_what_was_deleted_from_the_artefacts_is_shown_again(diary: Diary) -> Non
     diary.write(HISTORY[:1])
     shutil.rmtree(diary.artifacts)
     diary.write(HISTORY[:2])
-    assert "samples/epoch_001.txt" in files(diary.artifacts)
+    assert "samples/seed_7/epoch_001.txt" in files(diary.artifacts)
     shutil.rmtree(diary.artifacts)
     diary.show()
     assert files(diary.artifacts) == files(diary.folder)
@@ -105,12 +123,12 @@ def test_every_epochs_model_can_be_kept_and_loaded(diary: Diary, decoder: Decode
         diary.write(HISTORY[:2])
     finally:
         decoder.network.set_weights(first)
-    epochs = diary.artifacts / "model" / "epochs"
+    epochs = diary.artifacts / "model" / "epochs" / "seed_7"
     assert sorted(path.name for path in epochs.iterdir()) == ["epoch_001", "epoch_002"]
     for scale, folder in ((1, "epoch_001"), (2, "epoch_002")):
         loaded = Model.load(epochs / folder, diary.vocabulary)
         assert loaded.description.encoding == diary.store.encoding
-        for found, weight in zip(loaded.decoder.network.get_weights(), first, strict=True):
+        for found, weight in zip(loaded.decoders[0].network.get_weights(), first, strict=True):
             np.testing.assert_array_equal(found, scale * weight)
 
 

@@ -197,14 +197,14 @@ def test_vectors_that_cannot_be_stored_are_told(
 
 def test_a_photo_is_loaded_if_it_is_still_the_one_that_was_meant(place: Place) -> None:
     path = place.root / "03.png"
-    found = load_photo(sha256_file(path), path, 32, MAX_PIXELS)
+    found = load_photo(sha256_file(path), path, 32, MAX_PIXELS, "whole")
     assert not isinstance(found, PhotoError)
     assert np.array_equal(found, decode(path.read_bytes(), 32, MAX_PIXELS))
     for sha, limit, reason in [
         ("0" * 64, MAX_PIXELS, "changed while it was being read"),
         (sha256_file(path), 100, "48 x 40 pixels, more than max_pixels 100"),
     ]:
-        failure = load_photo(sha, path, 32, limit)
+        failure = load_photo(sha, path, 32, limit, "whole")
         assert isinstance(failure, PhotoError)
         assert str(failure) == reason
 

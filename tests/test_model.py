@@ -20,7 +20,8 @@ IDS = [[START, 4, 5]] * 3
 def make_model(seed: int = 1, shape: tuple[int, ...] = (6,)) -> Model:
     facts = {"epochs": 3, "best": {"validation_loss": 1.5}}
     decoder = make_decided_decoder(feature_shape=shape, seed=seed)
-    return Model.of(decoder, ENCODING, make_vocabulary().fingerprint, facts)
+    trained = {5: (decoder, facts)}
+    return Model.of(trained, ENCODING, make_vocabulary().fingerprint, {"captions": "these"})
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +50,25 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, shape: tuple[int, ...]) ->
     model.save(tmp_path)
     loaded = Model.load(tmp_path, make_vocabulary())
     assert loaded.description == model.description
-    assert loaded.decoder.config == model.decoder.config
+    assert loaded.description.config == model.description.config
     features = vectors(shape, 3)
     np.testing.assert_array_equal(
-        logits_of(loaded.decoder, features, IDS), logits_of(model.decoder, features, IDS)
+        logits_of(loaded.decoders[0], features, IDS), logits_of(model.decoders[0], features, IDS)
     )
 
 
 def test_a_model_is_described_as_it_is() -> None:
     model = make_model()
     described = model.description
-    assert described.config == model.decoder.config
+    assert described.config == model.decoders[0].config
     assert described.encoding == ENCODING
     assert described.vocabulary == make_vocabulary().fingerprint
-    assert described.facts["epochs"] == 3
-    assert described.weights_sha256 == digest(model.decoder.network)
-    assert described.weights_sha256 != make_model(seed=2).description.weights_sha256
+    assert described.facts == {"captions": "these"}
+    (member,) = described.members
+    assert member.seed == 5
+    assert member.facts["epochs"] == 3
+    assert member.weights_sha256 == digest(model.decoders[0].network)
+    assert member.weights_sha256 != make_model(seed=2).description.members[0].weights_sha256
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,13 +79,13 @@ def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
     make_model().save(tmp_path / "1")
     make_model().save(tmp_path / "2")
     Model.load(tmp_path / "1", make_vocabulary()).save(tmp_path / "3")
-    assert sorted(contents(tmp_path / "1")) == ["model.json", "model.weights.h5"]
+    assert sorted(contents(tmp_path / "1")) == ["model.json", "seed_5.weights.h5"]
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
 
 
 def test_a_model_in_training_is_saved_without_its_optimizer(tmp_path: Path, saved: Path) -> None:
     model = make_model()
-    network = model.decoder.network
+    network = model.decoders[0].network
     network.compile(optimizer=keras.optimizers.Adam())
     network.optimizer.build(network.trainable_variables)
     model.save(tmp_path)
@@ -108,7 +112,10 @@ def test_another_vocabulary_is_refused(folder: Path) -> None:
         ({"decoder": {"feature_shape": "six"}}, "damaged"),
         ({"decoder": {"feature_shape": []}}, "damaged"),
         ({"decoder": {"feature_shape": [2, 2, 6]}}, "damaged"),
-        ({"weights_sha256": "0" * 64}, r"model\.weights\.h5 is not what .*model\.json tells of"),
+        (
+            {"members": [{"seed": 5, "weights_sha256": "0" * 64, "facts": {}}]},
+            r"seed_5\.weights\.h5 is not what .*model\.json tells of",
+        ),
     ],
 )
 def test_a_json_that_does_not_fit_is_refused(
@@ -118,7 +125,7 @@ def test_a_json_that_does_not_fit_is_refused(
     refused(folder, problem)
 
 
-@pytest.mark.parametrize("name", ["model.json", "model.weights.h5"])
+@pytest.mark.parametrize("name", ["model.json", "seed_5.weights.h5"])
 def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
     refused(folder, rf"{name} is not there")
@@ -126,31 +133,31 @@ def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
 
 def test_the_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
     make_model(seed=2).save(tmp_path / "other")
-    shutil.copy(tmp_path / "other" / "model.weights.h5", folder)
-    refused(folder, r"model\.weights\.h5 is not what .*model\.json tells of")
+    shutil.copy(tmp_path / "other" / "seed_5.weights.h5", folder)
+    refused(folder, r"seed_5\.weights\.h5 is not what .*model\.json tells of")
 
 
 def test_the_weights_of_a_model_of_another_size_are_refused(folder: Path, tmp_path: Path) -> None:
     make_model(shape=(7,)).save(tmp_path / "other")
-    shutil.copy(tmp_path / "other" / "model.weights.h5", folder)
-    refused(folder, r"model\.weights\.h5 (does not fit|is not what)")
+    shutil.copy(tmp_path / "other" / "seed_5.weights.h5", folder)
+    refused(folder, r"seed_5\.weights\.h5 (does not fit|is not what)")
 
 
 def test_damaged_weights_are_refused(folder: Path) -> None:
-    path = folder / "model.weights.h5"
+    path = folder / "seed_5.weights.h5"
     path.write_bytes(path.read_bytes()[:1000])
-    refused(folder, r"model\.weights\.h5 is no readable HDF5 file")
+    refused(folder, r"seed_5\.weights\.h5 is no readable HDF5 file")
 
 
 def test_weights_that_lie_in_another_file_are_refused(folder: Path) -> None:
-    path = folder / "model.weights.h5"
+    path = folder / "seed_5.weights.h5"
     with h5py.File(path, "r+") as file:
         del file["layers/embedding"]
         file["layers/embedding"] = h5py.ExternalLink("other.h5", "/embedding")
-    refused(folder, r"model\.weights\.h5: /layers/embedding is a link")
+    refused(folder, r"seed_5\.weights\.h5: /layers/embedding is a link")
 
 
 def test_weights_that_lack_a_layer_are_refused(folder: Path) -> None:
-    with h5py.File(folder / "model.weights.h5", "r+") as file:
+    with h5py.File(folder / "seed_5.weights.h5", "r+") as file:
         del file["layers/embedding"]
-    refused(folder, r"model\.weights\.h5 (does not fit|is not what)")
+    refused(folder, r"seed_5\.weights\.h5 (does not fit|is not what)")

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from pipeline.captioner.description import DecoderConfig, ModelDescription
+from pipeline.captioner.description import DecoderConfig, Member, ModelDescription
 from pipeline.reporting.metrics import Evaluation
 from pipeline.reporting.model_card import model_card
 from tests.conftest import ENCODING
@@ -8,7 +8,7 @@ from tests.test_metrics import GOOD, evaluation
 
 MODEL = ModelDescription(
     DecoderConfig("merge", 99, (2048,), 256, 128, 0.5, 0.5),
-    "c" * 64,
+    (Member(7, "c" * 64, {}),),
     ENCODING,
     "d" * 64,
     {"params": {"units": 128, "decoder": "merge"}},

@@ -89,7 +89,7 @@ def photo_file(folder: Path, name: str, seed: int = 0, width: int = 48, height: 
 
 def report(folder: Path, found: Evaluation, photos: Mapping[str, Path]) -> str:
     path = folder / "report.html"
-    write_report(path, found, photos, folder / "history.csv", MODEL)
+    write_report(path, found, photos, folder, MODEL)
     return path.read_text("utf-8")
 
 
@@ -100,7 +100,7 @@ def plain(tmp_path: Path) -> str:
         name: photo_file(tmp_path, name, seed) for seed, name in enumerate(["a.png", "b.png"])
     }
     (tmp_path / "history.csv").write_text(
-        "epoch,loss,validation_loss,validation_cider_d\n1,3,3.5,1\n2,2,2.5,2\n", "utf-8"
+        "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3.5,1\n7,2,2,2.5,2\n", "utf-8"
     )
     return report(tmp_path, evaluation(SAID, REFERENCES), photos)
 

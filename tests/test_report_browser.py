@@ -54,9 +54,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     photos = {image_id: photo for row, image_id in enumerate(references) if row % 10}
     (folder / "history.csv").write_text(
-        "epoch,loss,validation_loss,validation_cider_d\n1,3,3,1\n2,2,3,2\n", "utf-8"
+        "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3,1\n7,2,2,3,2\n", "utf-8"
     )
-    write_report(folder / "report.html", found, photos, folder / "history.csv", MODEL)
+    write_report(folder / "report.html", found, photos, folder, MODEL)
     return folder / "report.html"
 
 

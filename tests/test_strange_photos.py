@@ -36,7 +36,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:PIL"),
 ]
 CORPUS = [] if sys.platform == "win32" else corpus()
-ENCODING = Encoding("Corners", 32, "a" * 64, "none", "b" * 64, "as it is", "average", "float32")
+ENCODING = Encoding(
+    "Corners", 32, "a" * 64, "none", "b" * 64, "as it is", "whole", "average", "float32"
+)
 
 
 class Corners(Engine):

@@ -32,7 +32,12 @@ TINY: dict[str, Any] = {
     "max_words": 6,
     "sample_photos": 2,
 }
-OUTPUTS = ["history.csv", "model/model.json", "model/model.weights.h5"]
+OUTPUTS = [
+    "history.csv",
+    "model/model.json",
+    "model/seed_2026.weights.h5",
+    "self_critical.csv",
+]
 
 
 @pytest.fixture
@@ -66,7 +71,7 @@ def test_the_stage_writes_model_history_and_samples_the_same_each_time(
 ) -> None:
     train.main()
     first = artifacts(project)
-    samples = [f"samples/epoch_00{n}.{kind}" for n in (1, 2) for kind in ("png", "txt")]
+    samples = [f"samples/seed_2026/epoch_00{n}.{kind}" for n in (1, 2) for kind in ("png", "txt")]
     assert sorted(first) == sorted([*OUTPUTS, *samples])
     rows = list(csv.DictReader(first["history.csv"].decode().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -77,10 +82,10 @@ def test_the_stage_writes_model_history_and_samples_the_same_each_time(
     model = Model.load(
         project / "artifacts" / "model", Vocabulary.load(project / "artifacts" / "vocabulary.json")
     )
-    facts = model.description.facts
+    assert model.description.facts["params"]["units"] == 8
+    facts = model.description.members[0].facts
     assert facts["epochs"] == 2
     assert facts["stopped"] == "all 2 epochs done"
-    assert facts["params"]["units"] == 8
     assert f"{facts['best']['validation_loss']}" in {r["validation_loss"] for r in rows}
     # A training that came to its end is forgotten, so this one starts anew.
     assert [path.name for path in (project / ".cache" / "training").iterdir()] == ["lock"]
@@ -100,9 +105,10 @@ def test_where_graphs_are_in_use_the_stage_makes_those_of_its_decoder(project: P
     model = Model.load(project / "artifacts" / "model", vocabulary)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(before) == 6
-    compiled = load_compiled(project / "artifacts", model.description, lambda: model.decoder)
+    (decoder,), (member,) = model.decoders, model.description.members
+    compiled = load_compiled(project / "artifacts", model.description, member, lambda: decoder)
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    for array, other in zip(compiled.begin(vectors()), model.decoder.begin(vectors()), strict=True):
+    for array, other in zip(compiled.begin(vectors()), decoder.begin(vectors()), strict=True):
         np.testing.assert_allclose(array, other, atol=1e-6)
 
 
@@ -124,7 +130,7 @@ def test_a_stage_killed_before_its_end_goes_on_with_its_diary(
     shutil.rmtree(project / "artifacts" / "samples")
     train.main()
     assert "going on after epoch 1" in capsys.readouterr().out
-    assert (project / "artifacts" / "samples" / "epoch_001.txt").exists()
+    assert (project / "artifacts" / "samples" / "seed_2026" / "epoch_001.txt").exists()
     assert (project / "artifacts" / "history.csv").read_text().count("\n") == 3
 
 

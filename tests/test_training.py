@@ -9,7 +9,9 @@ import pytest
 from pipeline.captioner.batches import Batch, Batches
 from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder
-from pipeline.captioner.training import Epoch, Training
+from pipeline.captioner.optimizer import Optimization
+from pipeline.captioner.teacher_forcing import TeacherForcing
+from pipeline.captioner.training import Epoch, Row, Training
 from pipeline.captions.vocabulary import PAD
 from pipeline.errors import InputError
 from tests.captioner_fixtures import (
@@ -27,7 +29,7 @@ from tests.captioner_fixtures import (
 Weights = list[Any]
 
 
-def ignore(_: list[Epoch]) -> None:
+def ignore(_: Sequence[Row]) -> None:
     """Stand where a diary would."""
 
 
@@ -41,23 +43,32 @@ def make_training(
     patience: int = 9,
     select: str = "loss",
     cider_d: Callable[[Decoder], float] = lambda _: 0.0,
-    after_epoch: Callable[[list[Epoch]], None] = ignore,
+    after_epoch: Callable[[Sequence[Row]], None] = ignore,
     captions: Sequence[tuple[str, str]] = EVEN,
 ) -> Training:
     store = make_store(folder / "features.h5")
+    decoder = make_decoder(seed=seed, dropout=dropout)
+    train = make_batches(store, captions)
     return Training(
-        decoder=make_decoder(seed=seed, dropout=dropout),
-        train=make_batches(store, captions),
+        decoder=decoder,
+        phase=TeacherForcing(decoder, train, Optimization(learning_rate), epochs, seed=5),
         dev=make_batches(store, EVEN_DEV),
         cider_d=cider_d,
-        learning_rate=learning_rate,
         epochs=epochs,
         patience=patience,
         select=select,
-        seed=5,
         checkpoint=Checkpoint(folder, "fingerprint"),
         after_epoch=after_epoch,
     )
+
+
+def losses(training: Training) -> list[float]:
+    return [epoch.loss for epoch in training.history if isinstance(epoch, Epoch)]
+
+
+def captions_of(training: Training) -> Batches:
+    assert isinstance(training.phase, TeacherForcing)
+    return training.phase.captions
 
 
 def weights_of(training: Training) -> bytes:
@@ -74,7 +85,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Training:
 
 def test_the_decoder_learns(whole: Training) -> None:
     assert [epoch.epoch for epoch in whole.history] == [1, 2, 3, 4]
-    assert whole.history[-1].loss < whole.history[0].loss
+    assert losses(whole)[-1] < losses(whole)[0]
     assert whole.stopped == "all 4 epochs done"
     assert not whole.interrupted
 
@@ -90,7 +101,7 @@ def test_equal_seeds_and_data_give_equal_weights(whole: Training, tmp_path: Path
 def test_a_killed_training_goes_on_to_the_very_same_end(
     whole: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
-    def kill(history: list[Epoch]) -> None:
+    def kill(history: Sequence[Row]) -> None:
         if len(history) == 3:
             raise Killed
 
@@ -136,7 +147,7 @@ def test_a_damaged_checkpoint_starts_the_training_anew(whole: Training, tmp_path
 
 
 def test_an_interrupted_training_keeps_its_best_epoch(whole: Training, tmp_path: Path) -> None:
-    def interrupt(history: list[Epoch]) -> None:
+    def interrupt(history: Sequence[Row]) -> None:
         if len(history) == 2:
             raise KeyboardInterrupt
 
@@ -163,8 +174,8 @@ class InterruptedBatches(Batches):
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_an_interrupt_amid_an_epoch(whole: Training, tmp_path: Path, epoch: int) -> None:
     training = make_training(tmp_path)
-    training.train.__class__ = InterruptedBatches
-    training.train.epoch = epoch  # type: ignore[attr-defined]
+    captions_of(training).__class__ = InterruptedBatches
+    captions_of(training).epoch = epoch  # type: ignore[attr-defined]
     if epoch == 1:
         with pytest.raises(KeyboardInterrupt):
             training.run()
@@ -191,9 +202,9 @@ def test_it_stops_early_and_keeps_the_best_epochs_weights(tmp_path: Path) -> Non
         after_epoch=lambda _: kept.append(training.decoder.network.get_weights()),
     )
     training.run()
-    losses = [epoch.validation_loss for epoch in training.history]
-    best = int(np.argmin(losses))
-    assert len(losses) == best + 3 < 30
+    found_losses = [epoch.validation_loss for epoch in training.history]
+    best = int(np.argmin(found_losses))
+    assert len(found_losses) == best + 3 < 30
     assert training.best == training.history[best]
     assert training.stopped == "no better validation loss for 2 epochs"
     found = training.decoder.network.get_weights()
@@ -221,13 +232,13 @@ def test_losses_are_the_mean_over_words_whatever_batch_they_are_in(tmp_path: Pat
     training = make_training(
         tmp_path, epochs=1, learning_rate=1e-12, dropout=0.0, captions=CAPTIONS
     )
-    before = negative_log_likelihoods(training.decoder, training.train)
+    before = negative_log_likelihoods(training.decoder, captions_of(training))
     training.run()
     words = sum(len(text.split()) + 1 for _, text in CAPTIONS)
     assert len(before) == words
-    batches = [len(b.inputs) * b.inputs.shape[1] for b in training.train.in_order()]
+    batches = [len(b.inputs) * b.inputs.shape[1] for b in captions_of(training).in_order()]
     assert sum(batches) > words  # some of it is padding
-    assert training.history[0].loss == pytest.approx(np.mean(before), abs=1e-5)
+    assert losses(training)[0] == pytest.approx(np.mean(before), abs=1e-5)
     assert training.history[0].validation_loss == pytest.approx(validation_loss(training), abs=1e-5)
 
 
@@ -238,7 +249,7 @@ def test_the_validation_loss_is_that_of_the_kept_weights(whole: Training) -> Non
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best_epoch(
     whole: Training, tmp_path: Path
 ) -> None:
-    def spoil(history: list[Epoch]) -> None:
+    def spoil(history: Sequence[Row]) -> None:
         network = training.decoder.network
         if len(history) == 2:
             network.set_weights([weight * np.nan for weight in network.get_weights()])
@@ -290,6 +301,6 @@ def test_training_goes_on_while_either_gets_better(tmp_path: Path) -> None:
     scores = iter(range(99, 0, -1))
     training.run()
     assert training.best.epoch == 1
-    losses = [epoch.validation_loss for epoch in training.history]
-    assert len(losses) == losses.index(min(losses)) + 1 + 2
+    found = [epoch.validation_loss for epoch in training.history]
+    assert len(found) == found.index(min(found)) + 1 + 2
     assert training.stopped == "no better validation loss or CIDEr-D for 2 epochs"

@@ -31,6 +31,7 @@ def work(place: Place) -> Work:
     return Work(
         make_engine=functools.partial(colours, place.log),
         input_size=32,
+        views="whole",
         max_pixels=10_000,
         dtype="float32",
         shards=shards,

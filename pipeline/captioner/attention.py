@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.backend import keras
 from pipeline.captioner.description import DecoderConfig
-from pipeline.captioner.layers import Graphs, blank, inputs, step_inputs
+from pipeline.captioner.layers import Graphs, Words, blank, inputs, prepared, step_inputs
 from pipeline.errors import InputError
 
 
@@ -30,32 +30,29 @@ def build(config: DecoderConfig) -> Graphs:
             "to grid"
         )
     layers, units = keras.layers, config.units
-    embedding = layers.Embedding(config.vocabulary_size, config.embedding_size, name="embedding")
+    language = Words(config)
     lstm = layers.LSTM(units, return_sequences=True, name="lstm")
     look = _Look(units)
-    logits = layers.Dense(config.vocabulary_size, name="logits")
 
     features, ids = inputs(config)
-    kept = layers.Dropout(config.dropout, name="image_dropout")(features)
-    places = layers.Dense(units, activation="relu", name="place")(kept)
+    places = layers.Dense(units, activation="relu", name="place")(prepared(features, config))
     keys = layers.Dense(units, use_bias=False, name="key")(places)
     whole = layers.GlobalAveragePooling1D(name="mean_place")(places)
     image = layers.Dense(units, activation="relu", name="image")(whole)
-    hidden = lstm(layers.Dropout(config.dropout, name="word_dropout")(embedding(ids)))
+    hidden = lstm(language.read(ids))
     everywhere = layers.Reshape((1, units), name="image_everywhere")(image)
     told, maps = look(hidden, places, keys, everywhere)
-    told = layers.Dropout(config.output_dropout, name="output_dropout")(told)
-    network = keras.Model([features, ids], logits(told), name="attention")
+    network = keras.Model([features, ids], language.next_word(told), name="attention")
 
     memory = [blank(image, units, name) for name in ("hidden", "cell")]
     start = keras.Model(features, [places, keys, image, *memory], name="attention_start")
 
     grid = (*grid_shape, units)
     word, state = step_inputs(places=grid, keys=grid, image=units, hidden=units, cell=units)
-    output, carried = lstm.cell(embedding(word), state[3:])
+    output, carried = lstm.cell(language.look_up(word), state[3:])
     one = layers.Reshape((1, units), name="one_word")
     told, _ = look(one(output), state[0], state[1], one(state[2]))
-    found = logits(layers.Reshape((units,), name="one_answer")(told))
+    found = language.next_word(layers.Reshape((units,), name="one_answer")(told))
     step = keras.Model([word, *state], [found, *state[:3], *carried], name="attention_step")
     return Graphs(network, start, step, keras.Model([features, ids], maps, name="attention_maps"))
 

@@ -1,7 +1,9 @@
 """Batches: captions of like length, beside their photos' features."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from pipeline.captions.vocabulary import END, PAD, START, Vocabulary
 from pipeline.features.store import FeatureStore
 
 Ids = npt.NDArray[np.int32]
+Read = Callable[[Iterable[str]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -48,24 +51,41 @@ class Batches:
     ) -> None:
         """Encode (image_id, clean text) pairs; every id has to be in the store.
 
+        Attributes set:
+            sequences: of ids, <start> and <end> included, in the order of `captions`.
+
         A caption of more than `max_words` words teaches its first words, without <end>.
         """
         self._store = store
         self._batch_size = batch_size
         self._image_ids = [image_id for image_id, _ in captions]
-        self._sequences = [_sequence(vocabulary.encode(text), max_words) for _, text in captions]
-        self._lengths = np.array([len(sequence) for sequence in self._sequences])
+        self.sequences = [_sequence(vocabulary.encode(text), max_words) for _, text in captions]
+        self._lengths = np.array([len(sequence) for sequence in self.sequences])
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+        return math.ceil(len(self.sequences) / self._batch_size)
+
+    def word_counts(self, size: int) -> npt.NDArray[np.int64]:
+        """Return how often each id below `size` is to be told, <end> among them."""
+        return np.bincount(np.concatenate([s[1:] for s in self.sequences]), minlength=size)
 
     def in_order(self) -> Iterator[Batch]:
         """Yield every caption once, the same way each time."""
-        return map(self._batch, self._grouped(np.argsort(self._lengths, kind="stable")))
+        order = np.argsort(self._lengths, kind="stable")
+        return (self._batch(group, self._store.read) for group in self._grouped(order))
 
     def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield every caption once, in an order that follows from seed and epoch alone."""
+        """Yield every caption once, in an order that follows from seed and epoch alone.
+
+        Beside each caption stands one view of its photo, drawn as the order is.
+        """
         random = np.random.default_rng([seed, epoch])
-        drawn = random.permutation(len(self._sequences))
+        drawn = random.permutation(len(self.sequences))
         groups = self._grouped(drawn[np.argsort(self._lengths[drawn], kind="stable")])
-        return (self._batch(groups[position]) for position in random.permutation(len(groups)))
+        read = partial(self._store.draw, random=random)
+        for position in random.permutation(len(groups)):
+            yield self._batch(groups[position], read)
 
     def _grouped(self, order: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         return [
@@ -73,15 +93,20 @@ class Batches:
             for start in range(0, len(order), self._batch_size)
         ]
 
-    def _batch(self, positions: npt.NDArray[Any]) -> Batch:
-        padded = np.full((len(positions), int(self._lengths[positions].max())), PAD, np.int32)
-        for row, position in enumerate(positions):
-            padded[row, : self._lengths[position]] = self._sequences[position]
-        inputs, targets = padded[:, :-1], padded[:, 1:]
-        # The last id of a shorter sequence, <end>, has no successor to predict.
-        inputs = np.where(targets == PAD, PAD, inputs)
-        features = self._store.read(self._image_ids[position] for position in positions)
-        return Batch(features, inputs, targets, int((targets != PAD).sum()))
+    def _batch(self, positions: npt.NDArray[Any], read: Read) -> Batch:
+        inputs, targets = teacher_forcing([self.sequences[p] for p in positions])
+        words = int((targets != PAD).sum())
+        return Batch(read(self._image_ids[p] for p in positions), inputs, targets, words)
+
+
+def teacher_forcing(sequences: Sequence[Ids]) -> tuple[Ids, Ids]:
+    """Pad sequences of ids to inputs and their targets, each (B, T), see `Batch`."""
+    padded = np.full((len(sequences), max(map(len, sequences))), PAD, np.int32)
+    for row, sequence in zip(padded, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    inputs, targets = padded[:, :-1], padded[:, 1:]
+    # The last id of a shorter sequence, <end>, has no successor to predict.
+    return np.where(targets == PAD, PAD, inputs), targets
 
 
 def _sequence(words: list[int], max_words: int) -> Ids:

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.captioner.compiled import load_compiled
-from pipeline.captioner.description import ModelDescription, read_model
+from pipeline.captioner.consensus import consensus_search
+from pipeline.captioner.description import Member, ModelDescription, read_model
+from pipeline.captioner.ensemble import together
 from pipeline.captioner.sampling import Sampling, sample
 from pipeline.captioner.search import Hypothesis, Steps, search
 from pipeline.captions.vocabulary import Vocabulary
@@ -18,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.features.encoding import read_encoder
 from pipeline.features.engines import Engine, OpenVINOEngine, load_engine
 from pipeline.features.photos import decode
+from pipeline.features.views import join
 
 if TYPE_CHECKING:
     from pipeline.captioner.decoder import Decoder
@@ -46,13 +49,16 @@ class Captioner:
     engine: Engine
 
     @staticmethod
-    def load(artifacts: Path, batch_size: int, engine: str = "auto") -> "Captioner":
+    def load(
+        artifacts: Path, batch_size: int, engine: str = "auto", *, ensemble: bool = True
+    ) -> "Captioner":
         """Load the model, and an encoder that makes features as the model learned them.
 
         Args:
             artifacts: the folder that `dvc repro` fills.
             batch_size: photos that `caption` takes at once.
             engine: see `load_engine`; the decoder runs on the same.
+            ensemble: whether the decoders of all seeds are asked together; else the first.
 
         Raises:
             InputError: an artefact is absent or damaged, or encoder and model do not
@@ -67,7 +73,9 @@ class Captioner:
         vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
         model = read_model(artifacts / "model" / "model.json", vocabulary)
         learned = model.encoding
-        encoding = read_encoder(artifacts / "encoder.json").encoding(learned.pooling, learned.dtype)
+        encoding = read_encoder(artifacts / "encoder.json").encoding(
+            learned.views, learned.pooling, learned.dtype
+        )
         model.check_encoding(encoding, artifacts / "encoder.json")
         ready = load_engine(engine, artifacts, encoding, batch_size)
         if ready.shape != model.config.feature_shape:
@@ -76,31 +84,48 @@ class Captioner:
                 "does not give its feature_shape): run `dvc repro train`"
             )
 
-        @cache
-        def on_keras() -> "Decoder":
-            from pipeline.captioner.model import Model  # noqa: PLC0415  (seconds)
+        def steps(member: Member) -> Steps:
+            @cache
+            def on_keras() -> "Decoder":
+                from pipeline.captioner.model import load_member  # noqa: PLC0415  (seconds)
 
-            return Model.load(artifacts / "model", vocabulary).decoder
+                return load_member(artifacts / "model", model, member)
 
-        decoder: Steps
-        if isinstance(ready, OpenVINOEngine):
-            decoder = load_compiled(artifacts, model, on_keras)
-        else:
-            decoder = on_keras()
-        return Captioner(model, decoder, vocabulary, ready)
+            if isinstance(ready, OpenVINOEngine):
+                return load_compiled(artifacts, model, member, on_keras)
+            return on_keras()
+
+        members = model.members if ensemble else model.members[:1]
+        return Captioner(model, together([steps(m) for m in members]), vocabulary, ready)
 
     def decode(self, data: bytes) -> np.ndarray:
-        """Decode a photo's bytes as the feature store's were; raises `PhotoError`."""
-        return decode(data, self.model.encoding.input_size, MAX_PIXELS)
+        """Decode a photo's bytes as the feature store's were, to the pixels of its views.
 
-    def caption(self, photos: Sequence[np.ndarray], beam_width: int) -> list[list[Caption]]:
-        """Caption decoded photos, each (S, S, 3); at most `batch_size` of them.
+        Returns:
+            (V, S, S, 3).
+
+        Raises:
+            PhotoError: with the reason.
+        """
+        learned = self.model.encoding
+        return decode(data, learned.input_size, MAX_PIXELS, learned.views)
+
+    def caption(
+        self, photos: Sequence[np.ndarray], beam_width: int, *, consensus: bool = False
+    ) -> list[list[Caption]]:
+        """Caption decoded photos, each (V, S, S, 3); at most `batch_size` of them.
+
+        Args:
+            photos: decoded by `decode`.
+            beam_width: see `search`.
+            consensus: whether the best is what is most like the others, not the likeliest.
 
         Returns:
             For each photo `beam_width` captions or fewer, best first.
         """
         features = self._features(photos)
-        found = search(self.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
+        way = consensus_search if consensus else search
+        found = way(self.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
         return self._captions(found)
 
     def sample(
@@ -111,9 +136,13 @@ class Captioner:
         return self._captions(found)
 
     def _features(self, photos: Sequence[np.ndarray]) -> npt.NDArray[np.float32]:
-        vectors = self.engine.encode(np.stack(photos))
+        learned = self.model.encoding
+        vectors = self.engine.encode(np.concatenate(photos))
         # The decoder learned from stored vectors: the same rounding belongs to them.
-        return vectors.astype(self.model.encoding.dtype).astype(np.float32)
+        stored = vectors.astype(learned.dtype).astype(np.float32)
+        if learned.view_count == 1:
+            return stored
+        return join(stored.reshape(len(photos), learned.view_count, *stored.shape[1:]))
 
     def _captions(self, found: list[list[Hypothesis]]) -> list[list[Caption]]:
         return [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.description import ModelDescription
+from pipeline.captioner.description import Member, ModelDescription
 from pipeline.features import graphs
 from pipeline.features.graphs import GraphFile
 from pipeline.files import fingerprint
@@ -43,18 +43,20 @@ class CompiledDecoder:
 
 
 def load_compiled(
-    artifacts: Path, description: ModelDescription, load: Callable[[], "Decoder"]
+    artifacts: Path, description: ModelDescription, member: Member, load: Callable[[], "Decoder"]
 ) -> CompiledDecoder:
-    """Load the decoder of the folder `artifacts`, converting it the first time.
+    """Load a decoder of the folder `artifacts`, converting it the first time.
 
     Args:
         artifacts: where the graphs are kept.
-        description: of the decoder.
+        description: of the model.
+        member: which of its decoders.
         load: gives the decoder on Keras; called only to convert it.
     """
-    key = fingerprint([asdict(description.config), description.weights_sha256])
+    key = fingerprint([asdict(description.config), member.weights_sha256])
     start, step = (
-        GraphFile(artifacts / graphs.FOLDER, f"decoder_{part}", key) for part in ("start", "step")
+        GraphFile(artifacts / graphs.FOLDER, f"decoder_{member.seed}_{part}", key)
+        for part in ("start", "step")
     )
     with (
         graphs.ready(start, lambda: load().graphs.start) as start_path,

@@ -1,15 +1,16 @@
-"""What model.json says of a trained decoder; nothing here needs Keras."""
+"""What model.json says of trained decoders; nothing here needs Keras."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
 from pipeline.features.encoding import Encoding
+from pipeline.features.views import VIEWS
 from pipeline.files import read_json, write_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MEND = "run `dvc repro train`"
 
 
@@ -25,6 +26,9 @@ class DecoderConfig:
         units: of the LSTM.
         dropout: share of the image's and the words' numbers dropped while learning.
         output_dropout: the same of what the next word is told from.
+        tied_embeddings: whether words are told by the vectors that they are read by.
+        feature_norm: "l2": photos' vectors are all made equally long; or "none".
+        feature_noise: deviation of noise added to them while learning.
     """
 
     name: str
@@ -34,22 +38,40 @@ class DecoderConfig:
     units: int
     dropout: float
     output_dropout: float
+    tied_embeddings: bool = False
+    feature_norm: str = "none"
+    feature_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training of a decoder.
+
+    Attributes:
+        seed: that it began with; it names the file of its weights.
+        weights_sha256: digest of them, see `weights.digest`.
+        facts: how it went, for reports.
+    """
+
+    seed: int
+    weights_sha256: str
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A trained decoder and what it belongs to.
+    """Decoders of one kind, trained from several seeds, and what they belong to.
 
     Attributes:
-        config: of its graph.
-        weights_sha256: digest of its weights, see `weights.digest`.
-        encoding: of the features it learned from; only such features mean anything to it.
-        vocabulary: fingerprint of the vocabulary that its ids are of.
-        facts: how it was trained, for reports.
+        config: of their graphs.
+        members: the trainings, in the order of `train.seeds`.
+        encoding: of the features they learned from; only such features mean anything to them.
+        vocabulary: fingerprint of the vocabulary that their ids are of.
+        facts: what was the same for all, for reports.
     """
 
     config: DecoderConfig
-    weights_sha256: str
+    members: tuple[Member, ...]
     encoding: Encoding
     vocabulary: str
     facts: dict[str, Any]
@@ -75,7 +97,7 @@ class ModelDescription:
             {
                 "format_version": FORMAT_VERSION,
                 "decoder": asdict(self.config),
-                "weights_sha256": self.weights_sha256,
+                "members": [asdict(member) for member in self.members],
                 "encoding": asdict(self.encoding),
                 "vocabulary": self.vocabulary,
                 "facts": self.facts,
@@ -94,20 +116,23 @@ def read_model(path: Path, vocabulary: Vocabulary) -> ModelDescription:
     if values.get("format_version") != FORMAT_VERSION:
         raise InputError(f"{path} is of another format version: {MEND}")
     try:
-        config = DecoderConfig(
-            **values["decoder"] | {"feature_shape": tuple(values["decoder"]["feature_shape"])}
-        )
+        decoder = values["decoder"]
+        if missing := {field.name for field in fields(DecoderConfig)} - set(decoder):
+            raise KeyError(min(missing))
+        config = DecoderConfig(**decoder | {"feature_shape": tuple(decoder["feature_shape"])})
         model = ModelDescription(
             config,
-            values["weights_sha256"],
+            tuple(Member(**member) for member in values["members"]),
             Encoding(**values["encoding"]),
             values["vocabulary"],
             values["facts"],
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): {MEND}") from None
-    if model.encoding.dtype not in ("float16", "float32"):
-        raise InputError(f"{path} is damaged (dtype {model.encoding.dtype!r}): {MEND}")
+    if not model.members or len({m.seed for m in model.members}) < len(model.members):
+        raise InputError(f"{path} is damaged (members {values['members']!r:.80}): {MEND}")
+    if model.encoding.dtype not in ("float16", "float32") or model.encoding.views not in VIEWS:
+        raise InputError(f"{path} is damaged (its encoding is none): {MEND}")
     if model.vocabulary != vocabulary.fingerprint or config.vocabulary_size != len(vocabulary):
         raise InputError(f"{path} was trained with another vocabulary: {MEND}")
     return model

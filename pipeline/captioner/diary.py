@@ -1,11 +1,11 @@
-"""The diary of a training: history, samples, and weights and logs if asked, epoch by epoch."""
+"""The diary of trainings: history, samples, and weights and logs if asked, epoch by epoch."""
 
 import csv
 import io
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.captioner.decoder import Decoder
@@ -13,7 +13,7 @@ from pipeline.captioner.model import Model
 from pipeline.captioner.samples import write_contact_sheet, write_text_sample
 from pipeline.captioner.search import search
 from pipeline.captioner.tensorboard import TensorBoard
-from pipeline.captioner.training import Epoch
+from pipeline.captioner.training import Epoch, Row
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.features.store import FeatureStore
 from pipeline.files import write_text
@@ -21,14 +21,17 @@ from pipeline.files import write_text
 
 @dataclass(frozen=True)
 class Diary:
-    """Writes down every epoch.
+    """Writes down every epoch of the training from one seed.
 
     All of it is written beside the checkpoint and copied from there into the artefacts:
     DVC deletes a stage's outputs before a killed training goes on.
 
     Attributes:
         folder: beside the checkpoint.
-        artifacts: the folder to show it in, as history.csv, samples/ and model/epochs/.
+        artifacts: the folder to show it in, as NAME.csv, samples/ and model/epochs/.
+        name: of the table of epochs.
+        seed: of the training.
+        earlier: epochs of trainings from other seeds, with their seeds; they stay in the table.
         decoder: in training.
         vocabulary: of the decoder.
         store: features of the sample photos.
@@ -40,6 +43,9 @@ class Diary:
 
     folder: Path
     artifacts: Path
+    name: str
+    seed: int
+    earlier: Sequence[tuple[int, Row]]
     decoder: Decoder
     vocabulary: Vocabulary
     store: FeatureStore
@@ -48,20 +54,22 @@ class Diary:
     keep_every_epoch: bool
     board: TensorBoard | None
 
-    def write(self, history: list[Epoch]) -> None:
+    def write(self, history: Sequence[Row]) -> None:
         """Write down the last epoch of `history` and show it all."""
         epoch = history[-1]
         name = f"epoch_{epoch.epoch:03d}"
-        self._write_history(history)
+        table = [*self.earlier, *((self.seed, row) for row in history)]
+        write_table(self.folder / f"{self.name}.csv", table)
         if self.samples:
             captions = self._captions()
-            write_text_sample(self.folder / "samples" / f"{name}.txt", captions)
+            folder = self.folder / "samples" / f"seed_{self.seed}"
+            write_text_sample(folder / f"{name}.txt", captions)
             title = f"epoch {epoch.epoch}, validation loss {epoch.validation_loss:.3f}"
-            sheet = self.folder / "samples" / f"{name}.png"
-            write_contact_sheet(sheet, self.samples, captions, title)
+            write_contact_sheet(folder / f"{name}.png", self.samples, captions, title)
         if self.keep_every_epoch:
             of = self.store.encoding, self.vocabulary.fingerprint
-            Model.of(self.decoder, *of, facts={}).save(self.folder / "model" / "epochs" / name)
+            model = Model.of({self.seed: (self.decoder, {})}, *of, facts={})
+            model.save(self.folder / "model" / "epochs" / f"seed_{self.seed}" / name)
         if self.board is not None:
             values = {name: value for name, value in asdict(epoch).items() if name != "epoch"}
             self.board.scalars(epoch.epoch, time.time(), values)
@@ -78,13 +86,6 @@ class Diary:
             dirs_exist_ok=True,
         )
 
-    def _write_history(self, history: list[Epoch]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(asdict(history[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(epoch) for epoch in history)
-        write_text(self.folder / "history.csv", text.getvalue())
-
     def _captions(self) -> dict[str, str]:
         features = self.store.read(self.samples)
         found = search(self.decoder, features, beam_width=1, max_words=self.max_words)
@@ -92,6 +93,16 @@ class Diary:
             image_id: self.vocabulary.decode(hypotheses[0].ids)
             for image_id, hypotheses in zip(self.samples, found, strict=True)
         }
+
+
+def write_table(path: Path, rows: Sequence[tuple[int, Row]], kind: type[Row] = Epoch) -> None:
+    """Write seeds and epochs as CSV; without any, the names of the columns of `kind`."""
+    text = io.StringIO()
+    columns = ["seed", *(field.name for field in fields(rows[0][1] if rows else kind))]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"seed": seed, **asdict(epoch)} for seed, epoch in rows)
+    write_text(path, text.getvalue())
 
 
 def _copy_if_newer(source: str, target: str) -> None:

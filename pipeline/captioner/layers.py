@@ -1,5 +1,6 @@
 """What decoders are made of: their graphs, and the layers that several of them have."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -40,12 +41,66 @@ def step_inputs(**sizes: int | Sequence[int]) -> tuple[Any, list[Any]]:
     return keras.Input((), dtype="int32", name="word"), state
 
 
-def image_vector(features: Any, size: int, activation: str, dropout: float) -> Any:
+class Words:
+    """The side of language that all decoders have: words' vectors, and what the next word is."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        """Make the layers, without weights yet."""
+        layers, size = keras.layers, config.vocabulary_size
+        self._tied = config.tied_embeddings
+        kind = layers.ReversibleEmbedding if self._tied else layers.Embedding
+        self._embedding = kind(size, config.embedding_size, name="embedding")
+        self._dropout = layers.Dropout(config.dropout, name="word_dropout")
+        self._output_dropout = layers.Dropout(config.output_dropout, name="output_dropout")
+        if self._tied:
+            self._narrow = layers.Dense(config.embedding_size, name="narrow")
+            self._bias = _Bias(name="logits")
+        else:
+            self._logits = layers.Dense(size, name="logits")
+
+    def read(self, ids: Any) -> Any:
+        """Return the vectors of whole sequences, (B, T, embedding), some numbers dropped."""
+        return self._dropout(self._embedding(ids))
+
+    def look_up(self, word: Any) -> Any:
+        """Return the vectors of single words, (B, embedding)."""
+        return self._embedding(word)
+
+    def next_word(self, told: Any) -> Any:
+        """Return the logits of what follows, (..., V), from vectors (..., N)."""
+        kept = self._output_dropout(told)
+        if self._tied:  # Press and Wolf 2017, "Using the output embedding"
+            return self._bias(self._embedding(self._narrow(kept), reverse=True))
+        return self._logits(kept)
+
+
+class _Bias(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Adds a number to each logit: all that tied embeddings leave of a layer of logits."""
+
+    def build(self, shape: Any) -> None:
+        self.bias = self.add_weight(shape=(shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, logits: Any) -> Any:
+        return logits + self.bias
+
+
+def prepared(features: Any, config: DecoderConfig) -> Any:
+    """Return features as a decoder gets them: of one length if asked, some of them dropped."""
+    layers = keras.layers
+    if config.feature_norm == "l2":
+        unit = layers.UnitNormalization(name="unit_length")(features)
+        # Numbers of about 1, as the initial weights of the next layer expect.
+        features = layers.Rescaling(math.sqrt(features.shape[-1]), name="feature_norm")(unit)
+    if config.feature_noise:
+        features = layers.GaussianNoise(config.feature_noise, name="feature_noise")(features)
+    return layers.Dropout(config.dropout, name="image_dropout")(features)
+
+
+def image_vector(features: Any, size: int, activation: str, config: DecoderConfig) -> Any:
     """Return what a decoder learns to see in a photo as a whole, (B, size)."""
     if features.shape[1:-1]:  # a grid: the mean of its places
         features = keras.layers.GlobalAveragePooling1D(name="mean_place")(features)
-    kept = keras.layers.Dropout(dropout, name="image_dropout")(features)
-    return keras.layers.Dense(size, activation=activation, name="image")(kept)
+    return keras.layers.Dense(size, activation=activation, name="image")(prepared(features, config))
 
 
 def blank(like: Any, size: int, name: str) -> Any:

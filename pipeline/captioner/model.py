@@ -1,12 +1,13 @@
-"""The model folder: a decoder's weights, and a JSON that says what they are."""
+"""The model folder: decoders' weights, and a JSON that says what they are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.backend import keras
 from pipeline.captioner.decoder import DECODERS, Decoder, build_decoder
-from pipeline.captioner.description import MEND, ModelDescription, read_model
+from pipeline.captioner.description import MEND, Member, ModelDescription, read_model
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
 from pipeline.features import weights
@@ -15,50 +16,83 @@ from pipeline.features.encoding import Encoding
 
 @dataclass(frozen=True)
 class Model:
-    """A trained decoder and what is told of it.
+    """Trained decoders, one of each seed, and what is told of them.
 
     Attributes:
-        decoder: with its weights.
-        description: what it is and belongs to.
+        decoders: with their weights, in the order of the description's members.
+        description: what they are and belong to.
     """
 
-    decoder: Decoder
+    decoders: tuple[Decoder, ...]
     description: ModelDescription
 
     @staticmethod
-    def of(decoder: Decoder, encoding: Encoding, vocabulary: str, facts: dict[str, Any]) -> "Model":
-        """Describe a decoder just trained; see `ModelDescription`."""
-        digest = weights.digest(decoder.network)
-        description = ModelDescription(decoder.config, digest, encoding, vocabulary, facts)
-        return Model(decoder, description)
+    def of(
+        trained: Mapping[int, tuple[Decoder, dict[str, Any]]],
+        encoding: Encoding,
+        vocabulary: str,
+        facts: dict[str, Any],
+    ) -> "Model":
+        """Describe decoders just trained.
+
+        Args:
+            trained: each seed's decoder, and how its training went.
+            encoding: see `ModelDescription`.
+            vocabulary: see `ModelDescription`.
+            facts: see `ModelDescription`.
+        """
+        decoders = tuple(decoder for decoder, _ in trained.values())
+        members = tuple(
+            Member(seed, weights.digest(decoder.network), how)
+            for seed, (decoder, how) in trained.items()
+        )
+        config = decoders[0].config
+        return Model(decoders, ModelDescription(config, members, encoding, vocabulary, facts))
 
     def save(self, folder: Path) -> None:
-        """Write `model.weights.h5` and then `model.json`."""
-        network = self.decoder.network
-        # A network in training has its optimizer with it, which Keras would save as well.
-        bare = keras.Model(network.inputs, network.outputs, name=network.name)
-        weights.save(bare, folder / "model.weights.h5")
+        """Write `seed_N.weights.h5` for each member, and then `model.json`."""
+        for decoder, member in zip(self.decoders, self.description.members, strict=True):
+            network = decoder.network
+            # A network in training has its optimizer with it, which Keras would save as well.
+            bare = keras.Model(network.inputs, network.outputs, name=network.name)
+            weights.save(bare, weights_file(folder, member.seed))
         self.description.write(folder / "model.json")
 
     @staticmethod
     def load(folder: Path, vocabulary: Vocabulary) -> "Model":
-        """Rebuild the decoder's graph in code and fill it from the weights file.
+        """Rebuild the decoders' graphs in code and fill them from the weights files.
 
         Raises:
             InputError: a file is absent, damaged or of another version, or the
                 vocabulary is not the one that the model was trained with.
         """
-        path = folder / "model.json"
-        description = read_model(path, vocabulary)
-        if description.config.name not in list(DECODERS):
-            name = description.config.name
-            raise InputError(f"{path} names an unknown decoder {name!r}: {MEND}")
-        try:
-            decoder = build_decoder(description.config)
-        except (InputError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} is damaged ({reason}): {MEND}") from None
-        weights.load(decoder.network, folder / "model.weights.h5", MEND)
-        if weights.digest(decoder.network) != description.weights_sha256:
-            raise InputError(f"{folder / 'model.weights.h5'} is not what {path} tells of: {MEND}")
-        return Model(decoder, description)
+        description = read_model(folder / "model.json", vocabulary)
+        decoders = tuple(load_member(folder, description, member) for member in description.members)
+        return Model(decoders, description)
+
+
+def load_member(folder: Path, description: ModelDescription, member: Member) -> Decoder:
+    """Rebuild one of the decoders.
+
+    Raises:
+        InputError: its weights are absent or damaged, or the description is.
+    """
+    path = folder / "model.json"
+    if description.config.name not in list(DECODERS):
+        name = description.config.name
+        raise InputError(f"{path} names an unknown decoder {name!r}: {MEND}")
+    try:
+        decoder = build_decoder(description.config)
+    except (InputError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is damaged ({reason}): {MEND}") from None
+    file = weights_file(folder, member.seed)
+    weights.load(decoder.network, file, MEND)
+    if weights.digest(decoder.network) != member.weights_sha256:
+        raise InputError(f"{file} is not what {path} tells of: {MEND}")
+    return decoder
+
+
+def weights_file(folder: Path, seed: int) -> Path:
+    """Return where the weights of the training from `seed` are."""
+    return folder / f"seed_{seed}.weights.h5"

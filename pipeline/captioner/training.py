@@ -1,22 +1,22 @@
-"""Training: the decoder learns by whole-sequence teacher forcing from cached features."""
+"""Training: a decoder gets better epoch by epoch, is validated, kept and, if killed, resumed."""
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.backend import keras
 from pipeline.captioner.batches import Batches
 from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder
-from pipeline.captioner.loss import compile_network, mean_of
+from pipeline.captioner.loss import mean_of, tester
 from pipeline.errors import InputError
 
 INTERRUPTED = "interrupted"
-NOT_A_NUMBER = "the loss is no longer a number: lower train.learning_rate"
+NOT_A_NUMBER = "the {measure} is no longer a number: lower {rate}"
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Epoch:
 
     Attributes:
         epoch: from 1.
-        loss: mean negative log-likelihood of a training word, in nats, dropout on.
-        validation_loss: the same of a dev word, dropout off.
+        loss: what training lowers, the mean negative log-likelihood of a training word, in
+            nats, dropout on, labels smoothed if asked.
+        validation_loss: that of a dev word, dropout off, labels as they are.
         validation_cider_d: CIDEr-D of dev captions, x100, see `Validation`.
     """
 
@@ -36,21 +37,59 @@ class Epoch:
     validation_cider_d: float
 
 
+@dataclass(frozen=True)
+class SelfCriticalEpoch:
+    """A row of the self-critical phase's history.
+
+    Attributes:
+        epoch: from 1.
+        reward: mean CIDEr-D of captions drawn of training photos, x100.
+        validation_loss: as `Epoch` has it.
+        validation_cider_d: as `Epoch` has it.
+    """
+
+    epoch: int
+    reward: float
+    validation_loss: float
+    validation_cider_d: float
+
+
+Row = Epoch | SelfCriticalEpoch
+
+
+class Phase(ABC):
+    """What makes a decoder better.
+
+    Attributes:
+        row: what an epoch of it is told by.
+        measure: what `learn` returns.
+        rate: the param to lower if that is no longer a number.
+        optimizer: the `keras.optimizers.Optimizer` that it uses.
+    """
+
+    row: ClassVar[type[Row]]
+    measure: ClassVar[str]
+    rate: ClassVar[str]
+    optimizer: Any
+
+    @abstractmethod
+    def learn(self, epoch: int) -> float:
+        """Go through the training captions, or photos, once; `epoch` counts from 1."""
+
+
 @dataclass
 class Training:
     """A decoder's training, from its first epoch or from a checkpoint.
 
     Attributes:
         decoder: its weights are changed in place.
-        train: captions to learn from.
+        phase: how.
         dev: captions to validate with.
         cider_d: returns what the decoder's captions of dev photos score.
-        learning_rate: of Adam (Kingma and Ba 2015).
         epochs: at most.
         patience: epochs without a better one before stopping.
         select: what makes an epoch better: "cider", validation CIDEr-D, or "loss", validation
             loss.
-        seed: of the batches' order.
         checkpoint: where the state is kept after every epoch.
         after_epoch: called with the history after each epoch, before its state is kept.
         history: the rows so far.
@@ -58,22 +97,20 @@ class Training:
     """
 
     decoder: Decoder
-    train: Batches
+    phase: Phase
     dev: Batches
     cider_d: Callable[[Decoder], float]
-    learning_rate: float
     epochs: int
     patience: int
     select: str
-    seed: int
     checkpoint: Checkpoint
-    after_epoch: Callable[[list[Epoch]], None]
-    history: list[Epoch] = field(default_factory=list)
+    after_epoch: Callable[[Sequence[Row]], None]
+    history: list[Row] = field(default_factory=list)
     stopped: str = ""
     _best_weights: list[Any] = field(default_factory=list)
 
     @property
-    def best(self) -> Epoch:
+    def best(self) -> Row:
         """The epoch whose weights are kept: of equally good ones the earliest."""
         return min(self.history, key=self._rank)
 
@@ -91,22 +128,20 @@ class Training:
             KeyboardInterrupt: before the first epoch ended, so that nothing is kept.
             InputError: the loss was no number from the first epoch on.
         """
-        network = self.decoder.network
-        compile_network(network, keras.optimizers.Adam(self.learning_rate))
-        network.optimizer.build(network.trainable_variables)
         self._resume()
+        tested = tester(self.decoder)
         try:
             while not self.stopped:
-                self._run_epoch()
+                self._run_epoch(tested)
         except KeyboardInterrupt:
             if not self.history:
                 raise
             self.stopped = INTERRUPTED
         if math.isnan(self.best.validation_loss):
-            raise InputError(f"params.yaml: {NOT_A_NUMBER}")
-        network.set_weights(self._best_weights)
+            raise InputError(f"params.yaml: {self._not_a_number()}")
+        self.decoder.network.set_weights(self._best_weights)
 
-    def _last_better(self) -> Epoch:
+    def _last_better(self) -> Row:
         """Return the last epoch that was better than those before it.
 
         CIDEr-D of few photos jumps about: alone it would end a training that still learns.
@@ -114,27 +149,26 @@ class Training:
         least = min(self.history, key=lambda epoch: epoch.validation_loss)
         return max(self.best, least, key=lambda epoch: epoch.epoch)
 
-    def _rank(self, epoch: Epoch) -> tuple[float, float]:
+    def _rank(self, epoch: Row) -> tuple[float, float]:
         """Return what is smaller the better the epoch."""
         # Before anything makes sense every caption scores 0; then the loss tells.
         score = epoch.validation_cider_d if self.select == "cider" else 0.0
         return -score, epoch.validation_loss
 
-    def _run_epoch(self) -> None:
+    def _run_epoch(self, tested: Any) -> None:
         number = len(self.history) + 1
         start = time.monotonic()
-        network = self.decoder.network
-        loss = mean_of(network.train_on_batch, self.train.shuffled(self.seed, number))
-        validation_loss = mean_of(network.test_on_batch, self.dev.in_order())
-        epoch = Epoch(number, loss, validation_loss, self.cider_d(self.decoder))
+        learned = self.phase.learn(number)
+        validation_loss = mean_of(tested.test_on_batch, self.dev.in_order())
+        epoch = self.phase.row(number, learned, validation_loss, self.cider_d(self.decoder))
         # Weights first: an interruption between the two finds a best epoch with its weights.
         if not self.history or self._rank(epoch) < self._rank(self.best):
-            self._best_weights = network.get_weights()
+            self._best_weights = self.decoder.network.get_weights()
         self.history.append(epoch)
         self._stop_if_due()
         print(
-            f"epoch {number}: loss {loss:.4f}, validation {validation_loss:.4f}, "
-            f"CIDEr-D {epoch.validation_cider_d:.1f}"
+            f"epoch {number}: {self.phase.measure} {learned:.4f}, "
+            f"validation {validation_loss:.4f}, CIDEr-D {epoch.validation_cider_d:.1f}"
             f"{' (best)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s",
             flush=True,
         )
@@ -143,18 +177,21 @@ class Training:
 
     def _stop_if_due(self) -> None:
         last = self.history[-1]
-        if not math.isfinite(last.loss):
-            self.stopped = NOT_A_NUMBER
+        if not all(map(math.isfinite, astuple(last))):
+            self.stopped = self._not_a_number()
         elif last.epoch - self._last_better().epoch >= self.patience:
             what = {"cider": "loss or CIDEr-D", "loss": "loss"}[self.select]
             self.stopped = f"no better validation {what} for {self.patience} epochs"
         elif last.epoch >= self.epochs:
             self.stopped = f"all {self.epochs} epochs done"
 
+    def _not_a_number(self) -> str:
+        return NOT_A_NUMBER.format(measure=self.phase.measure, rate=self.phase.rate)
+
     def _state(self) -> list[Any]:
         """Every variable that the next epoch depends on, dropout's seeds included."""
         network = self.decoder.network
-        return [*network.variables, *network.optimizer.variables]
+        return [*network.variables, *self.phase.optimizer.variables]
 
     def _save(self) -> None:
         arrays = {f"state_{i}": np.asarray(v) for i, v in enumerate(self._state())}
@@ -171,6 +208,6 @@ class Training:
             variable.assign(arrays[f"state_{i}"])
         count = len(self.decoder.network.get_weights())
         self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
-        self.history = [Epoch(**row) for row in facts["history"]]
+        self.history = [self.phase.row(**row) for row in facts["history"]]
         self.stopped = facts["stopped"]
         print(f"going on after epoch {len(self.history)}", flush=True)

@@ -126,6 +126,7 @@ class RayExecutor:
             work = Work(
                 make_engine=self.make_engine,
                 input_size=encoding.input_size,
+                views=encoding.views,
                 max_pixels=max_pixels,
                 dtype=encoding.dtype,
                 shards=shards,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.features.photos import DECODING
+from pipeline.features.views import VIEWS
 from pipeline.files import fingerprint, read_json
 
 FORMAT_VERSION = 1
@@ -21,6 +22,7 @@ class Encoding:
         preprocessing: dotted name of the Keras function that scales pixels.
         preprocessing_sha256: digest of what that function does to each pixel value.
         decoding: how a file becomes pixels.
+        views: which views of a photo have vectors, a key of `views.VIEWS`.
         pooling: "average", one vector a photo, or "grid", one a place.
         dtype: "float16" or "float32", as stored.
     """
@@ -31,8 +33,14 @@ class Encoding:
     preprocessing: str
     preprocessing_sha256: str
     decoding: str
+    views: str
     pooling: str
     dtype: str
+
+    @property
+    def view_count(self) -> int:
+        """How many views of a photo have vectors."""
+        return len(VIEWS[self.views])
 
     @property
     def fingerprint(self) -> str:
@@ -52,7 +60,7 @@ class EncoderDescription:
     preprocessing: str
     preprocessing_sha256: str
 
-    def encoding(self, pooling: str, dtype: str) -> Encoding:
+    def encoding(self, views: str, pooling: str, dtype: str) -> Encoding:
         """Join the network with what is stored of its output."""
         return Encoding(
             encoder=self.encoder,
@@ -61,6 +69,7 @@ class EncoderDescription:
             preprocessing=self.preprocessing,
             preprocessing_sha256=self.preprocessing_sha256,
             decoding=DECODING,
+            views=views,
             pooling=pooling,
             dtype=dtype,
         )

@@ -52,7 +52,7 @@ class Engine(ABC):
     convolution's output differ with the batch size.
 
     Attributes:
-        batch_size: photos that a pass takes, at most.
+        batch_size: images that a pass takes, at most: photos or, of those, views.
         shape: of one photo's vectors: (D,) or (P, D).
         accelerated: whether it runs on a device of its own, not on the cores that decode.
         passes: begun so far.
@@ -77,9 +77,9 @@ class Engine(ABC):
         self._clock = _Clock()
 
     def start(self, photos: Pixels) -> Pass:
-        """Begin to encode at most `batch_size` photos, (B, S, S, 3) RGB."""
+        """Begin to encode at most `batch_size` images, (B, S, S, 3) RGB."""
         if len(photos) > self.batch_size:
-            raise ValueError(f"{len(photos)} photos in a batch of {self.batch_size}")
+            raise ValueError(f"{len(photos)} images in a batch of {self.batch_size}")
         self.passes += 1
         parts = []
         for first in range(0, len(photos), self._part):
@@ -92,7 +92,7 @@ class Engine(ABC):
         return Pass(parts, len(photos))
 
     def encode(self, photos: Pixels) -> Vectors:
-        """Encode at most `batch_size` photos and wait for their vectors."""
+        """Encode at most `batch_size` images and wait for their vectors."""
         return self.start(photos).result()
 
     def busy(self) -> float:
@@ -133,14 +133,14 @@ class _Clock:
 class KerasEngine(Engine):
     """The network on Keras' own backend, on whatever device that found."""
 
-    def __init__(self, encoder: Any, batch_size: int) -> None:
-        """Take a `keras.Model` from pixels to vectors."""
+    def __init__(self, encoder: Any, batch_size: int, part: int | None = None) -> None:
+        """Take a `keras.Model` from pixels to vectors, and passes in parts of `part` images."""
         from pipeline.backend import JIT_COMPILE  # noqa: PLC0415  (imports Keras)
 
         super().__init__(
             tuple(encoder.output_shape[1:]),
             batch_size,
-            part=batch_size,
+            part=part or batch_size,
             threads=1,
             accelerated=_has_accelerator(),
         )
@@ -192,7 +192,7 @@ def load_engine(
         artifacts: the folder of encoder.json and encoder.weights.h5; OpenVINO's form of
             them is kept there too.
         encoding: what vectors to make.
-        batch_size: photos that a pass takes.
+        batch_size: photos that a pass takes, with all their views.
         cores: that OpenVINO uses, None being all; Keras' backends have variables for it.
 
     Raises:
@@ -208,15 +208,17 @@ def load_engine(
             "params.yaml: runtime.engine is openvino, whose graphs are made on TensorFlow: "
             "unset KERAS_BACKEND, or set it to auto"
         )
+    images = batch_size * encoding.view_count
     fits = graphs.convertible() and graphs.installed() and not _has_accelerator()
     if kind == "openvino" or (kind == "auto" and fits):
         graph = GraphFile(artifacts / graphs.FOLDER, "encoder", encoding.fingerprint)
         with graphs.ready(graph, lambda: _pixels_to_vectors(artifacts, encoding)) as path:
-            return OpenVINOEngine(path, batch_size, cores)
+            return OpenVINOEngine(path, images, cores)
     network = _pixels_to_vectors(artifacts, encoding)
     if _has_accelerator() and encoding.dtype == "float16":
         network = _mixed_if_it_agrees(network, lambda: _pixels_to_vectors(artifacts, encoding))
-    return KerasEngine(network, batch_size)
+    # A part of as many images as a pass has photos: more would need more memory.
+    return KerasEngine(network, images, part=batch_size)
 
 
 def _mixed_if_it_agrees(network: Any, build: Callable[[], Any]) -> Any:

@@ -98,14 +98,15 @@ class LocalExecutor:
             progress.advance(done - progress.done, f"{said}; {slower}")
 
         under_way: deque[tuple[list[str], Pass]] = deque()
-        size = encoding.input_size
-        tasks = ((sha, path, size, max_pixels) for sha, path in photos.items())
+        size, views = encoding.input_size, encoding.views
+        tasks = ((sha, path, size, max_pixels, views) for sha, path in photos.items())
+        photos_a_pass = engine.batch_size // encoding.view_count
         pool = self._pool(accelerated=engine.accelerated)
         try:
             with Progress("extract", len(photos), "photos", self.progress_seconds) as progress:
-                loaded = ahead(pool, load_photo, tasks, 2 * engine.batch_size)
-                for batch in _batches(loaded, engine.batch_size, outcome.failed):
-                    pixels = np.stack([pixels for _, pixels in batch])
+                loaded = ahead(pool, load_photo, tasks, 2 * photos_a_pass)
+                for batch in _batches(loaded, photos_a_pass, outcome.failed):
+                    pixels = np.concatenate([pixels for _, pixels in batch])
                     under_way.append(([sha for sha, _ in batch], engine.start(pixels)))
                     if len(under_way) == _UNDER_WAY:
                         keep()
@@ -152,13 +153,17 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def load_photo(sha: str, path: Path, size: int, max_pixels: int) -> Pixels | PhotoError:
-    """Read and decode a photo, making sure that it is still the one of digest `sha`."""
+def load_photo(sha: str, path: Path, size: int, max_pixels: int, views: str) -> Pixels | PhotoError:
+    """Read and decode a photo, making sure that it is still the one of digest `sha`.
+
+    Returns:
+        (V, size, size, 3), see `decode`; or why there is none.
+    """
     try:
         data = read_photo(path)
         if hashlib.sha256(data).hexdigest() != sha:
             return PhotoError("changed while it was being read")
-        return decode(data, size, max_pixels)
+        return decode(data, size, max_pixels, views)
     except PhotoError as error:
         return error
 
@@ -166,13 +171,22 @@ def load_photo(sha: str, path: Path, size: int, max_pixels: int) -> Pixels | Pho
 def keep_vectors(
     shards: ShardFolder, keys: list[str], vectors: npt.NDArray[np.float32], dtype: str
 ) -> dict[str, str]:
-    """Keep a batch, `vectors[i]` being of the photo `keys[i]`; return why some were not.
+    """Keep a batch; return why some of it was not.
+
+    Args:
+        shards: where.
+        keys: sha256 of n photos.
+        vectors: (n * V, ...), those of each photo's V views one after another.
+        dtype: to store them with.
 
     Raises:
         InputError: `dtype` cannot hold the numbers.
     """
     with np.errstate(over="ignore"):
         stored = vectors.astype(dtype)
+    views = len(stored) // len(keys)
+    if views > 1:
+        stored = stored.reshape(len(keys), views, *stored.shape[1:])
     if not np.isfinite(stored).all():
         raise InputError(
             f"the encoder gives numbers that {dtype} cannot hold: "
@@ -209,7 +223,7 @@ def ahead(
 
 
 def _batches(
-    loaded: Iterator[tuple[tuple[str, Path, int, int], Pixels | PhotoError]],
+    loaded: Iterator[tuple[tuple[str, Path, int, int, str], Pixels | PhotoError]],
     size: int,
     failed: dict[str, str],
 ) -> Iterator[list[tuple[str, Pixels]]]:

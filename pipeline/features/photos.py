@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.features.views import VIEWS
+
 FORMATS = ("JPEG", "PNG", "WEBP")
 _THUMBNAIL_MAX_PIXELS = 1 << 28
 # 512 MiB: what 100 million pixels take as 16-bit RGB, not compressed at all, and no photo does.
@@ -73,8 +75,8 @@ def read_photo(path: Path, folder: Path | None = None) -> bytes:
     return data
 
 
-def decode(data: bytes, size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Return a photo's pixels, (size, size, 3) RGB.
+def decode(data: bytes, size: int, max_pixels: int, views: str = "whole") -> npt.NDArray[np.uint8]:
+    """Return a photo's pixels, (V, size, size, 3) RGB, those of its V views.
 
     Stretched to a square, as the notebook and `keras.utils.load_img` do.
 
@@ -82,12 +84,13 @@ def decode(data: bytes, size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
         data: the file's bytes: JPEG, PNG or WebP, whatever its name says.
         size: pixels a side.
         max_pixels: a photo whose header tells of more is refused before decoding.
+        views: which, a key of `VIEWS`.
 
     Raises:
         PhotoError: with the reason.
     """
     image = load_rgb(data, size, max_pixels)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+    return np.stack([view.show(image, size) for view in VIEWS[views]])
 
 
 def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:

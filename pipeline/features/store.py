@@ -1,6 +1,7 @@
 """The feature store: one HDF5 file, a row for every photo that could be encoded.
 
-Layout (docs/formats.md): `features` (N, D) or (N, P, D), contiguous, float16 or float32;
+Layout (docs/formats.md): `features` (N, D) or (N, P, D), where photos have several views
+(N, V, D) or (N, V, P, D), contiguous, float16 or float32;
 `image_id`, `photo_sha256` and `vector_sha256` (N,), rows sorted by id; `failed/image_id`
 and `failed/reason` (F,); attributes say who made it.
 """
@@ -21,9 +22,10 @@ import numpy.typing as npt
 from pipeline.errors import InputError
 from pipeline.features.encoding import Encoding
 from pipeline.features.hdf5 import DAMAGE, Disk, create, create_group, one_line, open_self_contained
+from pipeline.features.views import join
 from pipeline.files import atomic_path, fingerprint
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MEND = "run `dvc repro extract`"
 
 Rows = tuple[list[int], npt.NDArray[Any]]
@@ -43,8 +45,8 @@ def write_store(
         encoding: how the vectors were made.
         photos: image_id to the photo's sha256; its sorted ids are the rows.
         failed: image_id to the reason why there is no vector.
-        rows: positions in the sorted ids with their vectors, (n, D) or (n, P, D), any
-            order; every position has to come exactly once.
+        rows: positions in the sorted ids with their vectors, as in the layout, any order;
+            every position has to come exactly once.
 
     Returns:
         The store's fingerprint.
@@ -76,9 +78,9 @@ class FeatureStore:
         fingerprint: of the encoding and every photo's content.
         image_ids: the rows' ids, sorted.
         failed: image_id to the reason why there is no vector.
-        shape: of one photo's vectors: (D,) or (P, D).
+        shape: of one view's vectors: (D,) or (P, D).
         vector_digests: the rows' `vector_sha256`.
-        features: all vectors, (N, D) or (N, P, D), mapped into memory, not read. They stay
+        features: all vectors, as in the layout, mapped into memory, not read. They stay
             those of this store if its file is replaced.
     """
 
@@ -139,8 +141,19 @@ class FeatureStore:
         return whole.hexdigest()
 
     def read(self, image_ids: Iterable[str]) -> npt.NDArray[np.float32]:
-        """Return the photos' vectors, (n, D) or (n, P, D)."""
-        return self.features[[self.rows[i] for i in image_ids]].astype(np.float32)
+        """Return the photos' vectors, (n, D) or (n, P, D): of several views their `join`."""
+        vectors = self.features[[self.rows[i] for i in image_ids]].astype(np.float32)
+        return vectors if self.encoding.view_count == 1 else join(vectors)
+
+    def draw(
+        self, image_ids: Iterable[str], random: np.random.Generator
+    ) -> npt.NDArray[np.float32]:
+        """Return the vectors of one view of each photo, (n, D) or (n, P, D), drawn anew."""
+        rows = [self.rows[i] for i in image_ids]
+        if self.encoding.view_count == 1:
+            return self.features[rows].astype(np.float32)
+        views = random.integers(self.encoding.view_count, size=len(rows))
+        return self.features[rows, views].astype(np.float32)
 
 
 def _write_features(file: Any, count: int, dtype: str, rows: Iterable[Rows]) -> None:
@@ -189,6 +202,9 @@ def _read(path: Path, file: Any) -> FeatureStore:
     if len(features) != len(ids) or features.dtype != encoding.dtype or not contiguous:
         raise ValueError("its features are not one contiguous row for each id")
     _check_extent(features)
+    views = encoding.view_count
+    if views > 1 and features.shape[1:2] != (views,):
+        raise ValueError(f"its features are not of {views} views a photo")
     reasons = _read_strings(file["failed/reason"])
     failed = dict(zip(_read_strings(file["failed/image_id"]), reasons, strict=True))
     digests = _read_strings(file["vector_sha256"])
@@ -200,7 +216,7 @@ def _read(path: Path, file: Any) -> FeatureStore:
         fingerprint=_fingerprint(encoding, photos),
         image_ids=ids,
         failed=failed,
-        shape=features.shape[1:],
+        shape=features.shape[1 if views == 1 else 2 :],
         vector_digests=digests,
         features=_mapped(file, features),
     )

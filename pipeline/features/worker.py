@@ -53,6 +53,7 @@ class Work:
     Attributes:
         make_engine: see `RayExecutor`.
         input_size: of photos, pixels a side.
+        views: of photos, see `Encoding`.
         max_pixels: photos of more are refused.
         dtype: of vectors, as stored.
         shards: where they go.
@@ -64,6 +65,7 @@ class Work:
 
     make_engine: Callable[[int | None], Engine]
     input_size: int
+    views: str
     max_pixels: int
     dtype: str
     shards: ShardFolder
@@ -100,18 +102,16 @@ class Work:
                 raise _not_shared(folder)
 
         def load(photo: tuple[str, Path]) -> Pixels | PhotoError:
-            return load_photo(*photo, self.input_size, self.max_pixels)
+            return load_photo(*photo, self.input_size, self.max_pixels, self.views)
 
         with ThreadPoolExecutor(self.cores or 1, thread_name_prefix="decode") as pool:
             loaded = list(zip(photos, pool.map(load, photos), strict=True))
         good = [(sha, found) for (sha, _), found in loaded if not isinstance(found, PhotoError)]
-        pixels = np.zeros((len(good), self.input_size, self.input_size, 3), np.uint8)
-        for row, (_, found) in zip(pixels, good, strict=True):
-            row[:] = found
+        nothing = np.zeros((0, self.input_size, self.input_size, 3), np.uint8)
         return Loaded(
             keys=[sha for sha, _ in good],
             failed={sha: str(found) for (sha, _), found in loaded if isinstance(found, PhotoError)},
-            pixels=pixels,
+            pixels=np.concatenate([nothing, *(found for _, found in good)]),
         )
 
 
@@ -122,7 +122,7 @@ class Loaded:
     Attributes:
         keys: sha256 of the photos that could be.
         failed: sha256 to the reason of the others.
-        pixels: of `keys`, (n, S, S, 3) RGB.
+        pixels: of `keys`, (n * V, S, S, 3) RGB, each photo's views one after another.
     """
 
     keys: list[str]

@@ -6,10 +6,11 @@ Percent, so that a chart is as wide as its screen while its text keeps its size.
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.captioner.training import Epoch, SelfCriticalEpoch
 from pipeline.errors import InputError
 from pipeline.reporting.lengths import LengthGroup
 from pipeline.reporting.metrics import Evaluation, SearchMetrics
@@ -19,10 +20,15 @@ _TICKS = 4  # about so many steps
 
 
 class History(NamedTuple):
-    """A row of history.csv, see `training.Epoch`."""
+    """A row of history.csv or self_critical.csv, see `training.Epoch`.
 
+    Attributes:
+        learned: the loss, or the reward.
+    """
+
+    seed: int
     epoch: int
-    loss: float
+    learned: float
     validation_loss: float
     validation_cider_d: float
 
@@ -76,17 +82,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart.
+    """A kind of line of a chart.
 
     Attributes:
-        name: what it shows.
-        kind: how it is drawn: "training" or "validation".
-        points: places in percent, "x,y x,y ...", y from the top.
+        kind: what it shows and how it is drawn: "training" or "validation".
+        lines: one for each seed: places in percent, "x,y x,y ...", y from the top.
     """
 
-    name: str
     kind: str
-    points: str
+    lines: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def of_never_used(words: Sequence[Word]) -> Rows:
 
 
 def read_history(path: Path) -> list[History]:
-    """Read history.csv; nothing if it is not there.
+    """Read history.csv or self_critical.csv; nothing if it is not there.
 
     Raises:
         InputError: it is damaged.
@@ -166,9 +170,14 @@ def read_history(path: Path) -> list[History]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        if header != list(History._fields):
+        expected = [
+            ["seed", *(column.name for column in fields(row))] for row in (Epoch, SelfCriticalEpoch)
+        ]
+        if header not in expected:
             raise ValueError(f"its columns are {header}")
-        return [History(int(epoch), *map(float, values)) for epoch, *values in rows]
+        return [
+            History(int(seed), int(epoch), *map(float, values)) for seed, epoch, *values in rows
+        ]
     except FileNotFoundError:
         return []
     except (OSError, TypeError, ValueError) as error:
@@ -177,35 +186,50 @@ def read_history(path: Path) -> list[History]:
 
 def of_history(history: Sequence[History]) -> list[Curves]:
     """Return the learning curves, of losses and of scores; none where nothing is to be drawn."""
-    # A training that has run away has losses that are not numbers.
-    shown = [row for row in history if all(map(math.isfinite, row))]
+    shown = _finite(history)
     if not shown:
         return []
     least = min(shown, key=lambda row: row.validation_loss)
-    most = max(shown, key=lambda row: row.validation_cider_d)
     return [
         _curves(
             "Loss, in nats a word",
             shown,
-            {"training": "loss", "validation": "validation_loss"},
+            {"training": "learned", "validation": "validation_loss"},
             least,
             f"least validation loss: {least.validation_loss:.3f} at epoch {least.epoch}",
         ),
-        _curves(
-            "CIDEr-D of captions of dev photos",
-            shown,
-            {"validation": "validation_cider_d"},
-            most,
-            f"highest: {most.validation_cider_d:.1f} at epoch {most.epoch}",
-        ),
+        _of_scores("CIDEr-D of captions of dev photos", shown, ["validation"]),
     ]
+
+
+def of_rewards(history: Sequence[History]) -> list[Curves]:
+    """Return the curve of self-critical training; none where there was no such phase."""
+    shown = _finite(history)
+    title = "Self-critical phase: CIDEr-D of captions, drawn of training photos and found of dev's"
+    return [_of_scores(title, shown, ["training", "validation"])] if shown else []
+
+
+def _finite(history: Sequence[History]) -> list[History]:
+    # A training that has run away has losses that are not numbers.
+    return [row for row in history if all(map(math.isfinite, row))]
+
+
+def _of_scores(title: str, shown: Sequence[History], kinds: Sequence[str]) -> Curves:
+    columns = {"training": "learned", "validation": "validation_cider_d"}
+    most = max(shown, key=lambda row: row.validation_cider_d)
+    said = f"highest: {most.validation_cider_d:.1f} at epoch {most.epoch}"
+    return _curves(title, shown, {kind: columns[kind] for kind in kinds}, most, said)
 
 
 def _curves(
     title: str, shown: Sequence[History], columns: Mapping[str, str], best: History, said: str
 ) -> Curves:
-    """Draw columns by their kind: "training" or "validation", in which the best epoch is."""
-    first, last = shown[0].epoch, shown[-1].epoch
+    """Draw columns by their kind, "training" or "validation", a line for each seed.
+
+    `best` is marked in the last of them.
+    """
+    seeds = list(dict.fromkeys(row.seed for row in shown))
+    first, last = (f(row.epoch for row in shown) for f in (min, max))
     drawn = [getattr(row, column) for row in shown for column in columns.values()]
     values = ticks(min(drawn), max(drawn))
     low, high = values[0], values[-1]
@@ -213,17 +237,21 @@ def _curves(
     def place(epoch: float, value: float) -> tuple[str, str]:
         return _percent(epoch, first, last), _percent(high - value, 0, high - low)
 
-    def points(column: str) -> str:
-        return " ".join(",".join(place(row.epoch, getattr(row, column))) for row in shown)
+    def points(column: str, seed: int) -> str:
+        of_seed = [row for row in shown if row.seed == seed]
+        return " ".join(",".join(place(row.epoch, getattr(row, column))) for row in of_seed)
 
     steps = [step for step in ticks(first, last) if first <= step <= last and step % 1 == 0]
     return Curves(
         title=title,
-        curves=[Curve(kind, kind, points(column)) for kind, column in columns.items()],
+        curves=[
+            Curve(kind, [points(column, seed) for seed in seeds])
+            for kind, column in columns.items()
+        ],
         epochs=[(f"{step:g}", place(step, low)[0]) for step in steps],
         values=[(f"{value:g}", place(first, value)[1]) for value in reversed(values)],
         best=place(best.epoch, getattr(best, columns["validation"])),
-        said=said,
+        said=f"{said}, of seed {best.seed}" if len(seeds) > 1 else said,
     )
 
 

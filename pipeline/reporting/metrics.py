@@ -1,8 +1,9 @@
 """Metrics: what a model's captions of a split score, and what has to stand beside that."""
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.captions.vocabulary import Vocabulary
@@ -12,11 +13,12 @@ from pipeline.reporting.predictions import Prediction
 from pipeline.scoring.meteor import meteor
 from pipeline.scoring.ngrams import Tokens
 from pipeline.scoring.resampling import Interval, intervals
-from pipeline.scoring.scores import Scorer, Scores
+from pipeline.scoring.scores import METRICS, Scorer, Scores
 from pipeline.scoring.tokens import tokenize
 
 # Of CIDEr-D: a model that looks loses nearly all of it when features are swapped.
 _BLIND_SHARE = 0.5
+_SEVERAL = 2  # seeds, of which a deviation can be told
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,19 @@ class SearchMetrics:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Scores of several trainings: their mean and their deviation, that of a sample."""
+
+    mean: float
+    deviation: float
+
+    @staticmethod
+    def of(scores: Sequence[float]) -> "Spread":
+        """Return those of two scores or more."""
+        return Spread(statistics.mean(scores), statistics.stdev(scores))
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A model's captions of a split, scored.
 
@@ -63,8 +78,11 @@ class Evaluation:
         ceiling: see `baselines.human`.
         blind: the headline's captions, see `baselines.blind`.
         unknown_words: words of the references that are not in the vocabulary, %.
-        perplexity: of the references' words and their ends, to the model.
+        perplexity: of the references' words and their ends, to the model; of several decoders
+            the geometric mean.
         provenance: what made all this: names and fingerprints.
+        seeds: where there are several, what each one's decoder scores alone: seed to search
+            to METRICS.
     """
 
     image_ids: Sequence[str]
@@ -79,6 +97,20 @@ class Evaluation:
     unknown_words: float
     perplexity: float
     provenance: Mapping[str, str]
+    seeds: Mapping[int, Mapping[str, Corpus]] = field(default_factory=dict)
+
+    @property
+    def over_seeds(self) -> dict[str, dict[str, Spread]]:
+        """Each search's scores over the seeds, by metric; nothing where there is but one."""
+        if len(self.seeds) < _SEVERAL:
+            return {}
+        return {
+            search: {
+                metric: Spread.of([scores[search][metric] for scores in self.seeds.values()])
+                for metric in METRICS
+            }
+            for search in next(iter(self.seeds.values()))
+        }
 
     @property
     def looks(self) -> bool:
@@ -115,6 +147,15 @@ class Evaluation:
             "searches": [_search_json(name, found) for name, found in self.searches.items()],
             "headline": self.headline,
             "beside": [_rounded(row) for row in beside],
+            "seeds": [
+                {"seed": seed, "search": search, **_rounded(corpus)}
+                for seed, scores in self.seeds.items()
+                for search, corpus in scores.items()
+            ],
+            "over_seeds": [
+                {"search": search, **{metric: _rounded(asdict(s)) for metric, s in row.items()}}
+                for search, row in self.over_seeds.items()
+            ],
             "unknown_words": round(self.unknown_words, 2),
             "provenance": dict(self.provenance),
         }
@@ -130,6 +171,7 @@ def measure(
     clean_references: Sequence[str],
     perplexity: float,
     provenance: Mapping[str, str],
+    by_seed: Mapping[int, Mapping[str, Sequence[Prediction]]] | None = None,
 ) -> Evaluation:
     """Score every search's captions, and what they are to be compared with.
 
@@ -142,6 +184,8 @@ def measure(
         clean_references: the references as the model would learn them.
         perplexity: see `Evaluation`.
         provenance: see `Evaluation`.
+        by_seed: where there are several, what each one's decoder says alone: seed to search
+            to its captions, of the same photos in the same order.
     """
     image_ids = [prediction.image_id for prediction in predictions[headline]]
     groups = [[tokenize(raw) for raw in references[image_id]] for image_id in image_ids]
@@ -164,7 +208,15 @@ def measure(
         unknown_words=_unknown(clean_references, vocabulary),
         perplexity=perplexity,
         provenance=provenance,
+        seeds={
+            seed: {name: _corpus(found, scorer) for name, found in of_seed.items()}
+            for seed, of_seed in (by_seed or {}).items()
+        },
     )
+
+
+def _corpus(predictions: Sequence[Prediction], scorer: Scorer) -> Corpus:
+    return scorer.score([tokenize(prediction.caption) for prediction in predictions]).corpus
 
 
 def _search(

@@ -67,9 +67,20 @@ def _scores(found: Evaluation) -> str:
     warning = "" if found.looks else f"{_BLIND}\n\n"
     return (
         f"{warning}Of {photos}, x100, computed as coco-caption does.\n\n"
-        f"{_table(('captions', *METRICS), rows)}\n\n"
+        f"{_table(('captions', *METRICS), rows)}\n\n{_over_seeds(found)}"
         f"Of {found.headline}:\n\n{_table(('what', 'value'), beside)}"
     )
+
+
+def _over_seeds(found: Evaluation) -> str:
+    rows = [
+        (name, *(f"{row[metric].mean:.2f} ± {row[metric].deviation:.2f}" for metric in METRICS))
+        for name, row in found.over_seeds.items()
+    ]
+    if not rows:
+        return ""
+    said = f"Each of {len(found.seeds)} seeds alone, mean and deviation:"
+    return f"{said}\n\n{_table(('captions', *METRICS), rows)}\n\n"
 
 
 def _numbers(corpus: Mapping[str, float]) -> list[str]:

@@ -26,7 +26,7 @@ def write_report(
     path: Path,
     found: Evaluation,
     photos: Mapping[str, Path],
-    history: Path,
+    artifacts: Path,
     model: ModelDescription,
 ) -> None:
     """Write the report: self-contained, every caption escaped.
@@ -35,7 +35,7 @@ def write_report(
         path: the HTML file.
         found: the evaluation.
         photos: image_id to file; what is gone or damaged is left out of the picture.
-        history: the training's history.csv; may be gone.
+        artifacts: the folder of history.csv and self_critical.csv, which may be gone.
         model: what was evaluated.
     """
     environment = Environment(
@@ -60,7 +60,10 @@ def write_report(
         script=script,
         script_sha256=_digest(script),
         score_charts=[charts.of_metric(found, metric) for metric in _PICTURED],
-        curves=charts.of_history(charts.read_history(history)),
+        curves=[
+            *charts.of_history(charts.read_history(artifacts / "history.csv")),
+            *charts.of_rewards(charts.read_history(artifacts / "self_critical.csv")),
+        ],
         picks=pick(cards),
         words=words,
         over_used=charts.of_over_used(words.over_used),

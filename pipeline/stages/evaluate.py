@@ -1,19 +1,23 @@
 """Stage `evaluate`: caption the test split by every search, score it, write the report."""
 
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.captioner.batches import Batches
+from pipeline.captioner.description import Member
+from pipeline.captioner.ensemble import together
 from pipeline.captioner.loss import mean_loss
 from pipeline.captioner.model import Model
+from pipeline.captioner.search import Steps
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets import formats
 from pipeline.datasets.table import CaptionTable, read_table
 from pipeline.errors import InputError, run_stage
 from pipeline.features.store import FeatureStore
 from pipeline.files import fingerprint, write_json, write_text
-from pipeline.params import Params, load_params
+from pipeline.params import Evaluate, Params, load_params
 from pipeline.reporting.metrics import Evaluation, measure
 from pipeline.reporting.model_card import model_card
 from pipeline.reporting.predictions import Prediction, predict, search_name, write_predictions
@@ -55,7 +59,7 @@ def main() -> None:
         EVALUATION / "report.html",
         found,
         photos,
-        ARTIFACTS / "history.csv",
+        ARTIFACTS,
         inputs.model.description,
     )
     write_text(EVALUATION / "model_card.md", model_card(found, inputs.model.description))
@@ -84,60 +88,94 @@ def _read_inputs() -> Inputs:
 
 
 def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
-    table, image_ids = inputs.table, inputs.image_ids
-    widths = list(dict.fromkeys(params.evaluate.beam_widths))
+    table, image_ids, model = inputs.table, inputs.image_ids, inputs.model
     references = table.references(SPLIT)
     captions = [pair for pair in table.captions(SPLIT) if pair[0] in inputs.store.rows]
     training = [raw for group in table.references("train").values() for raw in group]
     batches = Batches(
         captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, params.evaluate.max_words
     )
+    seeds = [member.seed for member in model.description.members]
+    alone = {
+        seed: _predict(params, inputs, decoder)
+        for seed, decoder in zip(seeds, model.decoders, strict=True)
+        if len(seeds) > 1 or not params.evaluate.ensemble
+    }
+    asked = model.decoders if params.evaluate.ensemble else model.decoders[:1]
+    predictions = (
+        _predict(params, inputs, together(asked)) if params.evaluate.ensemble else alone[seeds[0]]
+    )
     return measure(
-        {search_name(width): _predict(params, inputs, width) for width in (1, *widths)},
-        headline=search_name(widths[0] if widths else 1),
+        predictions,
+        headline=_headline(params.evaluate),
         references={image_id: references[image_id] for image_id in image_ids},
         training=training,
         vocabulary=inputs.vocabulary,
         clean_references=[text for _, text in captions],
-        perplexity=math.exp(mean_loss(inputs.model.decoder, batches)),
-        provenance=_provenance(inputs, {i: references[i] for i in image_ids}),
+        perplexity=math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in asked)),
+        provenance=_provenance(inputs, len(asked), {i: references[i] for i in image_ids}),
+        by_seed=alone if len(seeds) > 1 else {},
     )
 
 
-def _predict(params: Params, inputs: Inputs, width: int) -> list[Prediction]:
-    return predict(
-        inputs.model.decoder,
-        inputs.store,
-        inputs.vocabulary,
-        inputs.image_ids,
-        beam_width=width,
-        max_words=params.evaluate.max_words,
-        repeat_trigrams=params.evaluate.repeat_trigrams,
-    )
+def _headline(wanted: Evaluate) -> str:
+    """Name the search that figures without a name are of."""
+    if wanted.consensus_width is not None:
+        return search_name(wanted.consensus_width, consensus=True)
+    return search_name(wanted.beam_widths[0] if wanted.beam_widths else 1)
 
 
-def _provenance(inputs: Inputs, references: dict[str, list[str]]) -> dict[str, str]:
-    model = inputs.model.description
-    config, encoding, best = model.config, inputs.store.encoding, model.facts["best"]
+def _predict(params: Params, inputs: Inputs, decoder: Steps) -> dict[str, list[Prediction]]:
+    """Caption the split by every search."""
+    wanted = params.evaluate
+    ways = [(width, False) for width in dict.fromkeys([1, *wanted.beam_widths])]
+    if wanted.consensus_width is not None:
+        ways.append((wanted.consensus_width, True))
+    return {
+        search_name(width, consensus=consensus): predict(
+            decoder,
+            inputs.store,
+            inputs.vocabulary,
+            inputs.image_ids,
+            beam_width=width,
+            max_words=wanted.max_words,
+            consensus=consensus,
+            repeat_trigrams=wanted.repeat_trigrams,
+        )
+        for width, consensus in ways
+    }
+
+
+def _provenance(inputs: Inputs, decoders: int, references: dict[str, list[str]]) -> dict[str, str]:
+    model, encoding = inputs.model.description, inputs.store.encoding
+    config, asked = model.config, model.members[:decoders]
+    kind = f"{config.name}, {config.units} units, {len(inputs.vocabulary.words)} words"
+    together_of = f"{decoders} decoders together: " if decoders > 1 else ""
     return {
         "tokenizer": tokens.NAME,
         "split": SPLIT,
         "references": fingerprint(references),
-        "decoder": f"{config.name}, {config.units} units, {len(inputs.vocabulary.words)} words",
-        "training": (
-            f"epoch {best['epoch']} of {model.facts['epochs']} kept, validation loss "
-            f"{best['validation_loss']:.4f} nats a word, CIDEr-D {best['validation_cider_d']:.1f}; "
-            f"{model.facts['stopped']}"
-        ),
-        "model": model.weights_sha256,
+        "decoder": f"{together_of}{kind}",
+        "training": "; ".join(_training(member) for member in asked),
+        "model": " ".join(member.weights_sha256 for member in asked),
         "encoder": (
             f"{encoding.encoder} at {encoding.input_size} x {encoding.input_size} pixels, "
-            f"{encoding.pooling} pooling, weights {encoding.weights_sha256}"
+            f"{encoding.pooling} pooling, views: {encoding.views}, "
+            f"weights {encoding.weights_sha256}"
         ),
         "captions": inputs.table.fingerprint,
         "vocabulary": inputs.vocabulary.fingerprint,
         "features": inputs.store.fingerprint,
     }
+
+
+def _training(member: Member) -> str:
+    best = member.facts["best"]
+    return (
+        f"seed {member.seed}: epoch {best['epoch']} of {member.facts['epochs']} kept, validation "
+        f"loss {best['validation_loss']:.4f} nats a word, CIDEr-D "
+        f"{best['validation_cider_d']:.1f}; {member.facts['stopped']}"
+    )
 
 
 def _show(found: Evaluation, left_out: int) -> None:
@@ -148,6 +186,9 @@ def _show(found: Evaluation, left_out: int) -> None:
     for name, search in found.searches.items():
         values = [*search.corpus.values(), search.distinct]
         print(f"{name:20}" + "".join(f"{value:9.2f}" for value in values))
+    for name, row in found.over_seeds.items():
+        spreads = [f"{row[metric].mean:.1f} ±{row[metric].deviation:.1f}" for metric in METRICS]
+        print(f"{name + ', seeds':20}" + "".join(f"{spread:>9}" for spread in spreads))
     beside = {
         "a constant caption": found.constant_floor,
         "random captions": found.random_floor,

@@ -23,7 +23,8 @@ def main() -> None:
     root = Path(params.dataset.root)
     photos = formats.photos(params.dataset.format, root)
     encoder = read_encoder(ARTIFACTS / "encoder.json")
-    encoding = encoder.encoding(params.extract.pooling, params.extract.dtype)
+    wanted = params.extract
+    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.dtype)
     result = Extractor(
         encoding=encoding,
         executor=_executor(params.runtime, encoding),

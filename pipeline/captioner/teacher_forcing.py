@@ -1,0 +1,74 @@
+"""Teacher forcing: each word is learned from the true words before it (Williams, Zipser 1989)."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.captioner.batches import Batch, Batches
+from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.loss import compile_network, mean_of
+from pipeline.captioner.optimizer import Optimization
+from pipeline.captioner.training import Epoch, Phase
+from pipeline.captions.vocabulary import PAD, START
+
+_RAMP = 10  # epochs until scheduled sampling has its full share
+
+
+class TeacherForcing(Phase):
+    """Lowers the loss of captions' words, in whole sequences."""
+
+    row = Epoch
+    measure = "loss"
+    rate = "train.learning_rate"
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        captions: Batches,
+        optimization: Optimization,
+        epochs: int,
+        seed: int,
+        *,
+        label_smoothing: float = 0.0,
+        scheduled_sampling: float = 0.0,
+    ) -> None:
+        """Make the decoder ready to learn.
+
+        Args:
+            decoder: its weights are changed in place.
+            captions: to learn from.
+            optimization: how.
+            epochs: at most, for the schedule of the learning rate.
+            seed: of the batches' order.
+            label_smoothing: see `compile_network`.
+            scheduled_sampling: the share of the words before that are the decoder's own
+                (Bengio et al. 2015), drawn beside the true ones in a first pass (Mihaylova and
+                Martins 2019, "Scheduled sampling for transformers"); it is reached slowly.
+        """
+        self._network = decoder.network
+        self.captions, self._seed = captions, seed
+        self._own_words = scheduled_sampling
+        optimizer = optimization.build(epochs * len(captions))
+        compile_network(self._network, optimizer, label_smoothing)
+        optimizer.build(self._network.trainable_variables)
+        self.optimizer = optimizer
+
+    def learn(self, epoch: int) -> float:
+        """Learn every caption once; return the mean loss of a word."""
+        batches = self.captions.shuffled(self._seed, epoch)
+        share = self._own_words * min(1.0, (epoch - 1) / _RAMP)
+        if share:
+            random = np.random.default_rng([self._seed, epoch, 1])
+            batches = (self._with_own_words(batch, share, random) for batch in batches)
+        return mean_of(self._network.train_on_batch, batches)
+
+    def _with_own_words(self, batch: Batch, share: float, random: np.random.Generator) -> Batch:
+        """Replace some inputs by what the decoder would have said there."""
+        logits = np.array(self._network.predict_on_batch([batch.features, batch.inputs]))
+        logits[..., [PAD, START]] = -np.inf
+        # The greatest after Gumbel noise is a draw from the softmax.
+        said = (logits + random.gumbel(size=logits.shape)).argmax(axis=-1).astype(np.int32)
+        own = (random.random(batch.inputs.shape) < share) & (batch.inputs != PAD)
+        own[:, 0] = False  # <start> is given
+        before = np.roll(said, 1, axis=1)
+        return replace(batch, inputs=np.where(own, before, batch.inputs))
