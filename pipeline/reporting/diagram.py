@@ -116,19 +116,68 @@ Drawn = tuple[list[Box], list[tuple[str, str]]]
 
 
 def _merge(model: ModelDescription) -> Drawn:
-    config = model.config
-    units = f"{config.units:,}"
-    dense = "Mean place, dense, ReLU" if len(config.feature_shape) > 1 else "Dense, ReLU"
+    units = f"{model.config.units:,}"
     boxes = [
         *_inputs(model),
-        Box("image", dense, f"{config.feature_shape[-1]:,} to {units}", "photo", 3),
+        _image(model, "ReLU", model.config.units),
         Box("lstm", "LSTM", f"{units} units, sees no photo", "words", 3),
         Box("add", "Add", f"{units}, where both meet", "both", 4),
-        Box("joined", "Dense, ReLU", f"{units}{_dropped(config.output_dropout)}", "both", 5),
+        _joined(model, 5),
         *_outputs(model, 6),
     ]
     arrows = [*_INPUT_ARROWS, ("features", "image"), ("embedding", "lstm")]
     arrows += [("image", "add"), ("lstm", "add"), ("add", "joined"), ("joined", "softmax")]
+    return boxes, [*arrows, *_OUTPUT_ARROWS]
+
+
+def _init_inject(model: ModelDescription) -> Drawn:
+    state = Box("state", "First state", "hidden; the cell begins at 0", "photo", 4, "data")
+    return _begun(model, _image(model, "tanh", model.config.units), state)
+
+
+def _pre_inject(model: ModelDescription) -> Drawn:
+    size = model.config.embedding_size
+    word = Box("before", "Word before the first", f"{size:,} numbers", "photo", 4, "data")
+    return _begun(model, _image(model, "linear", size), word)
+
+
+def _begun(model: ModelDescription, image: Box, first: Box) -> Drawn:
+    """Return the picture of an LSTM that has seen the photo, as `first`, before any word."""
+    boxes = [*_inputs(model), image, first, _lstm(model, 5), *_outputs(model, 6)]
+    arrows = [*_INPUT_ARROWS, ("features", "image"), ("image", first.key), (first.key, "lstm")]
+    return boxes, [*arrows, ("embedding", "lstm"), ("lstm", "softmax"), *_OUTPUT_ARROWS]
+
+
+def _par_inject(model: ModelDescription) -> Drawn:
+    size = f"{model.config.embedding_size:,}"
+    inject = Box("inject", "Concatenate", f"{size} + {size}, at every word", "both", 4)
+    boxes = [
+        *_inputs(model),
+        _image(model, "ReLU", model.config.embedding_size),
+        inject,
+        _lstm(model, 5),
+        *_outputs(model, 6),
+    ]
+    arrows = [*_INPUT_ARROWS, ("features", "image"), ("image", "inject"), ("embedding", "inject")]
+    return boxes, [*arrows, ("inject", "lstm"), ("lstm", "softmax"), *_OUTPUT_ARROWS]
+
+
+def _attention(model: ModelDescription) -> Drawn:
+    config = model.config
+    units = f"{config.units:,}"
+    boxes = [
+        *_inputs(model),
+        Box("place", "Places: dense, ReLU", _learned(model, config.units), "photo", 3),
+        Box("lstm", "LSTM", f"{units} units, sees no photo", "words", 3),
+        Box("look", "Attention", f"weighs {config.feature_shape[0]:,} places by word", "both", 4),
+        Box("image", "Mean: dense, ReLU", f"{units} to {units}", "photo", 5),
+        Box("add", "Add", f"{units}, where all three meet", "both", 6),
+        _joined(model, 7),
+        *_outputs(model, 8),
+    ]
+    arrows = [*_INPUT_ARROWS, ("features", "place"), ("embedding", "lstm"), ("place", "look")]
+    arrows += [("lstm", "look"), ("place", "image"), ("look", "add"), ("image", "add")]
+    arrows += [("lstm", "add"), ("add", "joined"), ("joined", "softmax")]
     return boxes, [*arrows, *_OUTPUT_ARROWS]
 
 
@@ -142,18 +191,40 @@ def _plain(model: ModelDescription) -> Drawn:
 
 def _inputs(model: ModelDescription) -> list[Box]:
     config, encoding = model.config, model.encoding
-    side, dropped = encoding.input_size, _dropped(config.dropout)
+    side = encoding.input_size
     *places, size = config.feature_shape
     shape = f"{places[0]:,} places of {size:,}" if places else f"{size:,} numbers"
-    embedded = f"{config.embedding_size:,} numbers{dropped}"
+    embedded = f"{config.embedding_size:,} numbers{_dropped(config.dropout)}"
     vocabulary = f"{config.vocabulary_size:,}, marks included"
     return [
         Box("photo", "Photo", f"{side} x {side} pixels", "photo", 0, "data"),
         Box("words", "Words so far", f"of {vocabulary}", "words", 0, "data"),
         Box("encoder", encoding.encoder, f"frozen; {encoding.pooling} pooling", "photo", 1),
         Box("embedding", "Embedding", embedded, "words", 2),
-        Box("features", "Features", f"{shape}{dropped}", "photo", 2, "data"),
+        Box("features", "Features", shape, "photo", 2, "data"),
     ]
+
+
+def _image(model: ModelDescription, activation: str, size: int) -> Box:
+    """Return what is learned to be seen in a photo as a whole, see `layers.image_vector`."""
+    layers = "Mean: dense" if len(model.config.feature_shape) > 1 else "Dense"
+    return Box("image", f"{layers}, {activation}", _learned(model, size), "photo", 3)
+
+
+def _learned(model: ModelDescription, size: int) -> str:
+    """Return the sizes of the first layer that learns, which is where features are dropped."""
+    given = model.config.feature_shape[-1]
+    return f"{given:,}{_dropped(model.config.dropout)}, to {size:,}"
+
+
+def _lstm(model: ModelDescription, row: int) -> Box:
+    detail = f"{model.config.units:,} units{_dropped(model.config.output_dropout)}"
+    return Box("lstm", "LSTM", detail, "both", row)
+
+
+def _joined(model: ModelDescription, row: int) -> Box:
+    detail = f"{model.config.units:,}{_dropped(model.config.output_dropout)}"
+    return Box("joined", "Dense, ReLU", detail, "both", row)
 
 
 def _outputs(model: ModelDescription, row: int) -> list[Box]:
@@ -170,4 +241,10 @@ def _dropped(share: float) -> str:
 
 _INPUT_ARROWS = [("photo", "encoder"), ("encoder", "features"), ("words", "embedding")]
 _OUTPUT_ARROWS = [("softmax", "next"), ("next", "words")]
-_DRAWN: dict[str, Callable[[ModelDescription], Drawn]] = {"merge": _merge}
+_DRAWN: Mapping[str, Callable[[ModelDescription], Drawn]] = {
+    "merge": _merge,
+    "init_inject": _init_inject,
+    "pre_inject": _pre_inject,
+    "par_inject": _par_inject,
+    "attention": _attention,
+}
