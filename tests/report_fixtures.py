@@ -77,3 +77,14 @@ def evaluation(
         provenance={"split": "test", "features": "0123abcd"},
     )
     return replace(found, **changes)
+
+
+def with_maps(found: Evaluation, maps: Sequence[Sequence[int]]) -> Evaluation:
+    """Let a decoder have looked there for the words of the headline's captions, by turns."""
+    search = found.searches[found.headline]
+    predictions = [
+        replace(p, maps=[maps[word % len(maps)] for word in range(len(p.caption.split()))])
+        for p in search.predictions
+    ]
+    changed = replace(search, predictions=predictions)
+    return replace(found, searches={**found.searches, found.headline: changed})

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.captioner.maps import caption_maps
 from pipeline.captioner.search import search
 from pipeline.features.store import FeatureStore
 from pipeline.reporting.predictions import (
@@ -25,9 +26,9 @@ from tests.captioner_fixtures import (
 
 PREDICTIONS = [
     Prediction("1.jpg", "greedy", "a dog", -1.25, finished=True),
-    Prediction("1.jpg", "beam_3", "a dog runs", -0.1234567890123456, finished=True),
+    Prediction("1.jpg", "beam_3", "a dog", -0.1234567890123456, True, [[0, 7, 255], [9, 255, 1]]),
     Prediction("über 犬.png", "greedy", 'a "quoted",\ncaption <b>', -7.0, finished=False),
-    Prediction("a/0.webp", "greedy", "", -1e-9, finished=True),
+    Prediction("a/0.webp", "greedy", "", -1e-9, finished=True, maps=[]),
 ]
 
 
@@ -54,8 +55,10 @@ def test_the_file_has_the_schema_and_nothing_of_who_wrote_it(tmp_path: Path) -> 
         *[pa.string()] * 3,
         pa.float64(),
         pa.bool_(),
+        SCHEMA.field("maps").type,
     ]
-    assert not any(field.nullable for field in schema)
+    assert schema.field("maps").type.value_type.value_type == pa.uint8()
+    assert [field.name for field in schema if field.nullable] == ["maps"]
 
 
 def test_equal_predictions_give_equal_bytes_in_whatever_order_they_come(tmp_path: Path) -> None:
@@ -76,6 +79,8 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> No
     before = path.read_bytes()
     with pytest.raises(pa.ArrowInvalid):
         write_predictions(path, [replace(PREDICTIONS[0], log_probability="likely")])  # type: ignore[arg-type]
+    with pytest.raises(pa.ArrowInvalid, match="256"):
+        write_predictions(path, [replace(PREDICTIONS[0], maps=[[256]])])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -120,3 +125,28 @@ def test_captions_end_at_the_limit_of_words(store: FeatureStore) -> None:
     assert all(len(p.caption.split()) == 2 for p in found if not p.finished)
     assert all(len(p.caption.split()) <= 2 for p in found)
     assert not all(p.finished for p in found)
+
+
+def test_each_word_of_a_decoder_that_looks_has_its_map(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "features.h5", shape=(4, 6))
+    decoder, vocabulary = (
+        make_decided_decoder(feature_shape=(4, 6), name="attention"),
+        make_vocabulary(),
+    )
+    found = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
+    expected = caption_maps(
+        decoder, store.read(PHOTOS), [vocabulary.encode(p.caption) for p in found]
+    )
+    assert len({len(p.caption.split()) for p in found}) > 1
+    for prediction, maps in zip(found, expected, strict=True):
+        assert maps is not None
+        assert prediction.maps == maps.tolist()
+        assert len(maps) == len(prediction.caption.split())
+    write_predictions(tmp_path / "predictions.parquet", found)
+    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert [Prediction(**row) for row in rows] == found
+
+
+def test_a_decoder_that_does_not_look_has_no_maps(store: FeatureStore) -> None:
+    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 6)
+    assert [p.maps for p in found] == [None] * len(PHOTOS)

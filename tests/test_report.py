@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from pipeline.reporting.metrics import Evaluation
+from pipeline.reporting.pictures import shade
 from pipeline.reporting.report import write_report
 from pipeline.scoring.scores import METRICS
 from tests.conftest import encoded, make_photo
-from tests.report_fixtures import MODEL, evaluation
+from tests.report_fixtures import MODEL, evaluation, with_maps
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -103,6 +104,75 @@ def plain(tmp_path: Path) -> str:
         "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3.5,1\n7,2,2,2.5,2\n", "utf-8"
     )
     return report(tmp_path, evaluation(SAID, REFERENCES), photos)
+
+
+# Of a grid of three by three: the greatest at the top right, at the left, in the middle.
+MAPS = [
+    [0, 9, 255, 8, 7, 6, 5, 4, 3],
+    [0, 9, 8, 255, 7, 6, 5, 4, 3],
+    [0, 9, 8, 7, 255, 6, 5, 4, 3],
+]
+
+
+@pytest.fixture
+def looking(tmp_path: Path) -> str:
+    """Write a report of a decoder that looks at places; the third photo is gone."""
+    photos = {
+        name: photo_file(tmp_path, name, seed) for seed, name in enumerate(["a.png", "b.png"])
+    }
+    return report(tmp_path, with_maps(evaluation(SAID, REFERENCES), MAPS), photos)
+
+
+def test_each_word_has_where_it_was_looked_for(looking: str) -> None:
+    page = Page(looking)
+    a, b, gone = page.cards
+    assert [one[:2] for one in a["looked"]] == [
+        ["a", "top right"],
+        ["small", "left"],
+        ["cat", "centre"],
+    ]
+    assert [one[2] for one in a["looked"]] == [shade(places) for places in MAPS]
+    assert [one[:2] for one in b["looked"]] == [["a", "top right"], ["dog", "left"]]
+    assert (a["size"], gone["size"]) == ([48, 40], None)
+    assert gone["looked"] == []  # nothing to see
+
+
+def test_where_it_looked_needs_no_script_and_can_be_read_aloud(looking: str) -> None:
+    page = Page(looking)
+    (card,) = (one for one in page.articles[:3] if "a.png" in one.text("div"))
+    assert card.text("summary") == ["Where it looked"]
+    assert "open" not in card.attributes("details")[0]
+    assert card.text("figcaption") == ["a", "small", "cat"]
+    assert card.text("title") == [
+        "a: most at the top right",
+        "small: most at the left",
+        "cat: most at the centre",
+    ]
+    assert [a["viewbox"] for a in card.attributes("svg")] == ["0 0 48 40"] * 3
+    assert {a["role"] for a in card.attributes("svg")} == {"img"}
+    # The photo is there once, whatever the number of words, and each word's shade above it.
+    first, *shades = [a["href"] for a in card.attributes("image")]
+    assert first == card.attributes("img")[0]["src"]
+    assert shades == [shade(places) for places in MAPS]
+    key = card.attributes("image")[0]["id"]
+    assert [a["href"] for a in card.attributes("use")] == [f"#{key}"] * 2
+    assert "the less it counted" in " ".join(page.text("p"))
+
+
+def test_a_photo_in_two_places_of_the_page_has_two_keys(looking: str) -> None:
+    ids = [a["id"] for _, a in Page(looking).tags if "id" in a]
+    keys = [key for key in ids if key and key.startswith("photo-")]
+    assert len(keys) == 6  # two photos among the best, the worst and at random
+    assert len(ids) == len(set(ids))
+
+
+def test_a_decoder_that_does_not_look_at_places_shows_none(plain: str) -> None:
+    page = Page(plain)
+    assert [card["looked"] for card in page.cards] == [[], [], []]
+    *shown, template = page.articles
+    assert [article.text("summary") for article in shown] == [[]] * 9
+    assert template.text("summary") == ["Where it looked"]  # which the script takes out
+    assert "the less it counted" not in plain
 
 
 def test_the_gallery_has_every_photo_with_all_that_was_said(plain: str) -> None:
@@ -265,11 +335,26 @@ def test_whatever_strangers_wrote_is_text(tmp_path: Path, nasty: str) -> None:
 def nasty_report(folder: Path, nasty: str) -> str:
     photos = {nasty: photo_file(folder, "x.png")}
     changes = {"constant": nasty, "provenance": {nasty: nasty}}
-    return report(folder, evaluation({nasty: [nasty]}, {nasty: [nasty]}, **changes), photos)
+    found = evaluation({nasty: [nasty]}, {nasty: [nasty]}, **changes)
+    return report(folder, found, photos)
 
 
-def test_the_page_takes_nothing_from_elsewhere(plain: str) -> None:
-    page = Page(plain)
+@pytest.mark.parametrize("nasty", NASTY)
+def test_whatever_the_words_are_they_are_text_where_it_looked(tmp_path: Path, nasty: str) -> None:
+    found = with_maps(evaluation({"greedy": [nasty]}, {"x": ["x"]}), MAPS)
+    page = Page(report(tmp_path, found, {"x": photo_file(tmp_path, "x.png")}))
+    words = nasty.split()
+    assert page.open == []
+    assert len(page.attributes("figure")) == 3 * len(words) + 1  # and the template's
+    assert page.articles[0].text("figcaption") == words
+    assert [one[0] for one in page.cards[0]["looked"]] == words
+    assert [text.rpartition(":")[0] for text in page.articles[0].text("title")] == words
+
+
+@pytest.mark.parametrize("which", ["plain", "looking"])
+def test_the_page_takes_nothing_from_elsewhere(which: str, request: pytest.FixtureRequest) -> None:
+    html: str = request.getfixturevalue(which)
+    page = Page(html)
     tags = {tag for tag, _ in page.tags}
     assert tags.isdisjoint({"link", "base", "iframe", "object", "embed", "audio", "video"})
     fetching = {"src", "href", "srcset", "poster", "data", "action", "background", "style"}
@@ -281,7 +366,7 @@ def test_the_page_takes_nothing_from_elsewhere(plain: str) -> None:
     ]
     assert len(values) > 6
     assert all(value.startswith(("data:", "#")) for value in values)
-    assert not re.search(r"https?:|url\((?!#)|@import|@font-face", plain)
+    assert not re.search(r"https?:|url\((?!#)|@import|@font-face", html)
 
 
 def test_only_the_page_s_own_script_may_run(plain: str) -> None:

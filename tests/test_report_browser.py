@@ -2,15 +2,18 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageStat
 
+from pipeline.captioner.decoder import DECODERS
+from pipeline.captioner.description import DecoderConfig
 from pipeline.reporting.report import write_report
 from tests.browser import CHROMIUM, Tab, browser
 from tests.conftest import encoded, make_photo
-from tests.report_fixtures import MODEL, evaluation
+from tests.report_fixtures import MODEL, evaluation, with_maps
 from tests.test_report import NASTY
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
@@ -18,6 +21,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on thi
 PHOTOS = 1000
 AT_ONCE = 48
 PHONE, DESKTOP = (390, 844), (1280, 900)
+LEFT, RIGHT = [255, 0, 255, 0], [0, 255, 0, 255]
 LONG = "w" * 300  # nothing says where to break it
 
 CARDS = "document.querySelectorAll('#cards article').length"
@@ -56,7 +60,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "history.csv").write_text(
         "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3,1\n7,2,2,3,2\n", "utf-8"
     )
-    write_report(folder / "report.html", found, photos, folder, MODEL)
+    looked = with_maps(found, [LEFT, RIGHT])
+    write_report(folder / "report.html", looked, photos, folder, MODEL)
     return folder / "report.html"
 
 
@@ -98,6 +103,7 @@ def test_nothing_complains_and_nothing_overflows(
     tab.run("document.querySelectorAll('details').forEach(details => { details.open = true })")
     tab.run("document.getElementById('gallery').scrollIntoView()")
     tab.run(TWO_FRAMES)
+    assert tab.run("document.querySelectorAll('#cards figure').length") > AT_ONCE
     assert tab.run("document.documentElement.clientWidth") <= size[0]
     assert tab.run("document.documentElement.scrollWidth") <= size[0]
     assert tab.run(OUTSIDE) == []
@@ -188,6 +194,61 @@ def test_a_photo_has_its_picture_or_says_that_it_is_gone(tab: Tab) -> None:
     assert tab.run(f"{there}.querySelector('.gone')") is None
     tab.run(f"{there}.querySelector('img').decode()")
     assert tab.run(f"{there}.querySelector('img').naturalWidth") == 60
+
+
+def brightness(tab: Tab, drawing: str) -> list[float]:
+    """Return how bright a drawing's left and right thirds are."""
+    box = f"(({drawing}).scrollIntoView({{block: 'center'}}), {TWO_FRAMES})"
+    tab.run(box)
+    left, top, right, bottom = tab.run(
+        f"(box => [box.left, box.top, box.right, box.bottom])({drawing}.getBoundingClientRect())"
+    )
+    third = (right - left) / 3
+    with Image.open(io.BytesIO(tab.screenshot())) as picture:
+        grey = picture.convert("L")
+        sides = [(left, top, left + third, bottom), (right - third, top, right, bottom)]
+        return [float(ImageStat.Stat(grey.crop(tuple(map(round, s)))).mean[0]) for s in sides]
+
+
+@pytest.mark.parametrize("card", ["#photos article:has(img)", "#cards article:has(img)"])
+def test_a_photo_is_dark_but_where_the_decoder_looked(tab: Tab, card: str) -> None:
+    details = f"document.querySelector('{card} details')"
+    assert tab.run(f"{details}.checkVisibility()")
+    assert not tab.run(f"{details}.open")
+    tab.run(f"{details}.querySelector('summary').click()")
+    tab.run(TWO_FRAMES)
+    first, second = (
+        brightness(tab, f"{details}.querySelectorAll('svg')[{word}]") for word in (0, 1)
+    )
+    assert first[0] > 2 * second[0]
+    assert second[1] > 2 * first[1]
+    # Closed and opened again, each word is there once.
+    words = tab.run(f"{details}.querySelectorAll('figure').length")
+    for _ in range(2):
+        tab.run(f"{details}.querySelector('summary').click()")
+        tab.run(TWO_FRAMES)
+    assert tab.run(f"{details}.querySelectorAll('figure').length") == words
+    assert tab.complaints == []
+
+
+def test_where_there_is_no_photo_there_is_nothing_to_look_at(tab: Tab) -> None:
+    choose(tab, "name")
+    gone, there = (f"document.querySelectorAll('#cards article')[{row}]" for row in (0, 1))
+    assert tab.run(f"{gone}.querySelector('details')") is None
+    assert tab.run(f"{there}.querySelector('summary').textContent") == "Where it looked"
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_diagram_s_words_stay_in_their_boxes(tab: Tab, tmp_path: Path, name: str) -> None:
+    config = DecoderConfig(name, 10_000, (100, 2048), 1024, 1024, 0.35, 0.35)
+    path = tmp_path / "report.html"
+    found = evaluation({"greedy": ["a dog"]}, {"x": ["a dog"]})
+    write_report(path, found, {}, tmp_path / "history.csv", replace(MODEL, config=config))
+    tab.open(path)
+    wider = """[...document.querySelectorAll('.diagram g text')].map(
+        text => text.getBBox().width - text.parentNode.querySelector('rect').getBBox().width)"""
+    assert tab.run(f"({wider}).length") > 16
+    assert tab.run(f"Math.max(...{wider})") < 0
 
 
 def test_strangers_words_are_shown_and_not_acted_upon(tab: Tab) -> None:

@@ -44,6 +44,12 @@ class Decoder:
         logits, *after = self.graphs.step.predict_on_batch([words, *state])
         return np.asarray(logits), [np.asarray(array) for array in after]
 
+    def look(self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> Array | None:
+        """Run `maps`, where there are any; see `maps.Looks`."""
+        if self.graphs.maps is None:
+            return None
+        return np.asarray(self.graphs.maps.predict_on_batch([features, ids]))
+
 
 DECODERS: Mapping[str, Callable[[DecoderConfig], Graphs]] = {
     "merge": merge.build,

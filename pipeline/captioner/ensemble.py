@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.captioner.maps import Looks
 from pipeline.captioner.search import Array, Steps
 
 
@@ -40,6 +41,12 @@ class Ensemble:
             shares = shares + _softmax(logits.astype(np.float64))
         # A word that none of them can imagine: its share is below what a float64 can hold.
         return np.log(np.maximum(shares / len(self._members), np.finfo(np.float64).tiny)), after
+
+    def look(self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> Array | None:
+        """Return the mean of where its members look; see `maps.Looks`."""
+        maps = [m.look(features, ids) for m in self._members if isinstance(m, Looks)]
+        looked = [shares for shares in maps if shares is not None]
+        return np.mean(looked, axis=0) if looked else None
 
 
 def together(members: Sequence[Steps]) -> Steps:

@@ -1,19 +1,17 @@
 """The gallery: each photo of the split with all that was said of it."""
 
-import base64
-import io
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.features.photos import PhotoError, read_photo, thumbnail
 from pipeline.reporting.metrics import Evaluation
+from pipeline.reporting.pictures import Picture, picture, shade
+from pipeline.reporting.predictions import Prediction
 
-_SIDE = 240  # pixels; with this quality a thousand photos take about 10 MB
-_QUALITY = 55
 _PICKED = 6
 _SEED = 0  # equal photos, equal picks
 
@@ -36,20 +34,38 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """Where the decoder looked for a word.
+
+    Attributes:
+        word: of the headline's caption.
+        place: where it looked most, in words.
+        shade: a data URI, see `pictures.shade`.
+    """
+
+    word: str
+    place: str
+    shade: str
+
+
+@dataclass(frozen=True)
 class Card:
     """One photo.
 
     Attributes:
         image_id: its name.
-        picture: a data URI, or None where the photo is no longer there.
+        picture: the photo made small, or None where it is no longer there.
         said: its different captions, the headline's first.
         references: the photo's captions as people wrote them.
+        glances: one for each word of the headline's caption; none where there is no
+            picture, or the decoder does not look at places.
     """
 
     image_id: str
-    picture: str | None
+    picture: Picture | None
     said: Sequence[Said]
     references: Sequence[str]
+    glances: Sequence[Glance]
 
     @property
     def headline(self) -> Said:
@@ -78,7 +94,7 @@ def make_cards(found: Evaluation, photos: Mapping[str, Path]) -> list[Card]:
         photos: image_id to file; those that are gone or damaged have no picture.
     """
     return [
-        _card(found, row, _picture(photos.get(image_id)))
+        _card(found, row, picture(photos.get(image_id)))
         for row, image_id in enumerate(found.image_ids)
     ]
 
@@ -103,7 +119,7 @@ def as_json(cards: Sequence[Card]) -> str:
     return text
 
 
-def _card(found: Evaluation, row: int, picture: str | None) -> Card:
+def _card(found: Evaluation, row: int, small: Picture | None) -> Card:
     image_id = found.image_ids[row]
     names = sorted(found.searches, key=lambda name: name != found.headline)
     said: dict[str, Said] = {}
@@ -115,30 +131,40 @@ def _card(found: Evaluation, row: int, picture: str | None) -> Card:
         else:
             scores = float(search.scores.cider_d[row]), float(search.scores.rouge_l[row])
             said[caption] = Said(label, caption, *scores)
-    return Card(image_id, picture, list(said.values()), found.references[image_id])
+    headline = found.searches[found.headline].predictions[row]
+    glances = _glances(headline) if small else []
+    return Card(image_id, small, list(said.values()), found.references[image_id], glances)
+
+
+def _glances(prediction: Prediction) -> list[Glance]:
+    if prediction.maps is None:
+        return []
+    words = prediction.caption.split()
+    return [
+        Glance(word, _place(places), shade(places))
+        for word, places in zip(words, prediction.maps, strict=True)
+    ]
+
+
+def _place(places: Sequence[int]) -> str:
+    """Return in which ninth of a photo the greatest of a grid's places is."""
+    side = math.isqrt(len(places))
+    row, column = divmod(max(range(len(places)), key=places.__getitem__), side)
+    down, right = ("top", "", "bottom")[3 * row // side], ("left", "", "right")[3 * column // side]
+    return f"{down} {right}".strip() or "centre"
 
 
 def _values(card: Card) -> dict[str, Any]:
     return {
         "id": card.image_id,
-        "picture": card.picture,
+        "picture": card.picture and card.picture.data,
+        "size": card.picture and [card.picture.width, card.picture.height],
         "score": round(card.headline.cider_d, 2),
         "alt": card.headline.caption,
         "said": [
             [said.search, said.caption, f"{said.cider_d:.0f}", f"{said.rouge_l:.0f}"]
             for said in card.said
         ],
+        "looked": [[glance.word, glance.place, glance.shade] for glance in card.glances],
         "references": card.references,
     }
-
-
-def _picture(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        small = thumbnail(read_photo(path), _SIDE)
-    except PhotoError:
-        return None
-    data = io.BytesIO()
-    small.save(data, "WEBP", quality=_QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"

@@ -8,10 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.captioner.consensus import consensus_search
+from pipeline.captioner.maps import caption_maps
 from pipeline.captioner.search import Steps, search
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.features.store import FeatureStore
 from pipeline.files import atomic_path
+
+
+def _list_of(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a list as Parquet itself names its elements, none of them null."""
+    return pa.list_(pa.field("element", kind, nullable=False))
+
 
 SCHEMA = pa.schema(
     [
@@ -20,6 +27,7 @@ SCHEMA = pa.schema(
         pa.field("caption", pa.string(), nullable=False),
         pa.field("log_probability", pa.float64(), nullable=False),
         pa.field("finished", pa.bool_(), nullable=False),
+        pa.field("maps", _list_of(_list_of(pa.uint8()))),
     ]
 )
 
@@ -34,6 +42,9 @@ class Prediction:
         caption: its words, joined by spaces.
         log_probability: natural logarithm of what the model gives it.
         finished: whether the model ended it, rather than the limit of words.
+        maps: for each word where the decoder looked: each place of the grid, row by row,
+            from 0 to 255, which the place that counted most has; None where it does not
+            look at places.
     """
 
     image_id: str
@@ -41,6 +52,7 @@ class Prediction:
     caption: str
     log_probability: float
     finished: bool
+    maps: Sequence[Sequence[int]] | None = None
 
 
 def search_name(beam_width: int, *, consensus: bool = False) -> str:
@@ -76,8 +88,14 @@ def predict(
             caption=vocabulary.decode(hypotheses[0].ids),
             log_probability=hypotheses[0].log_probability,
             finished=hypotheses[0].finished,
+            maps=None if maps is None else maps.tolist(),
         )
-        for image_id, hypotheses in zip(image_ids, found, strict=True)
+        for image_id, hypotheses, maps in zip(
+            image_ids,
+            found,
+            caption_maps(decoder, features, [hypotheses[0].ids for hypotheses in found]),
+            strict=True,
+        )
     ]
 
 

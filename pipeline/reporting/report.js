@@ -4,7 +4,7 @@
   const AT_ONCE = 48;
   const byId = (id) => document.getElementById(id);
   const [cards, more, query, order, count] = ["cards", "more", "query", "order", "count"].map(byId);
-  const blank = byId("card").content.firstElementChild;
+  const [blank, glance] = ["card", "glance"].map((id) => byId(id).content.firstElementChild);
   const photos = JSON.parse(byId("data").textContent);
   for (const photo of photos) {
     const captions = photo.said.map((said) => said[1]);
@@ -26,9 +26,21 @@
     return made;
   };
 
+  const look = (photo, [word, place, shade]) => {
+    const made = glance.cloneNode(true);
+    const [drawing, caption] = made.children;
+    const [title, below, above] = drawing.children;
+    drawing.setAttribute("viewBox", `0 0 ${photo.size.join(" ")}`);
+    title.textContent = `${word}: most at the ${place}`;
+    below.setAttribute("href", photo.picture);
+    above.setAttribute("href", shade);
+    caption.textContent = word;
+    return made;
+  };
+
   const build = (photo) => {
     const card = blank.cloneNode(true);
-    const [picture, gone, said, references, id] = card.children;
+    const [picture, gone, said, looked, references, id] = card.children;
     if (photo.picture) {
       picture.src = photo.picture;
       picture.alt = photo.alt;
@@ -42,6 +54,13 @@
       score.title = `CIDEr-D ${ciderD}, ROUGE-L ${rougeL}`;
       label.append(score);
       said.append(label, element("dd", caption || "(no words)"));
+    }
+    if (photo.looked.length) {
+      // A caption's dozen drawings are made for those who ask.
+      const draw = () => looked.lastElementChild.append(...photo.looked.map((one) => look(photo, one)));
+      looked.addEventListener("toggle", draw, { once: true });
+    } else {
+      looked.remove();
     }
     references.append(...photo.references.map((reference) => element("li", reference)));
     id.textContent = photo.id;

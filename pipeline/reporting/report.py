@@ -70,6 +70,7 @@ def write_report(
         never_used=charts.of_never_used(words.never_used),
         length_charts=charts.of_lengths(by_length(headline)),
         cards_json=as_json(cards),
+        looked=any(card.glances for card in cards),
         model=model,
         diagram=diagram(model),
         encoding=asdict(model.encoding),
