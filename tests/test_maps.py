@@ -85,11 +85,12 @@ def test_several_decoders_look_where_they_do_on_average(decoder: Decoder) -> Non
     other = make_decided_decoder(feature_shape=GRID, seed=2, name="attention")
     features, ids = vectors(GRID, 2), np.array([[START, 4], [START, PAD]], np.int32)
     shares = Ensemble([decoder, other]).look(features, ids)
-    alone = [member.look(features, ids) for member in (decoder, other)]
-    assert alone[0] is not None
-    assert alone[1] is not None
-    assert not np.allclose(alone[0], alone[1])
-    np.testing.assert_allclose(shares, (alone[0] + alone[1]) / 2, rtol=1e-6)
+    first, second = decoder.look(features, ids), other.look(features, ids)
+    assert shares is not None
+    assert first is not None
+    assert second is not None
+    assert not np.allclose(first, second)
+    np.testing.assert_allclose(shares, (first + second) / 2, rtol=1e-6)
     assert Ensemble([make_decided_decoder()]).look(vectors((6,), 2), ids) is None
 
 
