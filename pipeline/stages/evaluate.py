@@ -182,13 +182,14 @@ def _show(found: Evaluation, left_out: int) -> None:
     """Print the scores beside what they are worth, and where the report is."""
     without = f" ({left_out} failed photos left out)" if left_out else ""
     print(f"{len(found.image_ids)} test photos{without}")
-    print(f"{'':20}" + "".join(f"{name:>9}" for name in (*METRICS, "distinct")))
+    width = 11 if found.over_seeds else 9
+    print(f"{'':20}" + "".join(f"{name:>{width}}" for name in (*METRICS, "distinct")))
     for name, search in found.searches.items():
         values = [*search.corpus.values(), search.distinct]
-        print(f"{name:20}" + "".join(f"{value:9.2f}" for value in values))
+        print(f"{name:20}" + "".join(f"{value:{width}.2f}" for value in values))
     for name, row in found.over_seeds.items():
-        spreads = [f"{row[metric].mean:.1f} ±{row[metric].deviation:.1f}" for metric in METRICS]
-        print(f"{name + ', seeds':20}" + "".join(f"{spread:>9}" for spread in spreads))
+        spreads = [f"{row[metric].mean:.1f}±{row[metric].deviation:.1f}" for metric in METRICS]
+        print(f"{name + ', each seed':20}" + "".join(f"{spread:>{width}}" for spread in spreads))
     beside = {
         "a constant caption": found.constant_floor,
         "random captions": found.random_floor,
@@ -197,7 +198,7 @@ def _show(found: Evaluation, left_out: int) -> None:
     }
     for name, corpus in beside.items():
         if corpus is not None:
-            print(f"{name:20}" + "".join(f"{value:9.2f}" for value in corpus.values()))
+            print(f"{name:20}" + "".join(f"{value:{width}.2f}" for value in corpus.values()))
     if not found.looks:
         print("the model hardly looks: its captions score as well for other photos")
     print(f"report: {EVALUATION / 'report.html'}")
