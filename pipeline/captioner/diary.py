@@ -77,6 +77,8 @@ class Diary:
 
     def show(self) -> None:
         """Copy what is new since the last time into the artefacts."""
+        if not self.folder.is_dir():
+            return
         shutil.copytree(
             self.folder,
             self.artifacts,

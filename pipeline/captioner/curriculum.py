@@ -1,0 +1,263 @@
+"""The curriculum: from each seed a decoder goes through one phase of training, or two."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.backend import keras
+from pipeline.captioner.batches import Batches
+from pipeline.captioner.checkpoint import Checkpoint
+from pipeline.captioner.decoder import Decoder, build_decoder
+from pipeline.captioner.description import DecoderConfig
+from pipeline.captioner.initial import set_output_bias, set_word_vectors
+from pipeline.captioner.optimizer import Optimization
+from pipeline.captioner.self_critical import SelfCritical
+from pipeline.captioner.teacher_forcing import TeacherForcing
+from pipeline.captioner.training import Phase, Row, Training
+from pipeline.captioner.validation import Validation
+from pipeline.captions.vocabulary import Vocabulary
+from pipeline.features.store import FeatureStore
+
+# The phases, and the tables of their epochs.
+TAUGHT, CRITICIZED = "history", "self_critical"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What decoders learn from; every photo of it has features.
+
+    Attributes:
+        store: features of the photos.
+        vocabulary: of the captions.
+        captions: split, "train" or "dev", to (image_id, clean text) pairs.
+        references: split to image_id to the photo's captions as people wrote them.
+    """
+
+    store: FeatureStore
+    vocabulary: Vocabulary
+    captions: Mapping[str, Sequence[tuple[str, str]]]
+    references: Mapping[str, Mapping[str, Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The first phase, by teacher forcing.
+
+    Attributes:
+        decoder: what is trained.
+        word_vectors: "captions": words begin with vectors from their neighbours; or "random".
+        output_bias: "frequency": words begin as likely as they are frequent; or "zero".
+        batch_size: captions.
+        max_words: of a caption; longer ones teach their first words only.
+        optimization: how weights follow gradients.
+        label_smoothing: see `compile_network`.
+        scheduled_sampling: see `TeacherForcing`.
+        epochs: at most.
+        patience: see `Training`; that of the second phase too.
+        select: see `Training`.
+        select_beam_width: of the search for captions of dev photos, in both phases.
+    """
+
+    decoder: DecoderConfig
+    word_vectors: str
+    output_bias: str
+    batch_size: int
+    max_words: int
+    optimization: Optimization
+    label_smoothing: float
+    scheduled_sampling: float
+    epochs: int
+    patience: int
+    select: str
+    select_beam_width: int
+
+
+@dataclass(frozen=True)
+class Criticism:
+    """The second phase, see `SelfCritical`; of at most `epochs` epochs."""
+
+    epochs: int
+    samples: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Apprentice:
+    """What became of one seed.
+
+    Attributes:
+        decoder: with its best weights.
+        trainings: the phases that it went through.
+        kept: the one that its weights are of.
+    """
+
+    decoder: Decoder
+    trainings: Sequence[Training]
+    kept: Training
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return any(training.interrupted for training in self.trainings)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How it went, for model.json."""
+        return {
+            "epochs": sum(len(training.history) for training in self.trainings),
+            "best": asdict(self.kept.best),
+            "stopped": self.kept.stopped,
+        }
+
+    def forget(self) -> None:
+        """Remove what a killed training would have gone on from."""
+        for training in self.trainings:
+            training.checkpoint.remove()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A phase of one seed, about to begin.
+
+    Attributes:
+        phase: TAUGHT or CRITICIZED.
+        seed: of the decoder.
+        decoder: which learns.
+        earlier: the epochs of this phase of the seeds before, with their seeds.
+    """
+
+    phase: str
+    seed: int
+    decoder: Decoder
+    earlier: Sequence[tuple[int, Row]]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Trains decoders that differ in their seeds alone.
+
+    Attributes:
+        material: what they learn from.
+        teaching: the first phase.
+        criticism: the second; None is no second.
+        checkpoint: names the checkpoint of a phase and a seed.
+        attend: told of each lesson; returns what to call after each of its epochs.
+    """
+
+    material: Material
+    teaching: Teaching
+    criticism: Criticism | None
+    checkpoint: Callable[[str, int], Checkpoint]
+    attend: Callable[[Lesson], Callable[[Sequence[Row]], None]]
+
+    def train(self, seeds: Iterable[int]) -> dict[int, Apprentice]:
+        """Train a decoder from each seed, or until Ctrl-C; see `Training.run` for errors."""
+        apprentices: dict[int, Apprentice] = {}
+        for seed in seeds:
+            apprentices[seed] = self._train(seed, apprentices)
+            if apprentices[seed].interrupted:
+                break
+        return apprentices
+
+    def _train(self, seed: int, earlier: Mapping[int, Apprentice]) -> Apprentice:
+        # Sets the seeds of Python, NumPy and the backend, so it comes before the first weight.
+        keras.utils.set_random_seed(seed)
+        train, teaching = self._batches("train"), self.teaching
+        decoder = self._begin(train)
+        phase = TeacherForcing(
+            decoder,
+            train,
+            teaching.optimization,
+            teaching.epochs,
+            seed,
+            label_smoothing=teaching.label_smoothing,
+            scheduled_sampling=teaching.scheduled_sampling,
+        )
+        lesson = Lesson(TAUGHT, seed, decoder, epochs_of(earlier, TeacherForcing))
+        taught = self._run(lesson, phase, teaching.epochs, teaching.select)
+        if self.criticism is None or taught.interrupted:
+            return Apprentice(decoder, [taught], taught)
+        return self._criticize(seed, taught, self.criticism, earlier)
+
+    def _begin(self, train: Batches) -> Decoder:
+        decoder = build_decoder(self.teaching.decoder)
+        if self.teaching.word_vectors == "captions":
+            set_word_vectors(decoder, train.sequences)
+        if self.teaching.output_bias == "frequency":
+            set_output_bias(decoder, train.word_counts(len(self.material.vocabulary)))
+        return decoder
+
+    def _criticize(
+        self, seed: int, taught: Training, criticism: Criticism, earlier: Mapping[int, Apprentice]
+    ) -> Apprentice:
+        """Go through the second phase; keep what it made only where that is better."""
+        decoder = taught.decoder
+        before = decoder.network.get_weights()
+        phase = SelfCritical(
+            decoder,
+            self.material.store,
+            self.material.vocabulary,
+            self.material.references["train"],
+            samples=criticism.samples,
+            batch_size=criticism.batch_size,
+            learning_rate=criticism.learning_rate,
+            max_words=self.teaching.max_words,
+            seed=seed,
+        )
+        lesson = Lesson(CRITICIZED, seed, decoder, epochs_of(earlier, SelfCritical))
+        criticized = self._run(lesson, phase, criticism.epochs, "cider")
+        if criticized.best.validation_cider_d > taught.best.validation_cider_d:
+            return Apprentice(decoder, [taught, criticized], criticized)
+        print("the second phase made nothing better: kept is what the first one did")
+        decoder.network.set_weights(before)
+        return Apprentice(decoder, [taught, criticized], taught)
+
+    def _run(self, lesson: Lesson, phase: Phase, epochs: int, select: str) -> Training:
+        training = Training(
+            decoder=lesson.decoder,
+            phase=phase,
+            dev=self._batches("dev"),
+            cider_d=self._validation().cider_d,
+            epochs=epochs,
+            patience=self.teaching.patience,
+            select=select,
+            checkpoint=self.checkpoint(lesson.phase, lesson.seed),
+            after_epoch=self.attend(lesson),
+        )
+        training.run()
+        best = training.best
+        print(
+            f"{training.stopped}; kept epoch {best.epoch}, validation {best.validation_loss:.4f}, "
+            f"CIDEr-D {best.validation_cider_d:.1f}"
+        )
+        return training
+
+    def _batches(self, split: str) -> Batches:
+        return Batches(
+            self.material.captions[split],
+            self.material.store,
+            self.material.vocabulary,
+            batch_size=self.teaching.batch_size,
+            max_words=self.teaching.max_words,
+        )
+
+    def _validation(self) -> Validation:
+        return Validation(
+            self.material.store,
+            self.material.vocabulary,
+            self.material.references["dev"],
+            beam_width=self.teaching.select_beam_width,
+            max_words=self.teaching.max_words,
+        )
+
+
+def epochs_of(apprentices: Mapping[int, Apprentice], phase: type[Phase]) -> list[tuple[int, Row]]:
+    """Return the epochs of a phase, with their seeds."""
+    return [
+        (seed, row)
+        for seed, apprentice in apprentices.items()
+        for training in apprentice.trainings
+        if isinstance(training.phase, phase)
+        for row in training.history
+    ]
