@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import cold, encoding, increments, memory, noop, reading, scoring, training
+from benchmarks import cold, encoding, increments, memory, noop, reading, scoring, training, truth
 from benchmarks.harness import Row
 
 _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
@@ -20,6 +20,7 @@ _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "noop": noop.rows,
     "scoring": scoring.rows,
     "training": training.rows,
+    "truth": truth.rows,
 }
 
 
