@@ -1,8 +1,12 @@
 """Training: an epoch of whole sequences, against the notebook's of expanded prefixes.
 
-And searching: whole sets in batches, against the notebook's loop over photos and words.
+Against PyTorch too, where it is installed. And searching: whole sets in batches, against the
+notebook's loop over photos and words.
 """
 
+import importlib
+import importlib.util
+import itertools
 import statistics
 import tempfile
 import time
@@ -12,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, interleaved, ratio
+from benchmarks.harness import Row, Worker, interleaved, ratio
 from pipeline.backend import keras
 from pipeline.captioner.batches import Batches
 from pipeline.captioner.decoder import Decoder, build_decoder
 from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.loss import compile_network, mean_loss, mean_of
 from pipeline.captioner.search import search
-from pipeline.captions.vocabulary import END, START, Vocabulary
+from pipeline.captions.vocabulary import END, MARKERS, START, Vocabulary
 from pipeline.datasets.scenes import draw_scene
 from pipeline.datasets.wordings import captions
 from pipeline.features.encoding import Encoding
@@ -32,6 +36,12 @@ _EPOCHS = 3
 _WORDS = 7_573  # of the vocabulary, as the notebook's
 _MAX_WORDS = 32  # to which the notebook pads its prefixes
 _SEED = 1
+# What is trained beside PyTorch: `init_inject` of this size, on as much as 776 photos have.
+_CAPTIONS = 3_880
+_FEW_WORDS = 774
+_UNITS = 256
+_DROPOUT = 0.5
+_BATCH_SIZE = 32
 
 
 def rows(_: Path) -> list[Row]:
@@ -74,24 +84,90 @@ def rows(_: Path) -> list[Row]:
             f"x {ratio(found['captions/s'], found[next(reversed(found))]):.0f} of the notebook's",
             "x 50",
         ),
+        *_beside_pytorch(),
     ]
+
+
+def _beside_pytorch() -> list[Row]:
+    """Train `init_inject` here and in PyTorch, each in a process and with threads of its own."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    make_epoch = importlib.import_module("benchmarks.pytorch_decoder").make_epoch
+    random = np.random.default_rng(0)
+    # The mean, deviation and skew of Flickr8k's captions: what padding costs hangs on them.
+    lengths = random.gamma(8, 11 / 8, _CAPTIONS).round().astype(int).clip(2, _MAX_WORDS)
+    known = [f"w{number}" for number in range(_FEW_WORDS - len(MARKERS))]
+    texts = [" ".join(random.choice(known, length)) for length in lengths]
+    vocabulary = Vocabulary.build([*texts, *known], 1, "")
+    sequences = [[START, *vocabulary.encode(text), END] for text in texts]
+    features = random.random((_CAPTIONS, 2048), np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        names = _write_features(Path(folder) / "features.h5", features)
+        pairs = list(zip(names, texts, strict=True))
+        with (
+            Worker(_our_epoch, Path(folder) / "features.h5", pairs, vocabulary) as ours,
+            Worker(
+                make_epoch, sequences, features, len(vocabulary), _UNITS, _DROPOUT, _BATCH_SIZE
+            ) as theirs,
+        ):
+            for warm in (ours, theirs):
+                warm.run()
+            seconds = interleaved(
+                {"init_inject, s": ours.run, "PyTorch's init_inject, s": theirs.run}, _EPOCHS
+            )
+    here, there = seconds.values()
+    return [
+        Row(
+            f"init_inject, an epoch of {_CAPTIONS} captions in batches of {_BATCH_SIZE}",
+            f"{statistics.median(here):.2f} s, in PyTorch {statistics.median(there):.2f} s, "
+            f"x {ratio(there, here):.2f} as fast",
+            "x 1.3",
+        )
+    ]
+
+
+def _our_epoch(
+    path: Path, pairs: list[tuple[str, str]], vocabulary: Vocabulary
+) -> Callable[[], float]:
+    """Return what trains one epoch and returns its seconds; for a process of its own."""
+    keras.utils.set_random_seed(_SEED)
+    config = DecoderConfig(
+        "init_inject", len(vocabulary), (2048,), _UNITS, _UNITS, _DROPOUT, _DROPOUT
+    )
+    network = build_decoder(config).network
+    compile_network(network, keras.optimizers.Adam(5e-4))
+    batches = Batches(pairs, FeatureStore.open(path), vocabulary, _BATCH_SIZE, _MAX_WORDS)
+    numbers = itertools.count(1)
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        mean_of(network.train_on_batch, batches.shuffled(_SEED, next(numbers)))
+        return time.perf_counter() - start
+
+    return epoch
+
+
+def _write_features(path: Path, features: Any) -> list[str]:
+    """Write a feature store; return its photos' names."""
+    names = [f"{number:04}.jpg" for number in range(len(features))]
+    encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "whole", "average", "float16")
+    shas = {name: f"{number:064x}" for number, name in enumerate(names)}
+    write_store(path, encoding, shas, {}, [(list(range(len(names))), features)])
+    return names
 
 
 class _Data:
     """Captions of drawn scenes beside vectors of noise: only time and loss count."""
 
     def __init__(self, path: Path) -> None:
-        names = [f"{number:04}.jpg" for number in range(_PHOTOS + _DEV)]
+        self.features = np.random.default_rng(0).random((_PHOTOS + _DEV, 2048), np.float32)
+        names = _write_features(path, self.features)
         said = {name: captions(draw_scene(0, "train", i)) for i, name in enumerate(names)}
         texts = {name: [" ".join(tokenize(raw)) for raw in group] for name, group in said.items()}
         words = [text for group in texts.values() for text in group]
         known = {word for text in words for word in text.split()}
         more = " ".join(f"w{number}" for number in range(_WORDS - len(known)))
         self.vocabulary = Vocabulary.build([*words, more], 1, "")
-        self.features = np.random.default_rng(0).random((len(names), 2048), np.float32)
-        encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "whole", "average", "float16")
-        shas = {name: f"{number:064x}" for number, name in enumerate(names)}
-        write_store(path, encoding, shas, {}, [(list(range(len(names))), self.features)])
         store = FeatureStore.open(path)
 
         def batches(chosen: list[str]) -> Batches:
