@@ -8,7 +8,18 @@ from pathlib import Path
 
 import click
 
-from benchmarks import cold, encoding, increments, memory, noop, reading, scoring, training, truth
+from benchmarks import (
+    cold,
+    encoding,
+    increments,
+    memory,
+    noop,
+    reading,
+    scoring,
+    streaming,
+    training,
+    truth,
+)
 from benchmarks.harness import Row
 
 _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
@@ -20,6 +31,7 @@ _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "noop": noop.rows,
     "scoring": scoring.rows,
     "training": training.rows,
+    "streaming": streaming.rows,
     "truth": truth.rows,
 }
 

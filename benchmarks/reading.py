@@ -1,7 +1,6 @@
 """Random training batches from a store, against NumPy's memory map of the same numbers."""
 
 import contextlib
-import os
 import statistics
 import tempfile
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import Row, Worker, interleaved, ratio
+from benchmarks.limits import can_limit, limit_memory, remove_limits
 from pipeline.features.encoding import Encoding
 from pipeline.features.store import FeatureStore, write_store
 
@@ -20,7 +20,6 @@ _PHOTOS = 8_000
 _SHAPES = {"pooled": (2048,), "grid": (100, 2048)}
 _BATCH = 64
 _MEMORY = 1 << 30  # for the grid store of 3.3 GB
-_GROUP = "caption-benchmark-"
 
 Read = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
@@ -30,7 +29,7 @@ def rows(_: Path) -> list[Row]:
     found = []
     for name, shape in _SHAPES.items():
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            _write(Path(folder), shape)
+            write_noise(Path(folder), _PHOTOS, shape)
             limit = _MEMORY if name == "grid" else None
             batches = 20 if name == "grid" else 200
             ours = stack.enter_context(Worker(_store, Path(folder), limit))
@@ -41,9 +40,9 @@ def rows(_: Path) -> list[Row]:
                     f"{name}, memory map, photos/s": partial(theirs.run, batches),
                 }
             )
-        _remove_groups()
+        remove_limits()
         store, plain = rates.values()
-        memory = f" within {_MEMORY >> 20} MiB" if limit and _group() else ""
+        memory = f" within {_MEMORY >> 20} MiB" if limit and can_limit() else ""
         found.append(
             Row(
                 f"reading batches, {name}{memory}",
@@ -55,14 +54,15 @@ def rows(_: Path) -> list[Row]:
     return found
 
 
-def _write(folder: Path, shape: tuple[int, ...]) -> None:
+def write_noise(folder: Path, count: int, shape: tuple[int, ...]) -> None:
+    """Write features.h5 and features.npy with the same vectors of `count` photos."""
     encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "whole", "average", "float16")
-    photos = {f"{number:05}.jpg": f"{number:064x}" for number in range(_PHOTOS)}
+    photos = {f"{number:05}.jpg": f"{number:064x}" for number in range(count)}
     random = np.random.default_rng(0)
-    whole = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, (_PHOTOS, *shape))
+    whole = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, (count, *shape))
 
     def parts() -> Iterator[tuple[list[int], npt.NDArray[np.float16]]]:
-        for start in range(0, _PHOTOS, 100):
+        for start in range(0, count, 100):
             part = random.random((100, *shape), dtype=np.float32).astype(np.float16)
             whole[start : start + 100] = part
             yield list(range(start, start + 100)), part
@@ -82,7 +82,7 @@ def _map(folder: Path, limit: int | None) -> Callable[[int], float]:
 
 
 def _timed(read: Read, seed: int, limit: int | None) -> Callable[[int], float]:
-    _limit_memory(limit)
+    limit_memory(limit)
     random = np.random.default_rng(seed)
 
     def run(batches: int) -> float:
@@ -93,31 +93,3 @@ def _timed(read: Read, seed: int, limit: int | None) -> Callable[[int], float]:
 
     run(2)
     return run
-
-
-def _limit_memory(limit: int | None) -> None:
-    """Put this process, page cache included, under a limit, where the system lets it."""
-    parent = _group()
-    if limit is None or parent is None:
-        return
-    group = parent / f"{_GROUP}{os.getpid()}"
-    group.mkdir()
-    name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
-    (group / name).write_text(str(limit))
-    (group / "cgroup.procs").write_text(str(os.getpid()))
-
-
-def _remove_groups() -> None:
-    """Remove the limits of processes that have ended."""
-    parent = _group()
-    for group in parent.glob(f"{_GROUP}*") if parent else ():
-        group.rmdir()
-
-
-def _group() -> Path | None:
-    """Return the folder of control groups in which this process may limit memory."""
-    for folder in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
-        limits = ("memory.limit_in_bytes", "cgroup.subtree_control")
-        if any((folder / name).exists() for name in limits) and os.access(folder, os.W_OK):
-            return folder
-    return None
