@@ -66,7 +66,7 @@ class Extract(_Section):
     """What is stored of each photo, and which photos are refused."""
 
     views: Literal["whole", "mirror", "crops"]
-    pooling: Literal["average", "grid"]
+    pooling: Literal["average", "pyramid", "grid"]
     dtype: Literal["float16", "float32"]
     max_pixels: Count
     max_failed_share: Annotated[float, Field(ge=0, le=1)]

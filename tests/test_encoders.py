@@ -103,6 +103,7 @@ def test_an_input_size_too_small_for_the_network_is_refused() -> None:
 def test_vectors_are_pooled_or_one_a_place() -> None:
     assert build_encoder("MobileNet", 64).output_shape == (None, 1024)
     assert build_encoder("MobileNet", 64, "grid").output_shape == (None, 4, 1024)
+    assert build_encoder("MobileNet", 64, "pyramid").output_shape == (None, 5 * 1024)
 
 
 def test_the_mean_over_places_is_the_pooled_vector(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -126,6 +127,26 @@ def test_places_stand_in_reading_order() -> None:
     assert np.array_equal(places[0], map_[0].reshape(4, 1024))
     assert np.array_equal(places[0, 1], map_[0, 0, 1])
     assert not np.array_equal(places[0, 1], places[0, 2])
+
+
+@pytest.mark.parametrize("places", [1, 2, 3])
+def test_a_pyramid_is_the_mean_of_all_places_and_of_each_quarter(places: int) -> None:
+    network = build_encoder("MobileNet", 32 * places, "pyramid")
+    grid = build_encoder("MobileNet", 32 * places, "grid")
+    grid.set_weights(network.get_weights())
+    shape = (2, 32 * places, 32 * places, 3)
+    photos = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    maps = np.asarray(grid.predict_on_batch(photos)).reshape(2, places, places, 1024)
+    half, rest = (places + 1) // 2, places // 2
+    parts = [
+        maps,
+        maps[:, :half, :half],
+        maps[:, :half, rest:],
+        maps[:, rest:, :half],
+        maps[:, rest:, rest:],
+    ]
+    expected = np.concatenate([part.mean(axis=(1, 2)) for part in parts], axis=-1)
+    np.testing.assert_allclose(network.predict_on_batch(photos), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_network_is_described_as_this_keras_has_it() -> None:

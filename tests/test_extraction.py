@@ -300,7 +300,9 @@ def test_a_photo_that_vanishes_while_it_is_read_fails(
     assert list(place.extract().failed) == ["04.png"]
 
 
-@pytest.mark.parametrize(("pooling", "shape"), [("average", (1024,)), ("grid", (1, 1024))])
+@pytest.mark.parametrize(
+    ("pooling", "shape"), [("average", (1024,)), ("grid", (1, 1024)), ("pyramid", (5120,))]
+)
 def test_a_real_encoder_gives_the_same_bytes_after_an_interruption(
     place: Place, tiny_encoder: Path, pooling: str, shape: tuple[int, ...]
 ) -> None:

@@ -39,7 +39,9 @@ def build_encoder(name: str, input_size: int, pooling: str = "average") -> Any:
 
     Returns:
         A `keras.Model`: preprocessed photos (B, input_size, input_size, 3) float32 to
-        (B, D), or to (B, P, D) where `pooling` is "grid", P places in reading order.
+        (B, D), or to (B, P, D) where `pooling` is "grid", P places in reading order. Where it
+        is "pyramid", D is five times as long: the mean of all places, and of each quarter of
+        the photo in reading order (Lazebnik et al. 2006, "Beyond bags of features", two levels).
 
     Raises:
         InputError: keras.applications has no such network, or not of that size.
@@ -55,14 +57,28 @@ def build_encoder(name: str, input_size: int, pooling: str = "average") -> Any:
             f"params.yaml: encoder.input_size {input_size} does not fit {name} ({reason}); "
             "null takes the network's own size"
         ) from None
+    return keras.Model(network.input, _pooled(network.output, pooling), name=name.lower())
+
+
+def _pooled(maps: Any, pooling: str) -> Any:
+    """Return the vectors of photos from the network's last maps, (B, height, width, D)."""
+    layers = keras.layers
+    _, height, width, channels = maps.shape
+    if pooling == "grid":
+        return layers.Reshape((height * width, channels), name="grid")(maps)
+    whole = layers.GlobalAveragePooling2D(name="pooled")(maps)
     if pooling == "average":
-        output = keras.layers.GlobalAveragePooling2D(name="pooled")(network.output)
-    else:
-        places = int(np.prod(network.output_shape[1:3]))
-        output = keras.layers.Reshape((places, network.output_shape[3]), name="grid")(
-            network.output
+        return whole
+    # What is cropped from an odd number of rows leaves the middle one to both halves.
+    halves = [[(0, size // 2), (size // 2, 0)] for size in (height, width)]
+    quarters = [
+        layers.GlobalAveragePooling2D(name=f"{vertical}_{side}")(
+            layers.Cropping2D((rows, columns), name=f"{vertical}_{side}_quarter")(maps)
         )
-    return keras.Model(network.input, output, name=name.lower())
+        for vertical, rows in zip(("top", "bottom"), halves[0], strict=True)
+        for side, columns in zip(("left", "right"), halves[1], strict=True)
+    ]
+    return layers.Concatenate(name="pyramid")([whole, *quarters])
 
 
 def preprocessing_name(name: str) -> str:

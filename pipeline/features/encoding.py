@@ -23,7 +23,8 @@ class Encoding:
         preprocessing_sha256: digest of what that function does to each pixel value.
         decoding: how a file becomes pixels.
         views: which views of a photo have vectors, a key of `views.VIEWS`.
-        pooling: "average", one vector a photo, or "grid", one a place.
+        pooling: "average", one vector a photo; "pyramid", the same and its quarters' in one; or
+            "grid", one a place.
         dtype: "float16" or "float32", as stored.
     """
 
