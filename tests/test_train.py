@@ -9,6 +9,10 @@ import pytest
 from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.compiled import load_compiled
 from pipeline.captioner.model import Model
+from pipeline.captioner.self_critical import SelfCritical
+from pipeline.captioner.teacher_forcing import TeacherForcing
+from pipeline.captioner.training import Phase
+from pipeline.captioner.validation import Validation
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
 from pipeline.features import graphs
@@ -164,3 +168,152 @@ def test_an_interrupted_stage_keeps_its_checkpoint(
     assert (project / "artifacts" / "model" / "model.json").exists()
     (folder,) = (p for p in (project / ".cache" / "training").iterdir() if p.is_dir())
     assert (folder / "diary" / "history.csv").exists()
+
+
+# Several seeds, two phases.
+
+SECOND_PHASE: dict[str, Any] = {"epochs": 2, "samples": 2, "batch_size": 3}
+
+
+def ask_for(project: Path, seeds: list[int], second_phase: dict[str, Any]) -> None:
+    write_params(
+        project,
+        train=TINY | {"seeds": seeds, "sample_photos": 0},
+        self_critical=second_phase,
+        dataset={"root": "no such folder"},
+    )
+
+
+def rows(project: Path, name: str) -> list[tuple[str, str]]:
+    """Return the seed and the epoch of each row of a table."""
+    text = (project / "artifacts" / f"{name}.csv").read_text("utf-8")
+    return [(row["seed"], row["epoch"]) for row in csv.DictReader(text.splitlines())]
+
+
+def model_of(project: Path) -> Model:
+    vocabulary = Vocabulary.load(project / "artifacts" / "vocabulary.json")
+    return Model.load(project / "artifacts" / "model", vocabulary)
+
+
+def note_epochs(monkeypatch: pytest.MonkeyPatch, kind: type[Phase]) -> list[int]:
+    """Return a list that every epoch learned from now on is added to."""
+    seen: list[int] = []
+    learn = kind.learn
+
+    def noted(self: Phase, epoch: int) -> float:
+        seen.append(epoch)
+        return learn(self, epoch)
+
+    monkeypatch.setattr(kind, "learn", noted)
+    return seen
+
+
+def test_killed_in_the_second_seed_a_stage_does_not_train_the_first_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask_for(project, [1, 2], SECOND_PHASE)
+    learn = TeacherForcing.learn
+    calls: list[int] = []
+
+    def learn_and_die(self: TeacherForcing, epoch: int) -> float:
+        calls.append(epoch)
+        if calls == [1, 2, 1, 2]:
+            raise Killed
+        return learn(self, epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TeacherForcing, "learn", learn_and_die)
+        with pytest.raises(Killed):
+            train.main()
+    folder = project / "artifacts"
+    for name in ("history.csv", "self_critical.csv"):
+        (folder / name).unlink()  # as DVC does
+    capsys.readouterr()
+
+    taught = note_epochs(monkeypatch, TeacherForcing)
+    criticized = note_epochs(monkeypatch, SelfCritical)
+    train.main()
+    assert (taught, criticized) == ([2], [1, 2])
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line.startswith(("seed", "going on"))] == [
+        "seed 1",
+        "going on after epoch 2",
+        "going on after epoch 2",
+        "seed 2",
+        "going on after epoch 1",
+    ]
+    both = [(seed, epoch) for seed in "12" for epoch in "12"]
+    assert rows(project, "history") == rows(project, "self_critical") == both
+    model = model_of(project)
+    assert [member.seed for member in model.description.members] == [1, 2]
+    assert [member.facts["epochs"] for member in model.description.members] == [4, 4]
+    assert model.description.facts["self_critical"]["epochs"] == 2
+    assert [path.name for path in (project / ".cache" / "training").iterdir()] == ["lock"]
+
+    # A seed's decoder is the same in whatever company.
+    second = (folder / "model" / "seed_2.weights.h5").read_bytes()
+    assert second != (folder / "model" / "seed_1.weights.h5").read_bytes()
+    shutil.rmtree(folder / "model")
+    ask_for(project, [2], SECOND_PHASE)
+    train.main()
+    assert {path.name for path in (folder / "model").iterdir()} == {
+        "model.json",
+        "seed_2.weights.h5",
+    }
+    assert (folder / "model" / "seed_2.weights.h5").read_bytes() == second
+
+
+def test_interrupted_in_the_first_seed_a_stage_leaves_a_model_of_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask_for(project, [1, 2], SECOND_PHASE)
+
+    def learn(_: TeacherForcing, epoch: int) -> float:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(TeacherForcing, "learn", learn)
+    train.main()
+    assert "to go on from here later" in capsys.readouterr().out
+    assert [member.seed for member in model_of(project).description.members] == [1]
+    assert rows(project, "history") == [("1", "1")]
+    table = project / "artifacts" / "self_critical.csv"
+    assert table.read_text() == "seed,epoch,reward,validation_loss,validation_cider_d\n"
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_the_second_phase_counts_only_where_it_makes_captions_better(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    better: bool,
+) -> None:
+    ask_for(project, [1], SECOND_PHASE | {"epochs": 1})
+    taught: list[list[Any]] = []
+
+    def teach(phase: TeacherForcing, _: int) -> float:
+        variables = phase._network.trainable_variables
+        taught.append([np.array(variable) for variable in variables])
+        return 1.0
+
+    def double(phase: SelfCritical, _: int) -> float:
+        for variable in phase._learner.trainable_variables:
+            variable.assign(variable * 2)
+        return 1.0
+
+    scores = iter([7.0, 7.0, 8.0 if better else 7.0])
+    monkeypatch.setattr(TeacherForcing, "learn", teach)
+    monkeypatch.setattr(SelfCritical, "learn", double)
+    monkeypatch.setattr(Validation, "cider_d", lambda *_: next(scores))
+    train.main()
+    (decoder,) = model_of(project).decoders
+    for weight, first in zip(decoder.network.get_weights(), taught[0], strict=True):
+        np.testing.assert_array_equal(weight, first * (2 if better else 1))
+    (member,) = model_of(project).description.members
+    assert member.facts["best"]["validation_cider_d"] == (8.0 if better else 7.0)
+    assert ("reward" in member.facts["best"]) == better
+    assert member.facts["epochs"] == 3
+    nothing = "the second phase made nothing better" in capsys.readouterr().out
+    assert nothing != better
+    assert rows(project, "self_critical") == [("1", "1")]
