@@ -238,9 +238,11 @@ def test_killed_in_the_second_seed_a_stage_does_not_train_the_first_again(
     assert [line for line in shown.splitlines() if line.startswith(("seed", "going on"))] == [
         "seed 1",
         "going on after epoch 2",
+        "seed 1, second phase",
         "going on after epoch 2",
         "seed 2",
         "going on after epoch 1",
+        "seed 2, second phase",
     ]
     both = [(seed, epoch) for seed in "12" for epoch in "12"]
     assert rows(project, "history") == rows(project, "self_critical") == both
