@@ -75,7 +75,7 @@ def test_one_alone_is_asked_itself(members: list[Decoder]) -> None:
     assert isinstance(together(members), Ensemble)
 
 
-def test_a_word_impossible_to_one_is_still_possible(members: list[Decoder]) -> None:
+def test_a_word_impossible_to_one_is_still_possible() -> None:
     word = 5
     sure, refuses = make_decided_decoder(seed=7), make_decided_decoder(seed=7)
     add_to_logit(sure, word, 100.0)

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.features.engines import Engine, Pixels, Vectors
-from pipeline.features.shards import ShardFolder
+from pipeline.features.photos import decode
+from pipeline.features.shards import ShardFolder, gather
 from pipeline.features.worker import Work, Worker, batches, load_row, package_versions
 from tests.cluster_fixtures import Colours, Place, colours
 from tests.conftest import ENCODING
@@ -79,6 +81,19 @@ def test_beside_gpus_a_worker_does_the_same(work: Work, place: Place) -> None:
     beside = answer(work, load_row(row, work))
     assert beside["failed"] == told["failed"]
     assert shard.read_bytes() == before
+
+
+@pytest.mark.parametrize("beside_gpus", [False, True])
+def test_a_worker_keeps_all_views_of_a_photo(work: Work, place: Place, beside_gpus: bool) -> None:
+    good = place.root / "02.png"
+    work = replace(work, views="mirror")
+    row = batch_of(good, place.root / "03.png")
+    told = answer(work, load_row(row, work) if beside_gpus else row)
+    assert (told["photos"], told["passes"], len(told["failed"])) == (2, 1, 1)
+    index = work.shards.index()
+    ((_, vectors),) = gather(index, list(index))
+    expected = decode(good.read_bytes(), 32, 10_000, "mirror").mean(axis=(1, 2))
+    np.testing.assert_allclose(vectors, expected[None], rtol=1e-5)
 
 
 def test_a_name_that_is_no_unicode_is_found(work: Work, place: Place) -> None:
