@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.captioner.batches import Batch
+from pipeline.captioner.batches import Batch, teacher_forcing
 from pipeline.captions.vocabulary import END, PAD, START, UNK
-from pipeline.features.store import FeatureStore
-from tests.captioner_fixtures import CAPTIONS, PHOTOS, make_batches, make_store, make_vocabulary
+from pipeline.features.store import FeatureStore, write_store
+from tests.captioner_fixtures import (
+    CAPTIONS,
+    PHOTOS,
+    make_batches,
+    make_store,
+    make_vocabulary,
+    vectors,
+)
+from tests.conftest import ENCODING
 
 
 @pytest.fixture
@@ -128,6 +137,52 @@ def test_grids_are_read_as_they_are(tmp_path: Path) -> None:
     batch = next(make_batches(store).in_order())
     assert batch.features.shape == (4, 4, 6)
     assert batch.features.dtype == np.float32
+
+
+def views_chosen(batches: Iterable[Batch], store: FeatureStore) -> list[int]:
+    """Return which of its photo's two views stands beside each caption."""
+    found = []
+    for vector in np.concatenate([batch.features for batch in batches]):
+        equal = (store.features == vector).all(axis=-1)
+        assert equal.sum() == 1
+        found.append(int(np.argwhere(equal)[0, 1]))
+    return found
+
+
+def test_to_learn_from_a_view_is_drawn_and_to_test_with_they_are_joined(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    shas = {image_id: f"sha256 of {image_id}" for image_id in PHOTOS}
+    stored = [(list(range(len(PHOTOS))), vectors((2, 6)))]
+    write_store(path, replace(ENCODING, views="mirror"), shas, {}, stored)
+    store = FeatureStore.open(path)
+    batches = make_batches(store)
+    for batch in batches.in_order():
+        assert batch.features.shape[1:] == (6,)
+    joined = np.concatenate([batch.features for batch in batches.in_order()])
+    order = sorted(range(len(CAPTIONS)), key=lambda i: len(CAPTIONS[i][1].split()))
+    np.testing.assert_array_equal(joined, store.read([CAPTIONS[i][0] for i in order]))
+    chosen = [views_chosen(batches.shuffled(5, epoch), store) for epoch in range(1, 5)]
+    assert {view for of_epoch in chosen for view in of_epoch} == {0, 1}
+    assert chosen[0] != chosen[1]
+    assert views_chosen(batches.shuffled(5, 1), store) == chosen[0]
+
+
+def test_words_are_counted_as_they_are_to_be_told(store: FeatureStore) -> None:
+    captions = [("0.jpg", "a dog"), ("1.jpg", "a zebra"), ("2.jpg", "a big dog runs")]
+    counts = make_batches(store, captions, max_words=3).word_counts(len(make_vocabulary()))
+    ids = make_vocabulary().ids
+    # The third is cut off: without its last word and without its end.
+    expected = {ids["a"]: 3, ids["dog"]: 2, ids["big"]: 1, UNK: 1, END: 2}
+    assert {word: count for word, count in enumerate(counts.tolist()) if count} == expected
+    assert len(counts) == len(make_vocabulary())
+
+
+def test_sequences_are_padded_to_the_longest() -> None:
+    sequences = [np.array([START, 4, END], np.int32), np.array([START, 5, 6, 7], np.int32)]
+    inputs, targets = teacher_forcing(sequences)
+    assert inputs.tolist() == [[START, 4, PAD], [START, 5, 6]]
+    assert targets.tolist() == [[4, END, PAD], [5, 6, 7]]
+    assert inputs.dtype == targets.dtype == np.int32
 
 
 @settings(
