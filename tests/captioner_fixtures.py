@@ -85,11 +85,12 @@ def make_decoder(
     seed: int = 1,
     dropout: float = 0.5,
     name: str = "merge",
+    **options: Any,
 ) -> Decoder:
-    """Build a decoder with Keras' own initial weights."""
+    """Build a decoder with Keras' own initial weights; see `DecoderConfig` for options."""
     keras.utils.set_random_seed(seed)
     return build_decoder(
-        DecoderConfig(name, vocabulary_size, feature_shape, 8, 8, dropout, dropout)
+        DecoderConfig(name, vocabulary_size, feature_shape, 8, 8, dropout, dropout, **options)
     )
 
 
@@ -98,9 +99,10 @@ def make_decided_decoder(
     feature_shape: tuple[int, ...] = (6,),
     seed: int = 1,
     name: str = "merge",
+    **options: Any,
 ) -> Decoder:
     """Build a decoder whose weights are so large that its words are not all alike."""
-    decoder = make_decoder(vocabulary_size, feature_shape, name=name)
+    decoder = make_decoder(vocabulary_size, feature_shape, name=name, **options)
     random = np.random.default_rng(seed)
     weights = [random.normal(size=weight.shape) for weight in decoder.network.get_weights()]
     # With all of a photo's units dead, captions in any order of words would be equally likely.

@@ -50,6 +50,16 @@ def steps(decoder: Steps, features: Any, ids: npt.NDArray[np.int32]) -> list[npt
     return [*found, *state]
 
 
+def test_a_decoder_with_all_options_is_that_of_keras(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tied_embeddings": True, "feature_norm": "l2", "feature_noise": 0.5}
+    decoder = make_decided_decoder(name="init_inject", **options)
+    described = model_of(decoder).description
+    compiled = load_compiled(tmp_path, described, described.members[0], lambda: decoder)
+    wanted, found = (steps(either, vectors(count=7), IDS) for either in (decoder, compiled))
+    for array, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("count", [1, 7])
 def test_states_and_logits_are_those_of_keras(
     pair: tuple[Decoder, CompiledDecoder], count: int

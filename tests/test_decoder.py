@@ -34,13 +34,18 @@ CASES = [
 ]
 
 
+# What a decoder may have beside.
+OPTIONS: dict[str, Any] = {"tied_embeddings": True, "feature_norm": "l2", "feature_noise": 0.5}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
 @pytest.mark.parametrize(
     ("name", "shape"), CASES, ids=[f"{name}-{len(shape)}d" for name, shape in CASES]
 )
 def test_whole_sequences_and_single_steps_give_equal_logits(
-    name: str, shape: tuple[int, ...]
+    name: str, shape: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    decoder = make_decided_decoder(feature_shape=shape, name=name)
+    decoder = make_decided_decoder(feature_shape=shape, name=name, **options)
     assert decoder.config.name == name
     features = vectors(shape, 3)
     whole = logits_of(decoder, features, IDS)
@@ -133,3 +138,38 @@ def test_a_config_rebuilds_the_decoder() -> None:
     np.testing.assert_array_equal(
         logits_of(again, vectors()[:3], IDS), logits_of(decoder, vectors()[:3], IDS)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), CASES, ids=[f"{name}-{len(shape)}d" for name, shape in CASES]
+)
+def test_features_of_one_length_say_the_same_however_long_they_were(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    features = vectors(shape, 3)
+    longer = features * np.array([0.1, 2.0, 50.0], np.float32).reshape(3, *[1] * len(shape))
+    for norm, same in (("l2", True), ("none", False)):
+        decoder = make_decided_decoder(feature_shape=shape, name=name, feature_norm=norm)
+        apart = np.abs(logits_of(decoder, longer, IDS) - logits_of(decoder, features, IDS))
+        # Where a grid is seen as a whole its mean is made so long.
+        assert (apart.max() < 1e-3) == same
+
+
+@pytest.mark.parametrize(("noise", "noisy"), [(0.0, False), (0.5, True)])
+def test_noise_is_for_learning_alone(noise: float, noisy: bool) -> None:
+    decoder = make_decoder(dropout=0.0, feature_noise=noise)
+    features = vectors()[:3]
+    told = logits_of(decoder, features, IDS)
+    np.testing.assert_array_equal(told, logits_of(decoder, features, IDS))
+    learning = as_list(decoder.network([features, IDS], training=True))[0]
+    assert (np.abs(learning - told).max() > 1e-3) == noisy
+
+
+def test_tied_embeddings_are_one_table_for_both_ways() -> None:
+    tied, apart = (make_decoder(tied_embeddings=tied).network for tied in (True, False))
+    size = tied.get_layer("embedding").get_weights()[0].shape[0]
+    tables = [
+        [weight for weight in network.get_weights() if size in weight.shape and weight.ndim == 2]
+        for network in (tied, apart)
+    ]
+    assert [len(found) for found in tables] == [1, 2]

@@ -56,6 +56,7 @@ class _Smoothed(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
 
     def call(self, targets: Any, logits: Any) -> Any:
         ops = keras.ops
+        targets = ops.cast(targets, "int32")  # Keras makes numbers of the logits' kind of them
         told = ops.log_softmax(logits, axis=-1)
         of_word = ops.take_along_axis(told, targets[..., None], axis=-1)[..., 0]
         lost = -(1 - self._share) * of_word - self._share * ops.mean(told, axis=-1)
