@@ -32,7 +32,7 @@ def caption(
 ) -> Run:
     """Return `image` in an empty folder, with a captioner that is loaded already."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Captioner, "load", staticmethod(lambda *_: loaded))
+    monkeypatch.setattr(Captioner, "load", staticmethod(lambda *_, **__: loaded))
 
     def run(*arguments: object, data: bytes = b"") -> Result:
         return image("--artifacts", artifacts, *arguments, data=data)
@@ -301,14 +301,45 @@ def test_the_beam_width_is_the_search_s(caption: Run, monkeypatch: pytest.Monkey
     write_photos(Path(), 1)
     asked = []
 
-    def spy(_: Captioner, photos: Sequence[Any], beam_width: int) -> list[Any]:
-        asked.append(beam_width)
+    def spy(_: Captioner, photos: Sequence[Any], beam_width: int, *, consensus: bool) -> list[Any]:
+        asked.append((beam_width, consensus))
         return [[] for _ in photos]
 
     monkeypatch.setattr(Captioner, "caption", spy)
     for arguments in ([], ["--beam-width", "1"], ["--beam-width", "7", "--top", "2"], ["--top", 4]):
         succeeded(caption(*arguments, "00.png"))
-    assert asked == [3, 1, 7, 4]
+    assert asked == [(3, False), (1, False), (7, False), (4, False)]
+    asked.clear()
+    for arguments in ([], ["--beam-width", "7"], ["--top", "4"], ["--top", "30"]):
+        succeeded(caption("--consensus", *arguments, "00.png"))
+    assert asked == [(20, True), (7, True), (20, True), (30, True)]
+
+
+def test_consensus_puts_first_what_is_most_like_the_others(caption: Run, loaded: Captioner) -> None:
+    write_photos(Path(), 14)
+    photos = [loaded.decode(Path(f"{seed:02}.png").read_bytes()) for seed in (12, 13)]
+    expected = loaded.caption(photos, 20, consensus=True)
+    result = caption("--consensus", "--top", "3", "12.png", "13.png")
+    succeeded(result)
+    assert captions(result) == [c.caption for photo in expected for c in photo[:3]]
+    likeliest = caption("--beam-width", "20", "--top", "3", "12.png", "13.png")
+    assert captions(result) != captions(likeliest)
+
+
+def test_the_decoders_of_all_seeds_are_asked_unless_told_otherwise(
+    caption: Run, loaded: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(Path(), 1)
+    asked = []
+
+    def load(*_: object, ensemble: bool) -> Captioner:
+        asked.append(ensemble)
+        return loaded
+
+    monkeypatch.setattr(Captioner, "load", staticmethod(load))
+    for arguments in ([], ["--ensemble"], ["--no-ensemble"]):
+        succeeded(caption(*arguments, "00.png"))
+    assert asked == [True, True, False]
 
 
 def test_captions_may_be_drawn(caption: Run) -> None:
@@ -334,6 +365,8 @@ def test_captions_may_be_drawn(caption: Run) -> None:
         (["--beam", "3", "a.jpg"], "No such option"),
         ([], "Missing argument 'PHOTOS...'"),
         (["--sample", "--beam-width", "3", "a.jpg"], "give one of them"),
+        (["--sample", "--consensus", "a.jpg"], "--consensus searches: give one of them"),
+        (["--consensus", "--top", "4", "--beam-width", "3", "a.jpg"], "of 4 or more"),
         (["--top-k", "3", "a.jpg"], "--top-p and --seed are of --sample"),
         (["--sample", "--temperature", "0", "a.jpg"], "Invalid value for '--temperature'"),
     ],
@@ -350,6 +383,6 @@ def test_the_examples_are_not_misuse(caption: Run) -> None:
     shutil.copyfile("00.png", "holiday.jpg")
     shown = CliRunner().invoke(main, ["image", "--help"]).stdout
     examples = re.findall(r"^ +(?:.*\| )?caption image (.*)$", shown, re.MULTILINE)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for arguments in examples:
         succeeded(caption(*arguments.split(), data=b"00.png\n"))

@@ -1,6 +1,7 @@
 import json
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -24,7 +25,11 @@ def predicted(search: str, captions: Sequence[str], *, finished: bool = True) ->
     ]
 
 
-def evaluation(greedy: Sequence[str], beam: Sequence[str] | None = None) -> Evaluation:
+def evaluation(
+    greedy: Sequence[str],
+    beam: Sequence[str] | None = None,
+    by_seed: Mapping[int, Sequence[str]] | None = None,
+) -> Evaluation:
     searches = {"greedy": predicted("greedy", greedy)}
     if beam is not None:
         searches["beam_3"] = predicted("beam_3", beam, finished=False)
@@ -37,6 +42,10 @@ def evaluation(greedy: Sequence[str], beam: Sequence[str] | None = None) -> Eval
         clean_references=["a dog runs", "two cats"],
         perplexity=8.125,
         provenance={"split": "test"},
+        by_seed={
+            seed: {"greedy": predicted("greedy", captions)}
+            for seed, captions in (by_seed or {}).items()
+        },
     )
 
 
@@ -110,3 +119,35 @@ def test_captions_without_words_score_nothing() -> None:
     assert found.searches["greedy"].corpus == dict.fromkeys(METRICS, 0.0)
     assert found.searches["greedy"].mean_length == 0
     assert not found.looks
+
+
+def test_several_seeds_have_their_scores_mean_and_deviation() -> None:
+    others = {1: GOOD, 2: ["a dog", "a cat", "a bus"], 3: ["a dog runs"] * 3}
+    found = evaluation(GOOD, by_seed=others)
+    alone = [evaluation(captions).searches["greedy"].corpus for captions in others.values()]
+    assert [found.seeds[seed]["greedy"] for seed in others] == alone
+    spread = found.over_seeds["greedy"]
+    assert list(spread) == list(METRICS)
+    for metric in METRICS:
+        scores = [corpus[metric] for corpus in alone]
+        assert spread[metric].mean == pytest.approx(statistics.mean(scores))
+        assert spread[metric].deviation == pytest.approx(statistics.stdev(scores))
+    assert spread["CIDEr-D"].deviation > 1
+
+    (details,) = found.as_json()["details"]
+    assert [(row["seed"], row["search"]) for row in details["seeds"]] == [
+        (seed, "greedy") for seed in others
+    ]
+    (row,) = details["over_seeds"]
+    assert row["search"] == "greedy"
+    assert row["CIDEr-D"] == {
+        "mean": round(spread["CIDEr-D"].mean, 2),
+        "deviation": round(spread["CIDEr-D"].deviation, 2),
+    }
+
+
+@pytest.mark.parametrize("by_seed", [None, {1: GOOD}])
+def test_of_one_seed_no_deviation_is_told(by_seed: dict[int, list[str]] | None) -> None:
+    found = evaluation(GOOD, by_seed=by_seed)
+    assert found.over_seeds == {}
+    assert found.as_json()["details"][0]["over_seeds"] == []

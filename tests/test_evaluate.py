@@ -1,0 +1,149 @@
+"""Stage `evaluate`, of decoders from two seeds."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.captioner.consensus import consensus_search
+from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.ensemble import together
+from pipeline.captioner.loss import mean_loss
+from pipeline.captioner.model import Model
+from pipeline.captioner.search import Steps, search
+from pipeline.captions.vocabulary import Vocabulary
+from pipeline.datasets.table import read_table
+from pipeline.features.store import FeatureStore
+from pipeline.scoring.scores import METRICS, Scorer
+from pipeline.scoring.tokens import tokenize
+from pipeline.stages import evaluate
+from tests.captioner_fixtures import (
+    CAPTIONS,
+    EVEN,
+    PHOTOS,
+    make_batches,
+    make_decided_decoder,
+    make_store,
+    make_vocabulary,
+    write_captions,
+    write_params,
+)
+
+MAX_WORDS = 6
+HOW = {
+    "epochs": 1,
+    "best": {"epoch": 1, "validation_loss": 1.0, "validation_cider_d": 9.0},
+    "stopped": "set by hand",
+}
+
+
+@pytest.fixture(scope="module")
+def decoders() -> list[Decoder]:
+    return [make_decided_decoder(seed=seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> Path:
+    """Lay what the stages before `evaluate` leave."""
+    folder = tmp_path_factory.mktemp("project")
+    artifacts = folder / "artifacts"
+    training = [(f"{number}-train.jpg", text) for number, (_, text) in enumerate(CAPTIONS)]
+    write_captions(artifacts / "captions.parquet", {"train": training, "test": EVEN})
+    store = make_store(artifacts / "features.h5")
+    table = read_table(artifacts / "captions.parquet")
+    vocabulary = Vocabulary.build(table.texts("train"), 1, table.fingerprint)
+    assert vocabulary.words == make_vocabulary().words
+    vocabulary.save(artifacts / "vocabulary.json")
+    trained = {seed: (decoder, HOW) for seed, decoder in zip((7, 8), decoders, strict=True)}
+    facts = {"captions": table.fingerprint, "params": {}}
+    Model.of(trained, store.encoding, vocabulary.fingerprint, facts).save(artifacts / "model")
+    return folder
+
+
+def metrics_of(laid: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> dict[str, Any]:
+    """Run the stage; return metrics.json."""
+    monkeypatch.chdir(laid)
+    values = {"beam_widths": [3], "max_words": MAX_WORDS} | wanted
+    write_params(laid, evaluate=values, dataset={"root": "no such folder"})
+    evaluate.main()
+    found = json.loads((laid / "artifacts" / "evaluation" / "metrics.json").read_text("utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def captions(laid: Path, decoder: Steps, width: int, way: Any = search) -> list[str]:
+    """Return what a search finds, by image_id."""
+    store = FeatureStore.open(laid / "artifacts" / "features.h5")
+    found = way(decoder, store.read(sorted(PHOTOS)), width, MAX_WORDS, repeat_trigrams=False)
+    return [make_vocabulary().decode(hypotheses[0].ids) for hypotheses in found]
+
+
+def scores(said: Sequence[str]) -> dict[str, float]:
+    """Return METRICS as metrics.json has them."""
+    scorer = Scorer([[tokenize(dict(EVEN)[image_id])] for image_id in sorted(PHOTOS)])
+    corpus = scorer.score([tokenize(caption) for caption in said]).corpus
+    return {name: round(value, 2) for name, value in corpus.items()}
+
+
+def perplexity(laid: Path, decoders: list[Decoder]) -> float:
+    batches = make_batches(FeatureStore.open(laid / "artifacts" / "features.h5"), EVEN)
+    return math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in decoders))
+
+
+def only(found: dict[str, Any], names: Any = METRICS) -> dict[str, Any]:
+    return {name: found[name] for name in names}
+
+
+def test_all_seeds_are_asked_together_and_each_alone(
+    laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
+) -> None:
+    found = metrics_of(laid, monkeypatch, consensus_width=6)
+    (details,) = found["details"]
+    searches = {row["name"]: only(row) for row in details["searches"]}
+    ensemble = together(decoders)
+    said = {
+        "greedy": captions(laid, ensemble, 1),
+        "beam_3": captions(laid, ensemble, 3),
+        "consensus_6": captions(laid, ensemble, 6, consensus_search),
+    }
+    assert searches == {name: scores(found_by) for name, found_by in said.items()}
+    assert details["headline"] == "consensus_6"
+    assert only(found) == searches["consensus_6"]
+    assert found["perplexity"] == pytest.approx(perplexity(laid, decoders), rel=1e-4)
+
+    alone = {(row["seed"], row["search"]): only(row) for row in details["seeds"]}
+    assert list(alone) == [(seed, name) for seed in (7, 8) for name in searches]
+    for seed, decoder in zip((7, 8), decoders, strict=True):
+        assert alone[seed, "beam_3"] == scores(captions(laid, decoder, 3))
+    assert alone[7, "beam_3"] != alone[8, "beam_3"]
+    (beam,) = (row for row in details["over_seeds"] if row["search"] == "beam_3")
+    ciders = [alone[seed, "beam_3"]["CIDEr-D"] for seed in (7, 8)]
+    assert beam["CIDEr-D"]["mean"] == pytest.approx(statistics.mean(ciders), abs=0.02)
+    assert beam["CIDEr-D"]["deviation"] == pytest.approx(statistics.stdev(ciders), abs=0.02)
+    assert details["provenance"]["decoder"].startswith("2 decoders together: merge")
+
+    assert len({*map(tuple, said.values())}) == 3  # no search stands for another
+    rows = pq.read_table(laid / "artifacts" / "evaluation" / "predictions.parquet").to_pylist()
+    assert {(row["image_id"], row["search"], row["caption"]) for row in rows} == {
+        (image_id, name, caption)
+        for name, found_by in said.items()
+        for image_id, caption in zip(sorted(PHOTOS), found_by, strict=True)
+    }
+
+
+def test_without_an_ensemble_the_first_seed_is_evaluated(
+    laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
+) -> None:
+    found = metrics_of(laid, monkeypatch, ensemble=False)
+    (details,) = found["details"]
+    assert details["headline"] == "beam_3"
+    assert only(found) == scores(captions(laid, decoders[0], 3))
+    assert found["perplexity"] == pytest.approx(perplexity(laid, decoders[:1]), rel=1e-4)
+    # What chance does is told all the same.
+    assert {row["seed"] for row in details["seeds"]} == {7, 8}
+    assert details["provenance"]["decoder"].startswith("merge")
