@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from pipeline.captioner import captioning, model
 from pipeline.captioner.captioning import MAX_WORDS, Caption, Captioner
 from pipeline.captioner.compiled import CompiledDecoder
-from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.decoder import Decoder, build_decoder
 from pipeline.captioner.description import Member, ModelDescription
+from pipeline.captioner.ensemble import together
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
 from pipeline.features import graphs
@@ -160,6 +162,45 @@ def test_captions_are_different_ones_best_first_and_no_more_than_the_beam_is_wid
             means = [c.log_probability / (len(c.caption.split()) + 1) for c in captions]
             assert means == sorted(means, reverse=True)
             assert all(c.log_probability < 0 for c in captions)
+
+
+def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
+    artifacts: Path, captioner: Captioner, tmp_path: Path
+) -> None:
+    assert isinstance(captioner.decoder, Decoder)
+    other = build_decoder(captioner.model.config)
+    random = np.random.default_rng(1)
+    shapes = [weight.shape for weight in other.network.get_weights()]
+    other.network.set_weights([random.normal(size=shape) for shape in shapes])
+    folder = copied_artifacts(artifacts, tmp_path / "artifacts")
+    shutil.rmtree(folder / "model")
+    described = captioner.model
+    how = described.members[0].facts
+    model.Model.of(
+        {1: (captioner.decoder, how), 2: (other, how)},
+        replace(described.encoding, views="mirror"),
+        described.vocabulary,
+        described.facts,
+    ).save(folder / "model")
+
+    both = Captioner.load(folder, BATCH, "keras")
+    store = extract(tmp_path, folder, both, BATCH)
+    assert store.features.shape[:2] == (PHOTOS, 2)
+    asked = store.image_ids[6:]
+    pixels = [both.decode((tmp_path / "photos" / image_id).read_bytes()) for image_id in asked]
+    assert {photo.shape for photo in pixels} == {(2, SIZE, SIZE, 3)}
+    alone = Captioner.load(folder, BATCH, "keras", ensemble=False)
+    said = []
+    for loaded, members in ((both, 2), (alone, 1)):
+        decoder = together([captioner.decoder, other][:members])
+        predictions = predict(
+            decoder, store, both.vocabulary, asked, 3, MAX_WORDS, repeat_trigrams=False
+        )
+        found = [captions[0] for captions in loaded.caption(pixels, 3)]
+        assert [caption.caption for caption in found] == [p.caption for p in predictions]
+        said.append([caption.log_probability for caption in found])
+        np.testing.assert_allclose(said[-1], [p.log_probability for p in predictions], rtol=1e-3)
+    assert not np.allclose(said[0], said[1], rtol=0.1)
 
 
 def test_a_photo_is_decoded_to_the_encoder_s_pixels(captioner: Captioner) -> None:
