@@ -45,6 +45,19 @@ def test_importing_the_backend_writes_nothing() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "tensorflow False True\n", "")
 
 
+@pytest.mark.parametrize("collects", [True, False])
+def test_only_the_import_is_without_the_garbage_collector(
+    tmp_path: Path, *, collects: bool
+) -> None:
+    folder = fake_keras(tmp_path, then="import gc\nprint(gc.isenabled(), gc.get_freeze_count())\n")
+    code = (
+        f"import gc\nif not {collects}: gc.disable()\n"
+        "import pipeline.backend\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 1000)"
+    )
+    assert run(code, folder).stdout == f"False 0\n{collects} True\n"
+
+
 def test_what_keras_writes_while_it_is_imported_is_dropped_and_no_more(tmp_path: Path) -> None:
     code = (
         "import os, sys, pipeline.backend\nos.write(2, b'later\\n')\nprint('ours', file=sys.stderr)"
