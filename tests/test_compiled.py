@@ -1,4 +1,6 @@
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from tests.conftest import ENCODING, slow_imports
 
 pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
 
-SHAPES = {"pooled": (6,), "grid": (4, 6)}
 IDS = np.array([[START, 4, 5], [START, 9, 9], [START, 8, 4], *[[START, 6, 7]] * 4], np.int32)
 
 
@@ -29,15 +30,42 @@ def never() -> Decoder:
     raise AssertionError("it is converted again")
 
 
-@pytest.fixture(scope="module", params=SHAPES)
-def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Decoder, CompiledDecoder]:
+def load(folder: Path, decoder: Decoder, build: Callable[[], Decoder]) -> CompiledDecoder:
+    description = model_of(decoder).description
+    return load_compiled(folder, description, description.members[0], build)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A decoder on Keras and a folder with its graphs; a test takes a copy of the folder."""
+
+    decoder: Decoder
+    folder: Path
+
+    def copied(self, folder: Path) -> Path:
+        return Path(shutil.copytree(self.folder, folder / "artifacts"))
+
+
+def convert(decoder: Decoder, folder: Path) -> Converted:
+    load(folder, decoder, lambda: decoder)
+    return Converted(decoder, folder)
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    return convert(make_decided_decoder(), tmp_path_factory.mktemp("pooled"))
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    return convert(make_decided_decoder(feature_shape=(4, 6)), tmp_path_factory.mktemp("grid"))
+
+
+@pytest.fixture(scope="module", params=["pooled", "grid"])
+def pair(request: pytest.FixtureRequest) -> tuple[Decoder, CompiledDecoder]:
     """A decoder on Keras and its twin in OpenVINO."""
-    decoder = make_decided_decoder(feature_shape=SHAPES[request.param])
-    folder = tmp_path_factory.mktemp("artifacts")
-    described = model_of(decoder).description
-    return decoder, load_compiled(folder, described, described.members[0], lambda: decoder)
+    converted: Converted = request.getfixturevalue(request.param)
+    return converted.decoder, load(converted.folder, converted.decoder, never)
 
 
 def steps(decoder: Steps, features: Any, ids: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
@@ -106,33 +134,33 @@ def names(folder: Path) -> Sequence[str]:
     return sorted(path.name for path in (folder / graphs.FOLDER).iterdir())
 
 
-def test_a_decoder_is_converted_once_and_again_for_other_weights(tmp_path: Path) -> None:
-    first, second = make_decided_decoder(seed=1), make_decided_decoder(seed=2)
-    description = model_of(first).description
+def test_a_decoder_is_converted_once_and_again_for_other_weights(
+    pooled: Converted, tmp_path: Path
+) -> None:
+    first, second = pooled.decoder, make_decided_decoder(seed=2)
+    folder = pooled.copied(tmp_path)
     features = vectors()[:3]
-    load_compiled(tmp_path, description, description.members[0], lambda: first)
     files = [
-        f"decoder_{part}.{kind}" for part in ("start", "step") for kind in ("bin", "json", "xml")
+        f"decoder_7_{part}.{kind}" for part in ("start", "step") for kind in ("bin", "json", "xml")
     ]
-    assert names(tmp_path) == files
-    again = load_compiled(tmp_path, description, description.members[0], never)
+    assert names(folder) == files
+    again = load(folder, first, never)
     np.testing.assert_allclose(again.begin(features)[0], first.begin(features)[0], atol=1e-6)
-    changed = model_of(second).description
-    other = load_compiled(tmp_path, changed, changed.members[0], lambda: second)
+    other = load(folder, second, lambda: second)
     np.testing.assert_allclose(other.begin(features)[0], second.begin(features)[0], atol=1e-6)
     assert not np.allclose(second.begin(features)[0], first.begin(features)[0], atol=1e-3)
-    assert names(tmp_path) == files
+    assert names(folder) == files
 
 
-def test_only_the_damaged_half_of_a_decoder_is_converted_again(tmp_path: Path) -> None:
-    decoder = make_decided_decoder()
-    description = model_of(decoder).description
-    load_compiled(tmp_path, description, description.members[0], lambda: decoder)
-    folder = tmp_path / graphs.FOLDER
-    start = (folder / "decoder_start.json").stat().st_mtime_ns
-    (folder / "decoder_step.bin").write_bytes(b"damaged")
-    compiled = load_compiled(tmp_path, description, description.members[0], lambda: decoder)
-    assert (folder / "decoder_start.json").stat().st_mtime_ns == start
+def test_only_the_damaged_half_of_a_decoder_is_converted_again(
+    pooled: Converted, tmp_path: Path
+) -> None:
+    decoder, folder = pooled.decoder, pooled.copied(tmp_path)
+    made = folder / graphs.FOLDER
+    start = (made / "decoder_7_start.json").stat().st_mtime_ns
+    (made / "decoder_7_step.bin").write_bytes(b"damaged")
+    compiled = load(folder, decoder, lambda: decoder)
+    assert (made / "decoder_7_start.json").stat().st_mtime_ns == start
     features = vectors()[:3]
     for array, other in zip(
         steps(compiled, features, IDS[:3]), steps(decoder, features, IDS[:3]), strict=True
@@ -140,18 +168,16 @@ def test_only_the_damaged_half_of_a_decoder_is_converted_again(tmp_path: Path) -
         np.testing.assert_allclose(array, other, atol=1e-5, rtol=1e-5)
 
 
-def test_a_compiled_decoder_imports_no_keras(tmp_path: Path) -> None:
-    decoder = make_decided_decoder()
-    description = model_of(decoder).description
-    load_compiled(tmp_path, description, description.members[0], lambda: decoder)
-    folder = tmp_path / graphs.FOLDER
+def test_a_compiled_decoder_imports_no_keras(pooled: Converted) -> None:
+    folder = pooled.folder / graphs.FOLDER
     code = (
         "from pathlib import Path\n"
         "import numpy as np\n"
         "from pipeline.captioner.compiled import CompiledDecoder\n"
         "from pipeline.captioner.search import search\n"
         f"folder = Path({str(folder)!r})\n"
-        "decoder = CompiledDecoder(folder / 'decoder_start.xml', folder / 'decoder_step.xml')\n"
+        "start, step = (folder / f'decoder_7_{part}.xml' for part in ('start', 'step'))\n"
+        "decoder = CompiledDecoder(start, step)\n"
         "print(len(search(decoder, np.ones((2, 6), np.float32), 3, 4)))\n"
     )
     assert slow_imports(code) == ("2", ["PIL", "numpy", "openvino"])
