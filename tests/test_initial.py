@@ -52,7 +52,8 @@ def test_with_all_else_zero_words_are_as_likely_as_they_are_frequent(tied: bool)
 def cosines(found: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     length = np.linalg.norm(found, axis=1, keepdims=True)
     unit = found / np.where(length > 0, length, 1)
-    return unit @ unit.T  # type: ignore[no-any-return]
+    found_cosines: npt.NDArray[Any] = unit @ unit.T
+    return found_cosines
 
 
 def test_words_of_equal_neighbours_have_vectors_that_are_alike() -> None:

@@ -70,7 +70,7 @@ def test_crops_show_the_middle_and_the_corners() -> None:
         [1 / 4, 1 / 4, 1, 1],
     ]
     # A pixel's middle is half a pixel, of 32, inside the edge.
-    np.testing.assert_allclose(parts, expected, atol=0.03)
+    np.testing.assert_allclose(np.array(parts), np.array(expected, float), atol=0.03)
 
 
 # What is shown to a decoder that learned from them.
