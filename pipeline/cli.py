@@ -1,19 +1,16 @@
 """`caption`, the command line: a thin skin over the rooms."""
 
 import json
-import os
-import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.datasets.photo_folders import list_photos
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError
+from pipeline.photo_arguments import Photo, expand, on_one_line
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioning import Caption, Captioner
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
 _SHOWN = 4  # reasons, or failed photos, of many
 _CONSENSUS = 20  # hypotheses among which it is looked for
 _BATCH = 32  # photos that go through encoder and search together
-_PHOTO_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
 
 class _Commands(click.Group):
@@ -39,15 +35,6 @@ class _Commands(click.Group):
 @click.version_option(package_name="caption-pipeline")
 def main() -> None:
     """Caption photos with the model that `dvc repro` trained, and score captions."""
-
-
-@dataclass(frozen=True)
-class _Photo:
-    """A photo asked for: a file, or bytes from standard input."""
-
-    name: str
-    path: Path | None = None
-    data: bytes = b""
 
 
 def _drawn(command: Callable[..., None]) -> Callable[..., None]:
@@ -135,8 +122,8 @@ def image(
         raise click.UsageError(f"--sample draws captions, {searching} searches: give one of them")
     if not sample and drawing != {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": 0}:
         raise click.UsageError("--temperature, --top-k, --top-p and --seed are of --sample")
-    asked = list(_expand(photos))
-    readable = [photo for photo in asked if isinstance(photo, _Photo)]
+    asked = list(expand(photos))
+    readable = [photo for photo in asked if isinstance(photo, Photo)]
     for failure in asked:
         if isinstance(failure, str):
             click.echo(failure, err=True)
@@ -182,7 +169,7 @@ def inspect(file: Path) -> None:
     for name, value in facts.items():
         click.echo(f"  {name:22}{value}")
     for image_id, reason in store.failed.items():
-        click.echo(f"  failed: {_one_line(image_id)}: {reason}")
+        click.echo(f"  failed: {on_one_line(image_id)}: {reason}")
 
 
 @main.command()
@@ -209,7 +196,7 @@ def status() -> None:
         f"photos    {photos.computed} computed, {photos.new} new, {len(photos.failed)} unreadable"
     )
     for image_id, reason in list(photos.failed.items())[:_SHOWN]:
-        click.echo(f"          {_one_line(image_id)}: {reason}")
+        click.echo(f"          {on_one_line(image_id)}: {reason}")
     if len(photos.failed) > _SHOWN:
         click.echo(f"          and {len(photos.failed) - _SHOWN} more")
 
@@ -290,7 +277,7 @@ def compare(
         click.echo(f"note: {note}", err=True)
     searched = search or USUAL["search"]
     click.echo(f"{len(pairing.image_ids)} photos; {searched}, where a run has several searches")
-    click.echo("\n".join(difference_lines([_one_line(run) for run in runs], found)))
+    click.echo("\n".join(difference_lines([on_one_line(run) for run in runs], found)))
 
 
 def _stage_line(stage: "StageStatus") -> str:
@@ -303,53 +290,10 @@ def _stage_line(stage: "StageStatus") -> str:
     return "up to date"
 
 
-def _expand(photos: Sequence[str]) -> Iterator[_Photo | str]:
-    """Yield every photo that the arguments name, or a line saying why one names none."""
-    for argument in photos:
-        path = Path(argument)
-        if argument == "-":
-            yield from _standard_input()
-        elif os.path.isdir(argument):  # noqa: PTH112  (never raises; "" is no folder)
-            yield from _folder(path)
-        else:
-            yield _Photo(argument, path)
-
-
-def _folder(folder: Path) -> Iterator[_Photo | str]:
-    try:
-        inside = sorted(path for path in list_photos(folder).values() if not path.is_dir())
-    except OSError as error:
-        yield f"{_one_line(str(folder))}: cannot be listed: {error.strerror}"
-        return
-    yield from (_Photo(str(path), path) for path in inside)
-    if not inside:
-        yield f"{_one_line(str(folder))}: no .jpg, .png or .webp photo in this folder"
-
-
-def _standard_input() -> Iterator[_Photo | str]:
-    from pipeline.features.photos import MAX_BYTES  # noqa: PLC0415  (imports NumPy)
-
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        yield f"-: more than {MAX_BYTES} bytes, more than any photo has"
-        return
-    if _PHOTO_SIGNATURE.match(data):
-        yield _Photo("-", data=data)
-        return
-    try:
-        names = data.decode("utf-8").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError:
-        names = []
-    names = [name for name in names if name.strip()]
-    if not names:
-        yield "-: standard input is neither a photo nor a list of files"
-    yield from (_Photo(name, Path(name)) for name in names)
-
-
 def _caption_all(
     captioner: "Captioner",
     say: Callable[[list[Any]], list[list["Caption"]]],
-    photos: Sequence[_Photo],
+    photos: Sequence[Photo],
     top: int,
     as_json: bool,
 ) -> int:
@@ -369,7 +313,7 @@ def _caption_all(
                     data = photo.data if photo.path is None else read_photo(photo.path)
                     decoded[position] = captioner.decode(data)
                 except PhotoError as error:
-                    click.echo(f"{_one_line(photo.name)}: {error}", err=True)
+                    click.echo(f"{on_one_line(photo.name)}: {error}", err=True)
                     failed += 1
             if decoded:
                 found = say(list(decoded.values()))
@@ -389,9 +333,4 @@ def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
         click.echo(json.dumps(line))  # ASCII: a name that is no UTF-8 comes through unharmed
     else:
         for caption in captions:
-            click.echo(f"{_one_line(name)}\t{caption.caption}")
-
-
-def _one_line(name: str) -> str:
-    """A file name as one line of output, whatever characters it has."""
-    return one_line(click.format_filename(name))
+            click.echo(f"{on_one_line(name)}\t{caption.caption}")

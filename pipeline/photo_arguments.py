@@ -1,0 +1,72 @@
+"""What `caption image` is asked to caption: files, folders, and standard input."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from pipeline.datasets.photo_folders import list_photos
+from pipeline.errors import one_line
+
+_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo asked for: a file, or bytes from standard input."""
+
+    name: str
+    path: Path | None = None
+    data: bytes = b""
+
+
+def expand(arguments: Sequence[str]) -> Iterator[Photo | str]:
+    """Yield every photo that the arguments name, or a line saying why one names none."""
+    for argument in arguments:
+        path = Path(argument)
+        if argument == "-":
+            yield from _standard_input()
+        elif os.path.isdir(argument):  # noqa: PTH112  (never raises; "" is no folder)
+            yield from _folder(path)
+        else:
+            yield Photo(argument, path)
+
+
+def _folder(folder: Path) -> Iterator[Photo | str]:
+    try:
+        inside = sorted(path for path in list_photos(folder).values() if not path.is_dir())
+    except OSError as error:
+        yield f"{on_one_line(str(folder))}: cannot be listed: {error.strerror}"
+        return
+    yield from (Photo(str(path), path) for path in inside)
+    if not inside:
+        yield f"{on_one_line(str(folder))}: no .jpg, .png or .webp photo in this folder"
+
+
+def _standard_input() -> Iterator[Photo | str]:
+    from pipeline.features.photos import MAX_BYTES  # noqa: PLC0415  (imports NumPy)
+
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        yield f"-: more than {MAX_BYTES} bytes, more than any photo has"
+        return
+    if _SIGNATURE.match(data):
+        yield Photo("-", data=data)
+        return
+    try:
+        names = data.decode("utf-8").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError:
+        names = []
+    names = [name for name in names if name.strip()]
+    if not names:
+        yield "-: standard input is neither a photo nor a list of files"
+    yield from (Photo(name, Path(name)) for name in names)
+
+
+def on_one_line(name: str) -> str:
+    """Return a file name as one line of output, whatever characters it has."""
+    return one_line(click.format_filename(name))
