@@ -1,4 +1,4 @@
-"""What runs Keras in `features/`, and the decoders, once more on its other backends."""
+"""What runs Keras in `features/`, the decoders and their loss, once more on its other backends."""
 
 import importlib.util
 import os
@@ -10,8 +10,8 @@ import pytest
 from tests.project import ROOT
 
 # Not those of OpenVINO, whose graphs are made on TensorFlow.
-MODULES = ["test_encoders", "test_engines", "test_decoder"]
-CHOSEN = "test_encoders or keras_engine or whole_sequences"
+MODULES = ["test_encoders", "test_engines", "test_decoder", "test_loss"]
+CHOSEN = "test_encoders or keras_engine or whole_sequences or formula_without_padding"
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

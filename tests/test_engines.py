@@ -104,7 +104,7 @@ def test_photos_are_left_as_they_were(engine: Engine) -> None:
 
 def test_more_photos_than_a_batch_are_refused(engine: Engine) -> None:
     before = engine.passes
-    with pytest.raises(ValueError, match="6 photos in a batch of 5"):
+    with pytest.raises(ValueError, match="6 images in a batch of 5"):
         engine.encode(photos(SIZE + 1))
     assert engine.passes == before
 
