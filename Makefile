@@ -31,7 +31,7 @@ repro: $(READY)
 	@echo "report: artifacts/evaluation/report.html"
 
 test: $(DEV_READY) lint
-	pytest --numprocesses auto --dist loadfile
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(DEV_READY)
 	ruff format --check

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,33 @@ from tests.project import Project
 # pytest-xdist has a worker for each core: threads of TensorFlow beside them only wait in turn.
 for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# In this order they come first, so that no worker is left with a long file when the other is
+# done; those after the first that take the `project` do so when it is made.
+LONG = [
+    "test_pipeline.py",
+    "test_backends.py",
+    "test_random_kills.py",
+    "test_readme.py",
+    "test_crash.py",
+    "test_disk_faults.py",
+    "test_train.py",
+    "test_training.py",
+    "test_captioning.py",
+    "test_cli_artifacts.py",
+    "test_compiled.py",
+    "test_engines.py",
+    "test_status.py",
+    "test_cluster.py",
+    "test_kill_points.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of `LONG` first, for `--dist loadfile --no-loadscope-reorder`."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
 
 # How vectors might have been made; nothing is there to make them with.
 ENCODING = Encoding(
@@ -116,18 +143,25 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Fill a folder, once for all of pytest-xdist's workers; each has to take a copy of it."""
+    made = factory.mktemp(name)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        make(made)
+        return made
+    shared = factory.getbasetemp().parent / name
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            make(made)
+            made.rename(shared)
+    return shared
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project after its first `dvc repro`, committed; each test leaves it up to date."""
+    first = _made_once(tmp_path_factory, "first-run", Project.after_first_run)
     folder = tmp_path_factory.mktemp("project")
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return Project.after_first_run(folder)
-    # Half a minute's work, done by the first of pytest-xdist's workers that comes here.
-    first = tmp_path_factory.getbasetemp().parent / "project"
-    with FileLock(f"{first}.lock"):
-        if not (first / "first-run.txt").exists():
-            first.mkdir()
-            Project.after_first_run(first)
     shutil.copytree(first, folder, dirs_exist_ok=True, symlinks=True)
     return Project(folder)
 
@@ -137,6 +171,19 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write an encoder, a vocabulary and a model that belong together; not to be changed."""
     from tests.artifacts_fixture import write_artifacts  # noqa: PLC0415  (imports Keras)
 
-    folder = tmp_path_factory.mktemp("artifacts")
-    write_artifacts(folder)
-    return folder
+    made = _made_once(tmp_path_factory, "learned", write_artifacts)
+    return copied_artifacts(made, tmp_path_factory.mktemp("run") / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def converted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with graphs in OpenVINO's form; not to be changed."""
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    from pipeline.captioner.captioning import Captioner  # noqa: PLC0415
+
+    def convert(folder: Path) -> None:
+        Captioner.load(copied_artifacts(artifacts, folder / "artifacts"), 1, "openvino")
+
+    made = _made_once(tmp_path_factory, "converted", convert) / "artifacts"
+    folder = tmp_path_factory.mktemp("run") / "artifacts"
+    return copied_artifacts(made, folder, with_graphs=True)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.captioner.captioning import Captioner
 from pipeline.errors import InputError
-from pipeline.features import engines
+from pipeline.features import engines, graphs
 from tests.artifacts_fixture import LEARNED, drawn, write_photos
 from tests.cli_fixtures import failed, image
 from tests.conftest import change_json, copied_artifacts, encoded, slow_imports
@@ -25,12 +25,12 @@ def spoilt(artifacts: Path, tmp_path: Path) -> Path:
 def test_the_batch_fits_the_number_of_photos(
     monkeypatch: pytest.MonkeyPatch, count: int, batch_size: int
 ) -> None:
-    def load(*arguments: object) -> Captioner:
-        raise InputError(f"asked for {arguments}")
+    def load(*arguments: object, ensemble: bool) -> Captioner:
+        raise InputError(f"asked for {arguments}, all: {ensemble}")
 
     monkeypatch.setattr(Captioner, "load", staticmethod(load))
     result = image("--artifacts", "folder", *["a.jpg"] * count)
-    failed(result, f"Error: asked for {(Path('folder'), batch_size)}")
+    failed(result, f"Error: asked for {(Path('folder'), batch_size)}, all: True")
 
 
 NO_RUN = "run `dvc repro`, or name the folder of a finished run with --artifacts"
@@ -47,7 +47,7 @@ def test_a_missing_artefact_is_one_line_with_its_mend(spoilt: Path, name: str) -
 
 
 def test_a_model_without_its_weights_names_its_stage(spoilt: Path) -> None:
-    path = spoilt / "model/model.weights.h5"
+    path = spoilt / "model/seed_2026.weights.h5"
     path.unlink()
     result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
     failed(result, f"Error: {path} is not there: run `dvc repro train`")
@@ -109,8 +109,11 @@ def test_damaged_encoder_weights_are_refused(spoilt: Path, keep: int) -> None:
 # The program as it is run.
 
 
-def test_the_program_captions_with_the_artifacts_beside_it(artifacts: Path, tmp_path: Path) -> None:
-    folder = copied_artifacts(artifacts, tmp_path / "elsewhere")
+def test_the_program_captions_with_the_artifacts_beside_it(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    made: Path = request.getfixturevalue("converted" if graphs.installed() else "artifacts")
+    folder = copied_artifacts(made, tmp_path / "elsewhere", with_graphs=True)
     (tmp_path / "artifacts").symlink_to(folder, target_is_directory=True)
     write_photos(tmp_path, 2)
     result = subprocess.run(

@@ -24,6 +24,7 @@ COMMANDS = [
 ]
 # What the tests cannot run: it takes minutes, a download or another shell.
 NOT_RUN = ("make ", "unzip ", ". ")
+STAGES = ["sample", "clean", "encoder", "extract", "tokenize", "train", "evaluate"]
 
 
 def _says(command: str) -> str:
@@ -60,9 +61,22 @@ def test_every_other_command_exists(project: Project, command: str) -> None:
 
 def test_every_dvc_command_runs(project: Project) -> None:
     project.commit("before")
+    said = {}
     for command in dict.fromkeys(c for c in COMMANDS if c.startswith("dvc ")):
-        run = project.run(*[_tiny(word) for word in shlex.split(command)])
+        said[command] = run = project.run(*[_tiny(word) for word in shlex.split(command)])
         assert run.code == 0, f"{command}\n{run.output}"
+        if command == "dvc exp run -S train.units=128":
+            assert run.stages == ["train", "evaluate"]
+            model = json.loads(project.read("artifacts/model/model.json"))
+            assert model["decoder"]["units"] == 128
+            assert "CIDEr-D blind" in project.run("dvc", "metrics", "show").output
+    assert "train.units" in said["dvc params diff"].output
+    assert "CIDEr-D blind" in said["dvc metrics diff"].output
+    assert "index.html" in said["dvc plots show"].output
+    page = (project.folder / "dvc_plots/index.html").read_text("utf-8")
+    assert "validation_loss" in page
+    assert all(stage in said["dvc dag"].output for stage in STAGES)
+    assert "train.units" in said["dvc exp show --only-changed"].output
     project.run("git", "checkout", "--", "params.yaml", "dvc.lock", "artifacts")
     project.repro()
 
