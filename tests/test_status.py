@@ -43,11 +43,11 @@ def test_after_a_run_everything_is_up_to_date_and_computed(project: Project) -> 
 
 def test_what_changed_is_named_and_what_follows_told(changed: Project) -> None:
     changed.set({"train": {"learning_rate": 0.01}})
-    module = changed.folder / "pipeline/captioner/training.py"
+    module = changed.folder / "pipeline/captioner/teacher_forcing.py"
     module.write_text(module.read_text("utf-8") + "# a comment\n", "utf-8")
     found = lines(changed)
     assert found["train"] == (
-        "would run: params.yaml: train modified; pipeline/captioner/training.py changed"
+        "would run: params.yaml: train modified; pipeline/captioner/teacher_forcing.py changed"
     )
     assert found["evaluate"] == "would run if the outputs of train change"
     assert found["extract"] == found["tokenize"] == "up to date"
