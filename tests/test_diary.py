@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from pipeline.captioner.decoder import Decoder
-from pipeline.captioner.diary import Diary, write_table
+from pipeline.captioner.diary import Diary
+from pipeline.captioner.history import Epoch, SelfCriticalEpoch, write_table
 from pipeline.captioner.model import Model
 from pipeline.captioner.search import search
-from pipeline.captioner.training import Epoch, SelfCriticalEpoch
 from tests.captioner_fixtures import make_decided_decoder, make_store, make_vocabulary
 
 HISTORY = [Epoch(1, 3.25, 3.5, 0.0), Epoch(2, 2.125, 2.75, 8.5), Epoch(3, 1.1, 2.9, 7.25)]

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.captioner.checkpoint import Checkpoint
+from pipeline.captioner.history import Row, SelfCriticalEpoch
 from pipeline.captioner.self_critical import SelfCritical, advantages
-from pipeline.captioner.training import Row, SelfCriticalEpoch, Training
+from pipeline.captioner.training import Training
 from tests.captioner_fixtures import (
     EVEN_DEV,
     Killed,

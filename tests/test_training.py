@@ -9,9 +9,10 @@ import pytest
 from pipeline.captioner.batches import Batch, Batches
 from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.history import Epoch, Row
 from pipeline.captioner.optimizer import Optimization
 from pipeline.captioner.teacher_forcing import TeacherForcing
-from pipeline.captioner.training import Epoch, Row, Training
+from pipeline.captioner.training import Training
 from pipeline.captions.vocabulary import PAD
 from pipeline.errors import InputError
 from tests.captioner_fixtures import (

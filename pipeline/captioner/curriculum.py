@@ -9,11 +9,12 @@ from pipeline.captioner.batches import Batches
 from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder, build_decoder
 from pipeline.captioner.description import DecoderConfig
+from pipeline.captioner.history import Row
 from pipeline.captioner.initial import set_output_bias, set_word_vectors
 from pipeline.captioner.optimizer import Optimization
 from pipeline.captioner.self_critical import SelfCritical
 from pipeline.captioner.teacher_forcing import TeacherForcing
-from pipeline.captioner.training import Phase, Row, Training
+from pipeline.captioner.training import Phase, Training
 from pipeline.captioner.validation import Validation
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.features.store import FeatureStore

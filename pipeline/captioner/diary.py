@@ -1,22 +1,19 @@
 """The diary of trainings: history, samples, and weights and logs if asked, epoch by epoch."""
 
-import csv
-import io
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.history import Row, write_table
 from pipeline.captioner.model import Model
 from pipeline.captioner.samples import write_contact_sheet, write_text_sample
 from pipeline.captioner.search import search
 from pipeline.captioner.tensorboard import TensorBoard
-from pipeline.captioner.training import Epoch, Row
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.features.store import FeatureStore
-from pipeline.files import write_text
 
 
 @dataclass(frozen=True)
@@ -95,16 +92,6 @@ class Diary:
             image_id: self.vocabulary.decode(hypotheses[0].ids)
             for image_id, hypotheses in zip(self.samples, found, strict=True)
         }
-
-
-def write_table(path: Path, rows: Sequence[tuple[int, Row]], kind: type[Row] = Epoch) -> None:
-    """Write seeds and epochs as CSV; without any, the names of the columns of `kind`."""
-    text = io.StringIO()
-    columns = ["seed", *(field.name for field in fields(rows[0][1] if rows else kind))]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"seed": seed, **asdict(epoch)} for seed, epoch in rows)
-    write_text(path, text.getvalue())
 
 
 def _copy_if_newer(source: str, target: str) -> None:

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from pipeline.backend import JIT_COMPILE, keras
 from pipeline.captioner.batches import Ids, teacher_forcing
 from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.history import SelfCriticalEpoch
 from pipeline.captioner.sampling import Sampling, sample
 from pipeline.captioner.search import Hypothesis
-from pipeline.captioner.training import Phase, SelfCriticalEpoch
+from pipeline.captioner.training import Phase
 from pipeline.captions.vocabulary import END, PAD, START, Vocabulary
 from pipeline.features.store import FeatureStore
 from pipeline.scoring.cider import CiderD

@@ -6,9 +6,10 @@ import numpy as np
 
 from pipeline.captioner.batches import Batch, Batches
 from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.history import Epoch
 from pipeline.captioner.loss import compile_network, mean_of
 from pipeline.captioner.optimizer import Optimization
-from pipeline.captioner.training import Epoch, Phase
+from pipeline.captioner.training import Phase
 from pipeline.captions.vocabulary import PAD, START
 
 _RAMP = 10  # epochs until scheduled sampling has its full share

@@ -12,49 +12,12 @@ import numpy as np
 from pipeline.captioner.batches import Batches
 from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.history import Row
 from pipeline.captioner.loss import mean_of, tester
 from pipeline.errors import InputError
 
 INTERRUPTED = "interrupted"
 NOT_A_NUMBER = "the {measure} is no longer a number: lower {rate}"
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A row of the history.
-
-    Attributes:
-        epoch: from 1.
-        loss: what training lowers, the mean negative log-likelihood of a training word, in
-            nats, dropout on, labels smoothed if asked.
-        validation_loss: that of a dev word, dropout off, labels as they are.
-        validation_cider_d: CIDEr-D of dev captions, x100, see `Validation`.
-    """
-
-    epoch: int
-    loss: float
-    validation_loss: float
-    validation_cider_d: float
-
-
-@dataclass(frozen=True)
-class SelfCriticalEpoch:
-    """A row of the self-critical phase's history.
-
-    Attributes:
-        epoch: from 1.
-        reward: mean CIDEr-D of captions drawn of training photos, x100.
-        validation_loss: as `Epoch` has it.
-        validation_cider_d: as `Epoch` has it.
-    """
-
-    epoch: int
-    reward: float
-    validation_loss: float
-    validation_cider_d: float
-
-
-Row = Epoch | SelfCriticalEpoch
 
 
 class Phase(ABC):

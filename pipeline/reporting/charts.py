@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.captioner.training import Epoch, SelfCriticalEpoch
+from pipeline.captioner.history import Epoch, SelfCriticalEpoch
 from pipeline.errors import InputError
 from pipeline.reporting.lengths import LengthGroup
 from pipeline.reporting.metrics import Evaluation, SearchMetrics

@@ -22,14 +22,14 @@ from pipeline.captioner.curriculum import (
 )
 from pipeline.captioner.decoder import Decoder
 from pipeline.captioner.description import DecoderConfig
-from pipeline.captioner.diary import Diary, write_table
+from pipeline.captioner.diary import Diary
+from pipeline.captioner.history import Row, SelfCriticalEpoch, write_table
 from pipeline.captioner.model import Model
 from pipeline.captioner.optimizer import Optimization
 from pipeline.captioner.samples import choose
 from pipeline.captioner.self_critical import SelfCritical
 from pipeline.captioner.teacher_forcing import TeacherForcing
 from pipeline.captioner.tensorboard import TensorBoard
-from pipeline.captioner.training import Row, SelfCriticalEpoch
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets import formats
 from pipeline.datasets.table import CaptionTable, read_table
