@@ -139,7 +139,7 @@ def test_all_seeds_are_asked_together_and_each_alone(
 def test_without_an_ensemble_the_first_seed_is_evaluated(
     laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
-    found = metrics_of(laid, monkeypatch, ensemble=False)
+    found = metrics_of(laid, monkeypatch, ensemble=False, consensus_width=None)
     (details,) = found["details"]
     assert details["headline"] == "beam_3"
     assert only(found) == scores(captions(laid, decoders[0], 3))

@@ -61,5 +61,6 @@ def word_vectors(
     vectors = np.zeros((vocabulary_size, size), np.float32)
     kept = min(size, vocabulary_size)
     vectors[:, :kept] = left[:, :kept] * np.sqrt(strength[:kept])
-    deviation = float(vectors.std())
+    # About 0, not about their mean, which hangs on the signs that the decomposition happens on.
+    deviation = float(np.sqrt(np.square(vectors).mean()))
     return vectors * (_DEVIATION / deviation) if deviation else vectors
