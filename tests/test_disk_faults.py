@@ -606,9 +606,11 @@ def new_params(project: Project) -> Iterator[None]:
 @needs_proc
 def test_a_stage_that_outlives_its_dvc_is_waited_for(project: Project, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOPS_ITSELF)
+    photos = len(list((project.folder / "data/mine/images").iterdir()))
     with new_params(project):
         project.set({"runtime": {"cache": ".whole"}})
-        assert project.run("python", "-m", "pipeline.stages.extract").forward_passes[0] == 12
+        extract = project.run("python", "-m", "pipeline.stages.extract")
+        assert extract.forward_passes[0] == photos
         whole = project.read("artifacts/features.h5")
         project.set({"runtime": {"cache": ".outlived"}})
         with subprocess.Popen(
@@ -633,13 +635,14 @@ def test_a_stage_that_outlives_its_dvc_is_waited_for(project: Project, tmp_path:
                 told = "error: another extraction is writing to .outlived/features/"
                 assert told in again.output
                 os.kill(stage, signal.SIGCONT)
-                assert "12 photos: 12 computed" in dvc.stdout.read()  # to the end of the stage
+                # To the end of the stage.
+                assert f"{photos} photos: {photos} computed" in dvc.stdout.read()
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(dvc.pid, signal.SIGKILL)
         assert project.read("artifacts/features.h5") == whole
         once_more = project.repro("extract")
         assert once_more.stages == ["extract"]
-        assert "12 photos: 0 computed" in once_more.output
+        assert f"{photos} photos: 0 computed" in once_more.output
         assert project.read("artifacts/features.h5") == whole
         assert "up to date" in project.run("dvc", "status", "extract").output
