@@ -113,6 +113,10 @@ def make_decided_decoder(
     return decoder
 
 
+def weights_of(decoder: Decoder) -> bytes:
+    return b"".join(weight.tobytes() for weight in decoder.network.get_weights())
+
+
 def add_to_logit(decoder: Decoder, word: int, value: float) -> None:
     """Make a word likelier, or less likely, everywhere."""
     *others, bias = decoder.network.get_weights()

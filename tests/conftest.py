@@ -158,11 +158,16 @@ def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path]
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project after its first `dvc repro`, committed; each test leaves it up to date."""
-    first = _made_once(tmp_path_factory, "first-run", Project.after_first_run)
+def after_first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a project after its first `dvc repro`, committed; not to be changed."""
+    return _made_once(tmp_path_factory, "first-run", Project.after_first_run)
+
+
+@pytest.fixture(scope="module")
+def project(after_first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after its first `dvc repro`, a module's own; each test leaves it up to date."""
     folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(first, folder, dirs_exist_ok=True, symlinks=True)
+    shutil.copytree(after_first_run, folder, dirs_exist_ok=True, symlinks=True)
     return Project(folder)
 
 

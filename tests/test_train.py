@@ -284,6 +284,39 @@ def test_interrupted_in_the_first_seed_a_stage_leaves_a_model_of_it(
     assert table.read_text() == "seed,epoch,reward,validation_loss,validation_cider_d\n"
 
 
+@pytest.mark.parametrize("phase", [TeacherForcing, SelfCritical])
+def test_interrupted_before_an_epoch_is_done_a_stage_keeps_what_went_before(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    phase: type[Phase],
+) -> None:
+    seeds = [1, 2] if phase is TeacherForcing else [1]
+    ask_for(project, seeds[:1], {})
+    train.main()
+    before = model_of(project).description.members[0]
+    ask_for(project, seeds, SECOND_PHASE if phase is SelfCritical else {})
+    begun: list[Phase] = []
+    learn = phase.learn
+
+    def interrupt(self: Phase, epoch: int) -> float:
+        if self not in begun:
+            begun.append(self)
+        if len(begun) == len(seeds):
+            learn(self, epoch)  # what it did to the weights must not stay
+            raise KeyboardInterrupt
+        return learn(self, epoch)
+
+    monkeypatch.setattr(phase, "learn", interrupt)
+    train.main()
+    assert "to go on from here later" in capsys.readouterr().out
+    (member,) = model_of(project).description.members
+    assert (member.seed, member.weights_sha256) == (1, before.weights_sha256)
+    assert rows(project, "self_critical") == []
+    folders = [p for p in (project / ".cache" / "training").iterdir() if p.is_dir()]
+    assert any((folder / "state.npz").exists() for folder in folders)
+
+
 @pytest.mark.parametrize("better", [False, True])
 def test_the_second_phase_counts_only_where_it_makes_captions_better(
     project: Path,

@@ -14,7 +14,7 @@ from pipeline.captioner.initial import set_output_bias, set_word_vectors
 from pipeline.captioner.optimizer import Optimization
 from pipeline.captioner.self_critical import SelfCritical
 from pipeline.captioner.teacher_forcing import TeacherForcing
-from pipeline.captioner.training import Phase, Training
+from pipeline.captioner.training import INTERRUPTED, Phase, Training
 from pipeline.captioner.validation import Validation
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.features.store import FeatureStore
@@ -153,10 +153,23 @@ class Curriculum:
     attend: Callable[[Lesson], Callable[[Sequence[Row]], None]]
 
     def train(self, seeds: Iterable[int]) -> dict[int, Apprentice]:
-        """Train a decoder from each seed, or until Ctrl-C; see `Training.run` for errors."""
+        """Train a decoder from each seed, or until Ctrl-C.
+
+        Returns:
+            What became of each seed; after Ctrl-C, of those that have something to keep.
+
+        Raises:
+            KeyboardInterrupt: before there was anything to keep.
+            InputError: see `Training.run`.
+        """
         apprentices: dict[int, Apprentice] = {}
         for seed in seeds:
-            apprentices[seed] = self._train(seed, apprentices)
+            try:
+                apprentices[seed] = self._train(seed, apprentices)
+            except KeyboardInterrupt:
+                if not apprentices:
+                    raise
+                break
             if apprentices[seed].interrupted:
                 break
         return apprentices
@@ -207,7 +220,12 @@ class Curriculum:
             seed=seed,
         )
         lesson = Lesson(CRITICIZED, seed, decoder, epochs_of(earlier, SelfCritical))
-        criticized = self._run(lesson, phase, criticism.epochs, "cider")
+        try:
+            criticized = self._run(lesson, phase, criticism.epochs, "cider")
+        except KeyboardInterrupt:  # in its first epoch
+            decoder.network.set_weights(before)
+            taught.stopped = INTERRUPTED
+            return Apprentice(decoder, [taught], taught)
         if criticized.best.validation_cider_d > taught.best.validation_cider_d:
             return Apprentice(decoder, [taught, criticized], criticized)
         print("the second phase made nothing better: kept is what the first one did")

@@ -62,7 +62,8 @@ def main() -> None:
         criticized = epochs_of(apprentices, SelfCritical)
         write_table(ARTIFACTS / f"{CRITICIZED}.csv", criticized, SelfCriticalEpoch)
         _save(apprentices, material, _facts(params, table, material))
-        if any(apprentice.interrupted for apprentice in apprentices.values()):
+        whole = len(apprentices) == len(params.train.seeds)
+        if not whole or any(apprentice.interrupted for apprentice in apprentices.values()):
             print("to go on from here later: dvc repro --force --single-item train")
             return
         for apprentice in apprentices.values():
