@@ -19,6 +19,7 @@ from benchmarks import (
     streaming,
     training,
     truth,
+    words,
 )
 from benchmarks.harness import Row
 
@@ -33,6 +34,7 @@ _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "training": training.rows,
     "streaming": streaming.rows,
     "truth": truth.rows,
+    "words": words.rows,
 }
 
 
