@@ -14,12 +14,12 @@ from benchmarks import (
     increments,
     memory,
     noop,
+    probe,
     reading,
     scoring,
     streaming,
     training,
     truth,
-    words,
 )
 from benchmarks.harness import Row
 
@@ -34,7 +34,7 @@ _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "training": training.rows,
     "streaming": streaming.rows,
     "truth": truth.rows,
-    "words": words.rows,
+    "probe": probe.rows,
 }
 
 

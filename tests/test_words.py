@@ -1,38 +1,45 @@
-import numpy as np
-import pytest
+from pipeline.reporting.words import Words, compare
 
-from benchmarks import words
-
-RNG = np.random.default_rng(1)
-# Three words in a photo or not, and vectors that have them among what tells nothing.
-SAID = RNG.integers(0, 2, (60, 3)).astype(float)
-TELLING = np.concatenate([SAID @ RNG.normal(size=(3, 8)), RNG.normal(size=(60, 2))], axis=1)
+REFERENCES = ["A dog runs.", "Dogs run on the grass!", "a cat sits", "the cat, the mat"] * 5
 
 
-def test_words_of_many_photos_are_counted_by_captions() -> None:
-    references = [["A dog runs .", "A dog"]] * 9 + [["a dog", "one cat"]]
-    shares = words.word_shares(references)
-    assert shares.shape == (10, 2)  # a, dog
-    assert shares[0].tolist() == [1.0, 1.0]
-    assert shares[9].tolist() == [0.5, 0.5]
+def said(words: Words) -> list[str]:
+    return [word.word for word in words.over_used]
 
 
-def test_what_vectors_tell_is_found_and_what_they_do_not_is_not() -> None:
-    told = words.predicted(TELLING, SAID, 54, 0.001)
-    assert words.explained(SAID, told) > 0.95
-    assert words.mean_average_precision(SAID, told) == pytest.approx(1.0)
-    noise = words.predicted(RNG.normal(size=(60, 10)), SAID, 54, 10.0)
-    assert words.explained(SAID, noise) < 0.1
-    assert words.mean_average_precision(SAID, noise) < 0.75
+def test_words_said_too_often_come_first_by_their_share() -> None:
+    words = compare(["a red dog runs", "a red dog", "a red red cat"] * 2, REFERENCES)
+    red, dog = words.over_used[:2]
+    assert (red.word, red.said, red.written) == ("red", 8, 0)
+    assert (dog.word, dog.said, dog.written) == ("dog", 4, 5)
+    # Of 22 words 4, against 5 of 75.
+    assert abs(dog.ratio - (4.5 / 22.5) / (5.5 / 75.5)) < 1e-12
+    assert red.ratio > dog.ratio
+    assert "cat" not in said(words)  # 2 of 22 words, 10 of 75
 
 
-def test_a_photo_does_not_teach_its_own_words() -> None:
-    alone = np.eye(60)  # vectors that have nothing in common
-    told = words.predicted(alone, SAID, 54, 1.0)
-    assert words.explained(SAID, told) < 0.05
+def test_a_word_said_twice_is_chance() -> None:
+    assert said(compare(["zebra", "zebra", "a dog"], REFERENCES)) == []
+    assert said(compare(["zebra"] * 3, REFERENCES)) == ["zebra"]
+    assert said(compare(["zebra"] * 3 + ["a dog runs"] * 197, REFERENCES)) == ["dog", "runs", "a"]
 
 
-def test_precision_is_that_of_the_ranks() -> None:
-    uses = np.array([[1.0], [0.0], [0.2], [0.0]])
-    found = np.array([[0.9], [0.8], [0.7], [0.1]])
-    assert words.mean_average_precision(uses, found) == pytest.approx((1 + 2 / 3) / 2)
+def test_words_never_said_come_by_how_often_people_wrote_them() -> None:
+    words = compare(["a dog runs", "a cat sits"], REFERENCES)
+    assert [(word.word, word.written) for word in words.never_used] == [
+        ("the", 15),
+        *[(word, 5) for word in ("dogs", "grass", "mat", "on", "run")],
+    ]
+    assert (words.missing, words.written) == (6, 11)
+
+
+def test_lists_are_short() -> None:
+    words = compare([f"w{i} " * 3 for i in range(40)], [f"v{i}" for i in range(40)])
+    assert len(words.over_used) == len(words.never_used) == 15
+    assert words.missing == 40
+
+
+def test_nothing_said() -> None:
+    words = compare(["", ""], ["A dog."])
+    assert words.over_used == []
+    assert [word.word for word in words.never_used] == ["a", "dog"]

@@ -1,7 +1,7 @@
-"""What a photo's vectors tell of the words people use for it, by linear regression.
+"""What a linear probe reads of people's words from the vectors of photos (Alain and Bengio 2016).
 
 It knows no language and takes seconds, so that encoders, input sizes and views can be compared
-before a decoder is trained: `python -m benchmarks words`. The training photos alone are asked,
+before a decoder is trained: `python -m benchmarks probe`. The training photos alone are asked,
 in folds, and parts of them, for how much more photos would tell.
 """
 
