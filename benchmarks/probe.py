@@ -2,7 +2,8 @@
 
 It knows no language and takes seconds, so that encoders, input sizes and views can be compared
 before a decoder is trained: `python -m benchmarks probe`. The training photos alone are asked,
-in folds, and parts of them, for how much more photos would tell.
+in folds, and parts of them, for how much more photos would tell. The ridge's penalty is the best
+of six over the same folds, for all words alike.
 """
 
 from collections import Counter
@@ -26,7 +27,7 @@ Array = npt.NDArray[np.float64]
 
 
 def rows(artifacts: Path) -> list[Row]:
-    """Return a row for each share of the training photos; none where they are too few."""
+    """Return a row for each share of the training photos; one that says so, if they are too few."""
     table = read_table(artifacts / "captions.parquet")
     store = FeatureStore.open(artifacts / "features.h5")
     references = table.references("train")
@@ -36,10 +37,11 @@ def rows(artifacts: Path) -> list[Row]:
         vectors = vectors.mean(axis=1)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     uses = word_shares([references[image_id] for image_id in ids])
-    if not uses.shape[1]:
-        return [Row("words told by the vectors", f"no word is said of {_AT_LEAST} photos")]
     whole = len(ids) * (_FOLDS - 1) // _FOLDS
-    return [_row(vectors, uses, whole // part) for part in _PARTS]
+    counts = [whole // part for part in _PARTS if whole // part >= _AT_LEAST]
+    if not counts or not uses.shape[1]:
+        return [Row("words told by the vectors", f"nothing: fewer than {_AT_LEAST} photos teach")]
+    return [_row(vectors, uses, count) for count in counts]
 
 
 def word_shares(references: Sequence[Sequence[str]]) -> Array:

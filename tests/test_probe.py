@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks import probe
+from benchmarks.harness import Row
+from tests.captioner_fixtures import make_store, write_captions
 
 RNG = np.random.default_rng(1)
 # Three words in a photo or not, and vectors that have them among what tells nothing.
@@ -36,3 +40,22 @@ def test_precision_is_that_of_the_ranks() -> None:
     uses = np.array([[1.0], [0.0], [0.2], [0.0]])
     found = np.array([[0.9], [0.8], [0.7], [0.1]])
     assert probe.mean_average_precision(uses, found) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def rows_of(folder: Path, photos: int) -> list[Row]:
+    """Ask about a grid store of photos with a dog or a cat each, and one that has no vector."""
+    ids = [f"{index:02d}.jpg" for index in range(photos)]
+    said = [(name, "a dog" if index % 2 else "a cat") for index, name in enumerate(ids)]
+    write_captions(folder / "captions.parquet", {"train": [*said, ("gone.jpg", "a bed")]})
+    make_store(folder / "features.h5", ids, (4, 6))
+    return probe.rows(folder)
+
+
+def test_there_is_a_row_for_every_part_that_is_large_enough(tmp_path: Path) -> None:
+    told = [row.what for row in rows_of(tmp_path, 48)]
+    assert told == [f"3 words told by the vectors of {count} photos" for count in (10, 21, 43)]
+
+
+def test_too_few_photos_are_a_row_that_says_so(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, 11)
+    assert row.found == "nothing: fewer than 10 photos teach"
