@@ -122,7 +122,7 @@ def _notebook(artifacts: Path) -> Rate:
 
 
 def _project(artifacts: Path, kind: str) -> Rate:
-    encoding = read_encoder(artifacts / "encoder.json").encoding("whole", "average", "float16")
+    encoding = read_encoder(artifacts / "encoder.json").encoding("whole", "average", 1, "float16")
     engine = load_engine(kind, artifacts, encoding, batch_size=32)
 
     def run(photos: Sequence[Path]) -> tuple[float, float]:

@@ -62,7 +62,7 @@ def _make(folder: str, shape: tuple[int, ...]) -> Any:
         photos = {path.name: path for path in sorted((place / "photos").iterdir())}
         Extractor(
             encoding=Encoding(
-                "Noise", 299, "0", "none", "0", "drawn", "whole", "average", "float16"
+                "Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16"
             ),
             executor=LocalExecutor(lambda: Noise(shape), None, 3600.0),
             cache=place / "cache",

@@ -66,7 +66,8 @@ class Extract(_Section):
     """What is stored of each photo, and which photos are refused."""
 
     views: Literal["whole", "mirror", "crops"]
-    pooling: Literal["average", "pyramid", "grid"]
+    pooling: Literal["average", "quarters", "grid"]
+    scales: Count
     dtype: Literal["float16", "float32"]
     max_pixels: Count
     max_failed_share: Annotated[float, Field(ge=0, le=1)]
@@ -89,8 +90,9 @@ class Train(_Section):
     tied_embeddings: bool
     word_vectors: Literal["random", "captions"]
     output_bias: Literal["zero", "frequency"]
-    feature_norm: Literal["none", "l2"]
+    feature_norm: Literal["none", "center", "l2"]
     feature_noise: Annotated[float, Field(ge=0)]
+    layout_size: Annotated[int, Field(ge=0)]
     max_words: Count
     batch_size: Count
     learning_rate: Rate
@@ -102,6 +104,7 @@ class Train(_Section):
     epochs: Count
     patience: Count
     select: Literal["cider", "loss"]
+    average_epochs: Count
     select_beam_width: Annotated[int, Field(ge=1, le=100)]
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]
     sample_photos: Annotated[int, Field(ge=0, le=64)]

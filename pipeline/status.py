@@ -87,7 +87,7 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     photos = formats.photos(params.dataset.format, root)
     encoder = read_encoder(artifacts / "encoder.json")
     wanted = params.extract
-    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.dtype)
+    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)
     found, failed = digest_photos(photos, root)
     known = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index(drop=False)
     computed = sum(sha in known for sha in found.values())

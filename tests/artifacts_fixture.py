@@ -60,7 +60,7 @@ def write_artifacts(folder: Path) -> None:
     }
     model = Model.of(
         {2026: (_decoder(features, vocabulary), how)},
-        description.encoding("whole", "average", "float16"),
+        description.encoding("whole", "average", 1, "float16"),
         vocabulary.fingerprint,
         {},
     )

@@ -52,6 +52,7 @@ ENCODING = Encoding(
     decoding="as it is",
     views="whole",
     pooling="average",
+    scales=1,
     dtype="float32",
 )
 

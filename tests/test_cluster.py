@@ -138,7 +138,9 @@ def test_beside_a_gpu_photos_are_decoded_on_any_core(
 
 def test_the_stage_starts_a_cluster_of_this_machine_alone(place: Place, tiny_encoder: Path) -> None:
     pytest.importorskip("ray", reason=NO_RAY)
-    encoding = read_encoder(tiny_encoder / "encoder.json").encoding("whole", "average", "float32")
+    encoding = read_encoder(tiny_encoder / "encoder.json").encoding(
+        "whole", "average", 1, "float32"
+    )
     engine = functools.partial(load_engine, "keras", tiny_encoder, encoding, BATCH)
     place.extract(LocalExecutor(engine, 2, 3600), "local", encoding=encoding)
     images = place.folder / "data/mine/images"

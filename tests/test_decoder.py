@@ -7,6 +7,7 @@ import pytest
 from pipeline.backend import keras
 from pipeline.captioner.decoder import DECODERS, Decoder, build_decoder
 from pipeline.captioner.description import DecoderConfig
+from pipeline.captioner.initial import set_feature_mean
 from pipeline.captions.vocabulary import PAD, START
 from tests.captioner_fixtures import logits_of, make_decided_decoder, make_decoder, vectors
 
@@ -36,9 +37,10 @@ CASES = [
 
 # What a decoder may have beside.
 OPTIONS: dict[str, Any] = {"tied_embeddings": True, "feature_norm": "l2", "feature_noise": 0.5}
+SEEING: dict[str, Any] = {"feature_norm": "center", "layout_size": 3}
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
+@pytest.mark.parametrize("options", [{}, OPTIONS, SEEING], ids=["plain", "options", "seeing"])
 @pytest.mark.parametrize(
     ("name", "shape"), CASES, ids=[f"{name}-{len(shape)}d" for name, shape in CASES]
 )
@@ -153,6 +155,54 @@ def test_features_of_one_length_say_the_same_however_long_they_were(
         apart = np.abs(logits_of(decoder, longer, IDS) - logits_of(decoder, features, IDS))
         # Where a grid is seen as a whole its mean is made so long.
         assert (apart.max() < 1e-3) == same
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), CASES, ids=[f"{name}-{len(shape)}d" for name, shape in CASES]
+)
+def test_what_photos_have_in_common_says_nothing_where_it_is_taken_off(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    features = vectors(shape, 8)
+    common = np.linspace(-3, 3, shape[-1], dtype=np.float32)
+    for norm, same in (("center", True), ("none", False)):
+        told = []
+        for photos in (features, features + common):
+            decoder = make_decided_decoder(feature_shape=shape, name=name, feature_norm=norm)
+            if norm == "center":
+                set_feature_mean(decoder, [photos[:3], photos[3:]])
+            told.append(logits_of(decoder, photos[:3], IDS))
+        assert (np.abs(told[0] - told[1]).max() < 1e-3) == same
+
+
+def test_the_mean_is_of_photos_and_places_and_is_not_learned() -> None:
+    features = vectors((4, 6), 8)
+    decoder = make_decoder(feature_shape=(4, 6), name="attention", feature_norm="center")
+    set_feature_mean(decoder, [features[:5], features[5:]])
+    layer = decoder.network.get_layer("feature_norm")
+    assert not layer.trainable_variables
+    np.testing.assert_allclose(layer.get_weights()[0], features.mean(axis=(0, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in DECODERS if name != "attention"])
+@pytest.mark.parametrize("layout_size", [0, 1, 3])
+def test_a_layout_tells_which_place_is_where(name: str, layout_size: int) -> None:
+    decoder = make_decided_decoder(feature_shape=(4, 6), name=name, layout_size=layout_size)
+    features = vectors((4, 6), 3)
+    mirrored = features[:, [1, 0, 3, 2]]
+    apart = np.abs(logits_of(decoder, mirrored, IDS) - logits_of(decoder, features, IDS))
+    assert (apart.max() > 1e-3) == bool(layout_size)
+    # Places that are all alike have no layout, whatever they show.
+    layout = decoder.network.get_layer("layout").output if layout_size else None
+    if layout is not None:
+        alike = np.repeat(features[:, :1], 4, axis=1)
+        found = keras.Model(decoder.network.inputs[0], layout).predict_on_batch(alike)
+        np.testing.assert_allclose(found, np.zeros((3, 4, layout_size)), atol=1e-5)
+
+
+def test_a_photo_of_one_vector_has_no_layout() -> None:
+    weights = [[w.shape for w in make_decoder(layout_size=size).network.weights] for size in (0, 8)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(("noise", "noisy"), [(0.0, False), (0.5, True)])

@@ -50,6 +50,15 @@ def test_a_grid_is_told_by_its_places() -> None:
     assert found["Mean: dense, ReLU"] == "576, dropout 0.5, to 128"
 
 
+def test_a_layout_is_told_beside_the_mean() -> None:
+    model = replace(MODEL, config=replace(CONFIG, feature_shape=(4, 576), layout_size=8))
+    model = replace(model, encoding=replace(model.encoding, pooling="quarters", scales=2))
+    found = details(diagram(model))
+    assert found["MobileNet"] == "frozen; quarters pooling, 2 scales"
+    detail = found["Mean, layout: dense, ReLU"]
+    assert detail == "4 x 8 of layout, 576, dropout 0.5, to 128"
+
+
 def into(drawn: Diagram, key: str) -> set[str]:
     return {start for start, end in drawn.arrows if end == key}
 

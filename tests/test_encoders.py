@@ -103,7 +103,7 @@ def test_an_input_size_too_small_for_the_network_is_refused() -> None:
 def test_vectors_are_pooled_or_one_a_place() -> None:
     assert build_encoder("MobileNet", 64).output_shape == (None, 1024)
     assert build_encoder("MobileNet", 64, "grid").output_shape == (None, 4, 1024)
-    assert build_encoder("MobileNet", 64, "pyramid").output_shape == (None, 5 * 1024)
+    assert build_encoder("MobileNet", 64, "quarters").output_shape == (None, 4, 1024)
 
 
 def test_the_mean_over_places_is_the_pooled_vector(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_places_stand_in_reading_order() -> None:
 
 
 @pytest.mark.parametrize("places", [1, 2, 3])
-def test_a_pyramid_is_the_mean_of_all_places_and_of_each_quarter(places: int) -> None:
-    network = build_encoder("MobileNet", 32 * places, "pyramid")
+def test_quarters_share_the_middle_of_an_odd_number_of_places(places: int) -> None:
+    network = build_encoder("MobileNet", 32 * places, "quarters")
     grid = build_encoder("MobileNet", 32 * places, "grid")
     grid.set_weights(network.get_weights())
     shape = (2, 32 * places, 32 * places, 3)
@@ -139,14 +139,86 @@ def test_a_pyramid_is_the_mean_of_all_places_and_of_each_quarter(places: int) ->
     maps = np.asarray(grid.predict_on_batch(photos)).reshape(2, places, places, 1024)
     half, rest = (places + 1) // 2, places // 2
     parts = [
-        maps,
         maps[:, :half, :half],
         maps[:, :half, rest:],
         maps[:, rest:, :half],
         maps[:, rest:, rest:],
     ]
-    expected = np.concatenate([part.mean(axis=(1, 2)) for part in parts], axis=-1)
+    expected = np.stack([part.mean(axis=(1, 2)) for part in parts], axis=1)
     np.testing.assert_allclose(network.predict_on_batch(photos), expected, rtol=1e-4, atol=1e-6)
+
+
+# Scales.
+
+
+def means(network: Any, names: list[str], photos: Any) -> Any:
+    """Return the means of the places of layers' outputs, side by side."""
+    outputs = [network.get_layer(name).output for name in names]
+    maps = keras.Model(network.input, outputs).predict_on_batch(photos)
+    return np.concatenate([np.mean(each, axis=(1, 2)) for each in maps], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layers"),
+    [
+        # What is before a convolution of every second place; what is padded for it is not.
+        ("MobileNet", 64, ["conv_pw_13_relu", "conv_pw_11_relu", "conv_pw_5_relu"]),
+        # A sum of residuals, as the block behind it rectifies it.
+        ("Xception", 71, ["block14_sepconv2_act", "block13_sepconv1_act"]),
+        # Branches that are joined.
+        ("InceptionV3", 75, ["mixed10", "mixed7"]),
+    ],
+)
+def test_scales_are_the_last_maps_of_each_size(name: str, size: int, layers: list[str]) -> None:
+    keras.utils.set_random_seed(0)
+    network = build_encoder(name, size, "average", len(layers))
+    photos = np.random.default_rng(0).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+    found = np.asarray(network.predict_on_batch(photos))
+    expected = means(network, layers, photos)
+    assert expected.std(axis=1).min() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_quarters_have_every_scale() -> None:
+    quarters = build_encoder("MobileNet", 64, "quarters", 2)
+    average = build_encoder("MobileNet", 64, "average", 2)
+    last = build_encoder("MobileNet", 64, "quarters")
+    for other in (average, last):
+        other.set_weights(quarters.get_weights())
+    photos = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    parts = np.asarray(quarters.predict_on_batch(photos))
+    assert parts.shape == (2, 4, 1024 + 512)
+    np.testing.assert_allclose(parts.mean(axis=1), average.predict_on_batch(photos), rtol=1e-4)
+    told = last.predict_on_batch(photos)
+    np.testing.assert_allclose(parts[..., :1024], told, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sides"), [("MobileNet", 64, (2, 4)), ("Xception", 71, (3, 5))]
+)
+def test_larger_maps_come_to_stand_on_the_places_of_the_smallest(
+    name: str, size: int, sides: tuple[int, int]
+) -> None:
+    few, more = sides
+    grid = build_encoder(name, size, "grid", 2)
+    larger = keras.Model(grid.input, grid.get_layer(f"scale_{more}").output)
+    photos = np.random.default_rng(0).uniform(-1, 1, (1, size, size, 3)).astype(np.float32)
+    maps = np.asarray(larger.predict_on_batch(photos))[0]
+    assert maps.shape[:2] == (more, more)
+    step = 2
+    expected = [
+        maps[y : y + step, x : x + step].mean(axis=(0, 1))
+        for y in range(0, few * step, step)
+        for x in range(0, few * step, step)
+    ]
+    places = np.asarray(grid.predict_on_batch(photos))[0]
+    assert len(places) == few * few
+    np.testing.assert_allclose(places[:, -maps.shape[2] :], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_more_scales_than_a_network_has_are_refused() -> None:
+    with pytest.raises(InputError, match=r"extract\.scales is 9, but mobilenet.* has only 5: set"):
+        build_encoder("MobileNet", 32, "average", 9)
 
 
 def test_a_network_is_described_as_this_keras_has_it() -> None:

@@ -38,8 +38,10 @@ def test_the_fingerprint_changes_with_each_field(field: str) -> None:
 
 def test_a_description_comes_back_and_becomes_an_encoding(path: Path) -> None:
     assert read_encoder(path) == DESCRIPTION
-    encoding = read_encoder(path).encoding("whole", "grid", "float16")
-    assert encoding == replace(ENCODING, decoding=DECODING, pooling="grid", dtype="float16")
+    encoding = read_encoder(path).encoding("whole", "grid", 2, "float16")
+    assert encoding == replace(
+        ENCODING, decoding=DECODING, pooling="grid", scales=2, dtype="float16"
+    )
 
 
 def test_reading_one_imports_no_keras(path: Path) -> None:

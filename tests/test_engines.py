@@ -156,7 +156,7 @@ def artifacts(tiny_encoder: Path, tmp_path: Path) -> Path:
 
 
 def encoding_of(artifacts: Path, pooling: str = "average") -> Encoding:
-    return read_encoder(artifacts / "encoder.json").encoding("whole", pooling, "float16")
+    return read_encoder(artifacts / "encoder.json").encoding("whole", pooling, 1, "float16")
 
 
 def with_driver(

@@ -37,7 +37,7 @@ pytestmark = [
 ]
 CORPUS = [] if sys.platform == "win32" else corpus()
 ENCODING = Encoding(
-    "Corners", 32, "a" * 64, "none", "b" * 64, "as it is", "whole", "average", "float32"
+    "Corners", 32, "a" * 64, "none", "b" * 64, "as it is", "whole", "average", 1, "float32"
 )
 
 

@@ -14,8 +14,10 @@ from pipeline.captioner.teacher_forcing import TeacherForcing
 from pipeline.captioner.training import Phase
 from pipeline.captioner.validation import Validation
 from pipeline.captions.vocabulary import Vocabulary
+from pipeline.datasets.table import read_table
 from pipeline.errors import InputError
 from pipeline.features import graphs
+from pipeline.features.store import FeatureStore
 from pipeline.stages import tokenize, train
 from tests.captioner_fixtures import (
     EVEN,
@@ -98,6 +100,16 @@ def test_the_stage_writes_model_history_and_samples_the_same_each_time(
         shutil.rmtree(path)
     train.main()
     assert artifacts(project) == first
+
+
+def test_what_the_training_photos_have_in_common_is_kept_with_the_weights(project: Path) -> None:
+    table = read_table(project / "artifacts" / "captions.parquet")
+    store = FeatureStore.open(project / "artifacts" / "features.h5")
+    taught = [image_id for image_id, _ in table.captions("train") if image_id in store.rows]
+    train.main()
+    (decoder,) = model_of(project).decoders
+    (mean,) = decoder.network.get_layer("feature_norm").get_weights()
+    np.testing.assert_allclose(mean, store.read(taught).mean(axis=0), atol=1e-6)
 
 
 def test_where_graphs_are_in_use_the_stage_makes_those_of_its_decoder(project: Path) -> None:
@@ -343,8 +355,8 @@ def test_the_second_phase_counts_only_where_it_makes_captions_better(
     monkeypatch.setattr(Validation, "cider_d", lambda *_: next(scores))
     train.main()
     (decoder,) = model_of(project).decoders
-    for weight, first in zip(decoder.network.get_weights(), taught[0], strict=True):
-        np.testing.assert_array_equal(weight, first * (2 if better else 1))
+    for weight, first in zip(decoder.network.trainable_variables, taught[0], strict=True):
+        np.testing.assert_array_equal(np.array(weight), first * (2 if better else 1))
     (member,) = model_of(project).description.members
     assert member.facts["best"]["validation_cider_d"] == (8.0 if better else 7.0)
     assert ("reward" in member.facts["best"]) == better

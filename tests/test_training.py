@@ -44,6 +44,7 @@ def make_training(
     epochs: int = 4,
     patience: int = 9,
     select: str = "loss",
+    average_epochs: int = 3,
     cider_d: Callable[[Decoder], float] = lambda _: 0.0,
     after_epoch: Callable[[Sequence[Row]], None] = ignore,
     captions: Sequence[tuple[str, str]] = EVEN,
@@ -59,6 +60,7 @@ def make_training(
         epochs=epochs,
         patience=patience,
         select=select,
+        average_epochs=average_epochs,
         checkpoint=Checkpoint(folder, "fingerprint"),
         after_epoch=after_epoch,
     )
@@ -245,14 +247,17 @@ def test_the_validation_loss_is_that_of_the_kept_weights(whole: Training) -> Non
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best_epoch(
-    whole: Training, tmp_path: Path
+    whole: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(history: Sequence[Row]) -> None:
-        network = training.decoder.network
-        if len(history) == 2:
-            network.set_weights([weight * np.nan for weight in network.get_weights()])
+    training = make_training(tmp_path)
+    network, learn = training.decoder.network, training.phase.learn
 
-    training = make_training(tmp_path, after_epoch=spoil)
+    def spoil(epoch: int) -> float:
+        if epoch == 3:
+            network.set_weights([weight * np.nan for weight in network.get_weights()])
+        return learn(epoch)
+
+    monkeypatch.setattr(training.phase, "learn", spoil)
     training.run()
     assert training.stopped == "the loss is no longer a number: lower train.learning_rate"
     assert [epoch.epoch for epoch in training.history] == [1, 2, 3]
@@ -279,6 +284,42 @@ def test_the_epoch_with_the_best_captions_is_kept_if_asked(tmp_path: Path) -> No
     # The fourth is as good, and its loss is lower.
     assert training.best.epoch == 4
     assert weights_of(training.decoder) == kept[3]
+
+
+@pytest.mark.parametrize("average_epochs", [1, 3])
+def test_weights_are_averaged_over_epochs_but_learning_goes_on_from_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average_epochs: int
+) -> None:
+    own: list[Weights] = []
+    averaged: list[Weights] = []
+    training = make_training(
+        tmp_path,
+        average_epochs=average_epochs,
+        after_epoch=lambda _: averaged.append(training.decoder.network.get_weights()),
+    )
+    network, learn = training.decoder.network, training.phase.learn
+
+    def note(epoch: int) -> float:
+        for weight, before in zip(network.get_weights(), own[-1] if own else [], strict=False):
+            np.testing.assert_array_equal(weight, before)
+        loss = learn(epoch)
+        own.append(network.get_weights())
+        return loss
+
+    monkeypatch.setattr(training.phase, "learn", note)
+    training.run()
+    # Of the first three epochs the plain mean; after that a third is the new one's.
+    shares: list[list[float]] = {
+        1: [[1], [0, 1], [0, 0, 1], [0, 0, 0, 1]],
+        3: [[1], [1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3], [2 / 9, 2 / 9, 2 / 9, 1 / 3]],
+    }[average_epochs]
+    for found, share in zip(averaged, shares, strict=True):
+        for position, weight in enumerate(found):
+            own_ones = np.stack([weights[position] for weights in own[: len(share)]])
+            np.testing.assert_allclose(weight, np.tensordot(share, own_ones, 1), atol=1e-6)
+    best = averaged[training.best.epoch - 1]
+    for weight, kept in zip(network.get_weights(), best, strict=True):
+        np.testing.assert_array_equal(weight, kept)
 
 
 def test_while_captions_make_no_sense_the_loss_tells(tmp_path: Path) -> None:

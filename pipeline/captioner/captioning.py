@@ -74,7 +74,7 @@ class Captioner:
         model = read_model(artifacts / "model" / "model.json", vocabulary)
         learned = model.encoding
         encoding = read_encoder(artifacts / "encoder.json").encoding(
-            learned.views, learned.pooling, learned.dtype
+            learned.views, learned.pooling, learned.scales, learned.dtype
         )
         model.check_encoding(encoding, artifacts / "encoder.json")
         ready = load_engine(engine, artifacts, encoding, batch_size)

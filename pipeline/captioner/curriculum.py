@@ -10,7 +10,7 @@ from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder, build_decoder
 from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.history import Row
-from pipeline.captioner.initial import set_output_bias, set_word_vectors
+from pipeline.captioner.initial import set_feature_mean, set_output_bias, set_word_vectors
 from pipeline.captioner.optimizer import Optimization
 from pipeline.captioner.self_critical import SelfCritical
 from pipeline.captioner.teacher_forcing import TeacherForcing
@@ -56,6 +56,7 @@ class Teaching:
         epochs: at most.
         patience: see `Training`; that of the second phase too.
         select: see `Training`.
+        average_epochs: see `Training`.
         select_beam_width: of the search for captions of dev photos, in both phases.
     """
 
@@ -70,6 +71,7 @@ class Teaching:
     epochs: int
     patience: int
     select: str
+    average_epochs: int
     select_beam_width: int
 
 
@@ -196,6 +198,8 @@ class Curriculum:
 
     def _begin(self, train: Batches) -> Decoder:
         decoder = build_decoder(self.teaching.decoder)
+        if self.teaching.decoder.feature_norm == "center":
+            set_feature_mean(decoder, (batch.features for batch in train.in_order()))
         if self.teaching.word_vectors == "captions":
             set_word_vectors(decoder, train.sequences)
         if self.teaching.output_bias == "frequency":
@@ -241,6 +245,7 @@ class Curriculum:
             epochs=epochs,
             patience=self.teaching.patience,
             select=select,
+            average_epochs=self.teaching.average_epochs,
             checkpoint=self.checkpoint(lesson.phase, lesson.seed),
             after_epoch=self.attend(lesson),
         )

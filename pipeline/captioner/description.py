@@ -27,8 +27,11 @@ class DecoderConfig:
         dropout: share of the image's and the words' numbers dropped while learning.
         output_dropout: the same of what the next word is told from.
         tied_embeddings: whether words are told by the vectors that they are read by.
-        feature_norm: "l2": photos' vectors are all made equally long; or "none".
+        feature_norm: "center": the mean of the training photos' vectors is taken off them;
+            "l2": they are all made equally long; or "none".
         feature_noise: deviation of noise added to them while learning.
+        layout_size: numbers that tell how each place differs from the mean of all, where a
+            photo is seen as a whole.
     """
 
     name: str
@@ -41,6 +44,7 @@ class DecoderConfig:
     tied_embeddings: bool = False
     feature_norm: str = "none"
     feature_noise: float = 0.0
+    layout_size: int = 0
 
 
 @dataclass(frozen=True)

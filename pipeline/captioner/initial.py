@@ -1,4 +1,4 @@
-"""Initial weights from the captions: how frequent words are, and which stand together."""
+"""Initial weights from what is to be learned: its photos' mean, its words' use and neighbours."""
 
 from collections.abc import Iterable
 
@@ -13,6 +13,22 @@ _WINDOW = 4  # words to either side
 _SMOOTHING = 0.75
 # Deviation of Keras' own initial vectors, which are uniform between -.05 and .05.
 _DEVIATION = 0.05 / 3**0.5
+
+
+def set_feature_mean(decoder: Decoder, vectors: Iterable[npt.NDArray[np.float32]]) -> None:
+    """Let the decoder see how photos differ from the mean photo, not how they are alike.
+
+    What is the same for all tells nothing, and, once dropout takes a part of it, is noise.
+
+    Args:
+        decoder: untrained, its `feature_norm` "center".
+        vectors: of all photos to learn from, (n, D) or (n, P, D) at a time.
+    """
+    total, count = np.zeros(decoder.config.feature_shape[-1]), 0
+    for each in vectors:
+        total += each.sum(axis=tuple(range(each.ndim - 1)), dtype=np.float64)
+        count += each.size // len(total)
+    decoder.network.get_layer("feature_norm").mean.assign(total / count)
 
 
 def set_output_bias(decoder: Decoder, counts: npt.NDArray[np.int64]) -> None:

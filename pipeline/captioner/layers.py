@@ -84,9 +84,23 @@ class _Bias(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return logits + self.bias
 
 
+class _Center(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Takes off vectors what they have in common: `initial.set_feature_mean` tells it."""
+
+    def build(self, shape: Any) -> None:
+        self.mean = self.add_weight(
+            shape=(shape[-1],), initializer="zeros", trainable=False, name="mean"
+        )
+
+    def call(self, vectors: Any) -> Any:
+        return vectors - self.mean
+
+
 def prepared(features: Any, config: DecoderConfig) -> Any:
-    """Return features as a decoder gets them: of one length if asked, some of them dropped."""
+    """Return features as a decoder gets them: normalized if asked, some of them dropped."""
     layers = keras.layers
+    if config.feature_norm == "center":
+        features = _Center(name="feature_norm")(features)
     if config.feature_norm == "l2":
         unit = layers.UnitNormalization(name="unit_length")(features)
         # Numbers of about 1, as the initial weights of the next layer expect.
@@ -97,10 +111,23 @@ def prepared(features: Any, config: DecoderConfig) -> Any:
 
 
 def image_vector(features: Any, size: int, activation: str, config: DecoderConfig) -> Any:
-    """Return what a decoder learns to see in a photo as a whole, (B, size)."""
-    if features.shape[1:-1]:  # a grid: the mean of its places
-        features = keras.layers.GlobalAveragePooling1D(name="mean_place")(features)
-    return keras.layers.Dense(size, activation=activation, name="image")(prepared(features, config))
+    """Return what a decoder learns to see in a photo as a whole, (B, size).
+
+    Of places (B, P, D) it sees their mean and, in a few numbers each, how they differ from it:
+    enough to tell where things stand, too little to learn photos by heart.
+    """
+    layers = keras.layers
+    if not features.shape[1:-1]:
+        return layers.Dense(size, activation=activation, name="image")(prepared(features, config))
+    mean = layers.GlobalAveragePooling1D(name="mean_place")(features)
+    seen = prepared(mean, config)
+    if config.layout_size:
+        one = layers.Reshape((1, features.shape[-1]), name="mean_of_each")(mean)
+        apart = layers.Subtract(name="apart")([features, one])
+        kept = layers.SpatialDropout1D(config.dropout, name="layout_dropout")(apart)
+        told = layers.Dense(config.layout_size, use_bias=False, name="layout")(kept)
+        seen = layers.Concatenate(name="seen")([seen, layers.Flatten(name="laid_out")(told)])
+    return layers.Dense(size, activation=activation, name="image")(seen)
 
 
 def blank(like: Any, size: int, name: str) -> Any:

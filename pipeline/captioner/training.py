@@ -53,6 +53,9 @@ class Training:
         patience: epochs without a better one before stopping.
         select: what makes an epoch better: "cider", validation CIDEr-D, or "loss", validation
             loss.
+        average_epochs: about how many epochs' weights are averaged to what is validated and kept
+            (Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging");
+            learning goes on from the epoch's own. 1 is no averaging.
         checkpoint: where the state is kept after every epoch.
         after_epoch: called with the history after each epoch, before its state is kept.
         history: the rows so far.
@@ -66,10 +69,12 @@ class Training:
     epochs: int
     patience: int
     select: str
+    average_epochs: int
     checkpoint: Checkpoint
     after_epoch: Callable[[Sequence[Row]], None]
     history: list[Row] = field(default_factory=list)
     stopped: str = ""
+    _average: list[Any] = field(default_factory=list)
     _best_weights: list[Any] = field(default_factory=list)
 
     @property
@@ -119,14 +124,19 @@ class Training:
         return -score, epoch.validation_loss
 
     def _run_epoch(self, tested: Any) -> None:
-        number = len(self.history) + 1
+        number, network = len(self.history) + 1, self.decoder.network
         start = time.monotonic()
         learned = self.phase.learn(number)
+        own = network.get_weights()
+        share = 1 / min(number, self.average_epochs)
+        before = self._average or own
+        self._average = [(1 - share) * b + share * w for b, w in zip(before, own, strict=True)]
+        network.set_weights(self._average)
         validation_loss = mean_of(tested.test_on_batch, self.dev.in_order())
         epoch = self.phase.row(number, learned, validation_loss, self.cider_d(self.decoder))
         # Weights first: an interruption between the two finds a best epoch with its weights.
         if not self.history or self._rank(epoch) < self._rank(self.best):
-            self._best_weights = self.decoder.network.get_weights()
+            self._best_weights = self._average
         self.history.append(epoch)
         self._stop_if_due()
         print(
@@ -136,6 +146,7 @@ class Training:
             flush=True,
         )
         self.after_epoch(self.history)
+        network.set_weights(own)
         self._save()
 
     def _stop_if_due(self) -> None:
@@ -158,6 +169,7 @@ class Training:
 
     def _save(self) -> None:
         arrays = {f"state_{i}": np.asarray(v) for i, v in enumerate(self._state())}
+        arrays |= {f"average_{i}": weight for i, weight in enumerate(self._average)}
         arrays |= {f"best_{i}": weight for i, weight in enumerate(self._best_weights)}
         facts = {"history": [asdict(epoch) for epoch in self.history], "stopped": self.stopped}
         self.checkpoint.save(arrays, facts)
@@ -170,6 +182,7 @@ class Training:
         for i, variable in enumerate(self._state()):
             variable.assign(arrays[f"state_{i}"])
         count = len(self.decoder.network.get_weights())
+        self._average = [arrays[f"average_{i}"] for i in range(count)]
         self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
         self.history = [self.phase.row(**row) for row in facts["history"]]
         self.stopped = facts["stopped"]

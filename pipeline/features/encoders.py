@@ -1,7 +1,8 @@
 """Encoders: the convolutional networks of keras.applications, without their classifier."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +10,14 @@ import numpy as np
 
 from pipeline.backend import keras
 from pipeline.errors import InputError
+from pipeline.features import pooling
 from pipeline.features.encoding import FORMAT_VERSION, EncoderDescription
+
+POOLINGS: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "average": pooling.average,
+    "quarters": pooling.quarters,
+    "grid": pooling.grid,
+}
 
 
 def describe_encoder(
@@ -34,17 +42,23 @@ def default_input_size(name: str) -> int:
     return int(network.input_shape[1])
 
 
-def build_encoder(name: str, input_size: int, pooling: str = "average") -> Any:
+def build_encoder(name: str, input_size: int, pooled_by: str = "average", scales: int = 1) -> Any:
     """Build the network `name` with random weights; `weights.load` fills it.
+
+    Args:
+        name: a class of keras.applications.
+        input_size: pixels a side.
+        pooled_by: how maps become vectors, a key of `POOLINGS`.
+        scales: of the network's maps: 1 is the last ones alone, 2 those before their last
+            halving too (Hariharan et al. 2015, "Hypercolumns").
 
     Returns:
         A `keras.Model`: preprocessed photos (B, input_size, input_size, 3) float32 to
-        (B, D), or to (B, P, D) where `pooling` is "grid", P places in reading order. Where it
-        is "pyramid", D is five times as long: the mean of all places, and of each quarter of
-        the photo in reading order (Lazebnik et al. 2006, "Beyond bags of features", two levels).
+        (B, D) or, of "quarters" and "grid", (B, P, D), P places in reading order.
 
     Raises:
-        InputError: keras.applications has no such network, or not of that size.
+        InputError: keras.applications has no such network, or not of that size, or it does
+            not have so many scales.
     """
     constructor = _constructor(name)
     try:
@@ -57,28 +71,18 @@ def build_encoder(name: str, input_size: int, pooling: str = "average") -> Any:
             f"params.yaml: encoder.input_size {input_size} does not fit {name} ({reason}); "
             "null takes the network's own size"
         ) from None
-    return keras.Model(network.input, _pooled(network.output, pooling), name=name.lower())
+    pooled = POOLINGS[pooled_by](_scales(network, scales))
+    return keras.Model(network.input, pooled, name=name.lower())
 
 
-def _pooled(maps: Any, pooling: str) -> Any:
-    """Return the vectors of photos from the network's last maps, (B, height, width, D)."""
-    layers = keras.layers
-    _, height, width, channels = maps.shape
-    if pooling == "grid":
-        return layers.Reshape((height * width, channels), name="grid")(maps)
-    whole = layers.GlobalAveragePooling2D(name="pooled")(maps)
-    if pooling == "average":
-        return whole
-    # What is cropped from an odd number of rows leaves the middle one to both halves.
-    halves = [[(0, size // 2), (size // 2, 0)] for size in (height, width)]
-    quarters = [
-        layers.GlobalAveragePooling2D(name=f"{vertical}_{side}")(
-            layers.Cropping2D((rows, columns), name=f"{vertical}_{side}_quarter")(maps)
+def _scales(network: Any, count: int) -> list[Any]:
+    maps = list(islice(pooling.scales(network), count))
+    if len(maps) < count:
+        raise InputError(
+            f"params.yaml: extract.scales is {count}, but {network.name} has only {len(maps)}: set "
+            f"it to {len(maps)}"
         )
-        for vertical, rows in zip(("top", "bottom"), halves[0], strict=True)
-        for side, columns in zip(("left", "right"), halves[1], strict=True)
-    ]
-    return layers.Concatenate(name="pyramid")([whole, *quarters])
+    return maps
 
 
 def preprocessing_name(name: str) -> str:

@@ -23,8 +23,9 @@ class Encoding:
         preprocessing_sha256: digest of what that function does to each pixel value.
         decoding: how a file becomes pixels.
         views: which views of a photo have vectors, a key of `views.VIEWS`.
-        pooling: "average", one vector a photo; "pyramid", the same and its quarters' in one; or
-            "grid", one a place.
+        pooling: "average", one vector a photo; "quarters", one of each quarter; or "grid", one of
+            each place that the network's maps have.
+        scales: how many of the network's resolutions it tells of: 1 is the last alone.
         dtype: "float16" or "float32", as stored.
     """
 
@@ -36,6 +37,7 @@ class Encoding:
     decoding: str
     views: str
     pooling: str
+    scales: int
     dtype: str
 
     @property
@@ -61,7 +63,7 @@ class EncoderDescription:
     preprocessing: str
     preprocessing_sha256: str
 
-    def encoding(self, views: str, pooling: str, dtype: str) -> Encoding:
+    def encoding(self, views: str, pooling: str, scales: int, dtype: str) -> Encoding:
         """Join the network with what is stored of its output."""
         return Encoding(
             encoder=self.encoder,
@@ -72,6 +74,7 @@ class EncoderDescription:
             decoding=DECODING,
             views=views,
             pooling=pooling,
+            scales=scales,
             dtype=dtype,
         )
 

@@ -251,7 +251,8 @@ def _pixels_to_vectors(artifacts: Path, encoding: Encoding) -> Any:
     from pipeline.features.encoders import with_preprocessing  # noqa: PLC0415
     from pipeline.features.weights import load_encoder  # noqa: PLC0415
 
-    return with_preprocessing(load_encoder(artifacts, encoding.pooling), encoding.encoder)
+    network = load_encoder(artifacts, encoding.pooling, encoding.scales)
+    return with_preprocessing(network, encoding.encoder)
 
 
 def _has_accelerator() -> bool:

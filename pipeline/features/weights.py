@@ -133,7 +133,7 @@ def already_there(artifacts: Path, name: str, weights: str, input_size: int) -> 
     return there.weights_source
 
 
-def load_encoder(artifacts: Path, pooling: str = "average") -> Any:
+def load_encoder(artifacts: Path, pooling: str = "average", scales: int = 1) -> Any:
     """Build the network that encoder.json describes and fill it from encoder.weights.h5.
 
     Raises:
@@ -147,7 +147,7 @@ def load_encoder(artifacts: Path, pooling: str = "average") -> Any:
             f"{artifacts / 'encoder.json'}: {description.preprocessing} of the installed Keras "
             f"scales pixels differently: install requirements.lock, or {mend}"
         )
-    network = build_encoder(description.encoder, description.input_size, pooling)
+    network = build_encoder(description.encoder, description.input_size, pooling, scales)
     path = artifacts / "encoder.weights.h5"
     load(network, path, mend)
     if digest(network) != description.weights_sha256:

@@ -195,11 +195,12 @@ def _inputs(model: ModelDescription) -> list[Box]:
     *places, size = config.feature_shape
     shape = f"{places[0]:,} places of {size:,}" if places else f"{size:,} numbers"
     embedded = f"{config.embedding_size:,} numbers{_dropped(config.dropout)}"
+    scales = f", {encoding.scales} scales" if encoding.scales > 1 else ""
     vocabulary = f"{config.vocabulary_size:,}, marks included"
     return [
         Box("photo", "Photo", f"{side} x {side} pixels", "photo", 0, "data"),
         Box("words", "Words so far", f"of {vocabulary}", "words", 0, "data"),
-        Box("encoder", encoding.encoder, f"frozen; {encoding.pooling} pooling", "photo", 1),
+        Box("encoder", encoding.encoder, f"frozen; {encoding.pooling} pooling{scales}", "photo", 1),
         Box("embedding", "Embedding", embedded, "words", 2),
         Box("features", "Features", shape, "photo", 2, "data"),
     ]
@@ -207,8 +208,15 @@ def _inputs(model: ModelDescription) -> list[Box]:
 
 def _image(model: ModelDescription, activation: str, size: int) -> Box:
     """Return what is learned to be seen in a photo as a whole, see `layers.image_vector`."""
-    layers = "Mean: dense" if len(model.config.feature_shape) > 1 else "Dense"
-    return Box("image", f"{layers}, {activation}", _learned(model, size), "photo", 3)
+    config = model.config
+    *places, _ = config.feature_shape
+    if not places:
+        return Box("image", f"Dense, {activation}", _learned(model, size), "photo", 3)
+    if not config.layout_size:
+        return Box("image", f"Mean: dense, {activation}", _learned(model, size), "photo", 3)
+    layout = f"{places[0]} x {config.layout_size} of layout, "
+    name = f"Mean, layout: dense, {activation}"
+    return Box("image", name, layout + _learned(model, size), "photo", 3)
 
 
 def _learned(model: ModelDescription, size: int) -> str:

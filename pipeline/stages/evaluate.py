@@ -160,7 +160,7 @@ def _provenance(inputs: Inputs, decoders: int, references: dict[str, list[str]])
         "model": " ".join(member.weights_sha256 for member in asked),
         "encoder": (
             f"{encoding.encoder} at {encoding.input_size} x {encoding.input_size} pixels, "
-            f"{encoding.pooling} pooling, views: {encoding.views}, "
+            f"{encoding.pooling} pooling, scales: {encoding.scales}, views: {encoding.views}, "
             f"weights {encoding.weights_sha256}"
         ),
         "captions": inputs.table.fingerprint,

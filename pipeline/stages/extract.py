@@ -24,7 +24,7 @@ def main() -> None:
     photos = formats.photos(params.dataset.format, root)
     encoder = read_encoder(ARTIFACTS / "encoder.json")
     wanted = params.extract
-    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.dtype)
+    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)
     result = Extractor(
         encoding=encoding,
         executor=_executor(params.runtime, encoding),

@@ -118,6 +118,7 @@ def _teaching(params: Params, material: Material) -> Teaching:
             tied_embeddings=wanted.tied_embeddings,
             feature_norm=wanted.feature_norm,
             feature_noise=wanted.feature_noise,
+            layout_size=wanted.layout_size,
         ),
         optimization=Optimization(
             wanted.learning_rate, wanted.schedule, wanted.weight_decay, wanted.clip_norm
@@ -131,6 +132,7 @@ def _teaching(params: Params, material: Material) -> Teaching:
         epochs=wanted.epochs,
         patience=wanted.patience,
         select=wanted.select,
+        average_epochs=wanted.average_epochs,
         select_beam_width=wanted.select_beam_width,
     )
 
