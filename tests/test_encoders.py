@@ -194,10 +194,18 @@ def test_quarters_have_every_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "sides"), [("MobileNet", 64, (2, 4)), ("Xception", 71, (3, 5))]
+    ("name", "size", "sides", "window"),
+    [
+        ("MobileNet", 64, (2, 4), 2),
+        ("Xception", 71, (3, 5), 2),
+        # Its convolutions are not padded: 17 places become 8, or here 3 become 1.
+        ("InceptionV3", 75, (1, 3), 3),
+        ("InceptionV3", 139, (3, 7), 3),
+        ("InceptionV3", 224, (5, 12), 4),
+    ],
 )
 def test_larger_maps_come_to_stand_on_the_places_of_the_smallest(
-    name: str, size: int, sides: tuple[int, int]
+    name: str, size: int, sides: tuple[int, int], window: int
 ) -> None:
     few, more = sides
     grid = build_encoder(name, size, "grid", 2)
@@ -205,11 +213,10 @@ def test_larger_maps_come_to_stand_on_the_places_of_the_smallest(
     photos = np.random.default_rng(0).uniform(-1, 1, (1, size, size, 3)).astype(np.float32)
     maps = np.asarray(larger.predict_on_batch(photos))[0]
     assert maps.shape[:2] == (more, more)
-    step = 2
     expected = [
-        maps[y : y + step, x : x + step].mean(axis=(0, 1))
-        for y in range(0, few * step, step)
-        for x in range(0, few * step, step)
+        maps[2 * y : 2 * y + window, 2 * x : 2 * x + window].mean(axis=(0, 1))
+        for y in range(few)
+        for x in range(few)
     ]
     places = np.asarray(grid.predict_on_batch(photos))[0]
     assert len(places) == few * few

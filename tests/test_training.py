@@ -309,9 +309,9 @@ def test_weights_are_averaged_over_epochs_but_learning_goes_on_from_its_own(
     monkeypatch.setattr(training.phase, "learn", note)
     training.run()
     # Of the first three epochs the plain mean; after that a third is the new one's.
-    shares: list[list[float]] = {
-        1: [[1], [0, 1], [0, 0, 1], [0, 0, 0, 1]],
-        3: [[1], [1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3], [2 / 9, 2 / 9, 2 / 9, 1 / 3]],
+    shares = {
+        1: [[1.0], [0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]],
+        3: [[1.0], [1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3], [2 / 9, 2 / 9, 2 / 9, 1 / 3]],
     }[average_epochs]
     for found, share in zip(averaged, shares, strict=True):
         for position, weight in enumerate(found):

@@ -76,8 +76,11 @@ def _shrunk(maps: Any, side: int) -> Any:
     """Return means of neighbouring places, `side` of them in a row."""
     before = maps.shape[1]
     step = round(before / side)
-    padding = "same" if math.ceil(before / step) == side else "valid"
-    return keras.layers.AveragePooling2D(step, padding=padding)(maps)
+    if math.ceil(before / step) == side:
+        return keras.layers.AveragePooling2D(step, padding="same")(maps)
+    # Of a network that convolves without padding: its windows overlap.
+    window = before - (side - 1) * step
+    return keras.layers.AveragePooling2D(window, step)(maps)
 
 
 def _joined(parts: Sequence[Any], name: str) -> Any:
