@@ -104,6 +104,7 @@ class Train(_Section):
     epochs: Count
     patience: Count
     select: Literal["cider", "loss"]
+    select_tolerance: Share
     average_epochs: Count
     select_beam_width: Annotated[int, Field(ge=1, le=100)]
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]

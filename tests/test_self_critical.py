@@ -84,6 +84,7 @@ def make_training(
         epochs=epochs,
         patience=99,
         select="cider",
+        select_tolerance=0.0,
         average_epochs=1,
         checkpoint=Checkpoint(folder, "fingerprint"),
         after_epoch=after_epoch,

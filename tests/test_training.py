@@ -44,6 +44,7 @@ def make_training(
     epochs: int = 4,
     patience: int = 9,
     select: str = "loss",
+    select_tolerance: float = 0.0,
     average_epochs: int = 3,
     cider_d: Callable[[Decoder], float] = lambda _: 0.0,
     after_epoch: Callable[[Sequence[Row]], None] = ignore,
@@ -60,6 +61,7 @@ def make_training(
         epochs=epochs,
         patience=patience,
         select=select,
+        select_tolerance=select_tolerance,
         average_epochs=average_epochs,
         checkpoint=Checkpoint(folder, "fingerprint"),
         after_epoch=after_epoch,
@@ -284,6 +286,40 @@ def test_the_epoch_with_the_best_captions_is_kept_if_asked(tmp_path: Path) -> No
     # The fourth is as good, and its loss is lower.
     assert training.best.epoch == 4
     assert weights_of(training.decoder) == kept[3]
+
+
+@pytest.mark.parametrize(
+    ("scores", "tolerance", "best"),
+    [
+        # Losses fall: of those near enough to the best score the last one.
+        ([0, 30, 20, 29], 0.05, 4),
+        ([0, 30, 20, 28], 0.05, 2),
+        ([0, 30, 20, 28], 0.1, 4),
+        ([30, 29, 20, 33], 0.05, 4),
+        # The second replaced the first, and is no longer near; only its weights were kept.
+        ([30, 29, 31, 30], 0.05, 4),
+        ([30, 29, 20, 10], 0.05, 2),
+        ([30, 29, 20, 10], 0.0, 1),
+        ([30, 29, 20, 10], 1.0, 4),
+    ],
+)
+def test_of_epochs_that_chance_could_exchange_the_one_of_less_loss_is_kept(
+    tmp_path: Path, scores: list[float], tolerance: float, best: int
+) -> None:
+    following = iter(scores)
+    kept: list[bytes] = []
+    training = make_training(
+        tmp_path,
+        select="cider",
+        select_tolerance=tolerance,
+        cider_d=lambda _: next(following),
+        after_epoch=lambda _: kept.append(weights_of(training.decoder)),
+    )
+    training.run()
+    found = [epoch.validation_loss for epoch in training.history]
+    assert found == sorted(found, reverse=True)
+    assert training.best.epoch == best
+    assert weights_of(training.decoder) == kept[best - 1]
 
 
 @pytest.mark.parametrize("average_epochs", [1, 3])

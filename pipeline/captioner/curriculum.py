@@ -56,6 +56,7 @@ class Teaching:
         epochs: at most.
         patience: see `Training`; that of the second phase too.
         select: see `Training`.
+        select_tolerance: see `Training`; the second phase, which raises the loss, has none.
         average_epochs: see `Training`.
         select_beam_width: of the search for captions of dev photos, in both phases.
     """
@@ -71,6 +72,7 @@ class Teaching:
     epochs: int
     patience: int
     select: str
+    select_tolerance: float
     average_epochs: int
     select_beam_width: int
 
@@ -191,7 +193,8 @@ class Curriculum:
             scheduled_sampling=teaching.scheduled_sampling,
         )
         lesson = Lesson(TAUGHT, seed, decoder, epochs_of(earlier, TeacherForcing))
-        taught = self._run(lesson, phase, teaching.epochs, teaching.select)
+        chosen_by = teaching.select, teaching.select_tolerance
+        taught = self._run(lesson, phase, teaching.epochs, *chosen_by)
         if self.criticism is None or taught.interrupted:
             return Apprentice(decoder, [taught], taught)
         return self._criticize(seed, taught, self.criticism, earlier)
@@ -225,7 +228,7 @@ class Curriculum:
         )
         lesson = Lesson(CRITICIZED, seed, decoder, epochs_of(earlier, SelfCritical))
         try:
-            criticized = self._run(lesson, phase, criticism.epochs, "cider")
+            criticized = self._run(lesson, phase, criticism.epochs, "cider", 0.0)
         except KeyboardInterrupt:  # in its first epoch
             decoder.network.set_weights(before)
             taught.stopped = INTERRUPTED
@@ -236,7 +239,9 @@ class Curriculum:
         decoder.network.set_weights(before)
         return Apprentice(decoder, [taught, criticized], taught)
 
-    def _run(self, lesson: Lesson, phase: Phase, epochs: int, select: str) -> Training:
+    def _run(
+        self, lesson: Lesson, phase: Phase, epochs: int, select: str, tolerance: float
+    ) -> Training:
         training = Training(
             decoder=lesson.decoder,
             phase=phase,
@@ -245,6 +250,7 @@ class Curriculum:
             epochs=epochs,
             patience=self.teaching.patience,
             select=select,
+            select_tolerance=tolerance,
             average_epochs=self.teaching.average_epochs,
             checkpoint=self.checkpoint(lesson.phase, lesson.seed),
             after_epoch=self.attend(lesson),

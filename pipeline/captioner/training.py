@@ -53,6 +53,8 @@ class Training:
         patience: epochs without a better one before stopping.
         select: what makes an epoch better: "cider", validation CIDEr-D, or "loss", validation
             loss.
+        select_tolerance: share of the best CIDEr-D that is taken for chance: of two epochs that
+            come so near to it, the one with the lower validation loss is the better.
         average_epochs: about how many epochs' weights are averaged to what is validated and kept
             (Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging");
             learning goes on from the epoch's own. 1 is no averaging.
@@ -69,6 +71,7 @@ class Training:
     epochs: int
     patience: int
     select: str
+    select_tolerance: float
     average_epochs: int
     checkpoint: Checkpoint
     after_epoch: Callable[[Sequence[Row]], None]
@@ -80,7 +83,7 @@ class Training:
     @property
     def best(self) -> Row:
         """The epoch whose weights are kept: of equally good ones the earliest."""
-        return min(self.history, key=self._rank)
+        return self._best_of(self.history)
 
     @property
     def interrupted(self) -> bool:
@@ -109,19 +112,29 @@ class Training:
             raise InputError(f"params.yaml: {self._not_a_number()}")
         self.decoder.network.set_weights(self._best_weights)
 
+    def _best_of(self, history: Sequence[Row]) -> Row:
+        """Return the best epoch, chosen epoch by epoch: only the weights of one are kept."""
+        best, greatest = history[0], 0.0
+        for epoch in history:
+            greatest = max(greatest, self._score(epoch))
+            enough = (1 - self.select_tolerance) * greatest
+            beaten = self._score(best) < enough or epoch.validation_loss < best.validation_loss
+            if beaten and self._score(epoch) >= enough:
+                best = epoch
+        return best
+
     def _last_better(self) -> Row:
-        """Return the last epoch that was better than those before it.
+        """Return the last epoch with a lower loss or a higher score than all before it.
 
         CIDEr-D of few photos jumps about: alone it would end a training that still learns.
         """
         least = min(self.history, key=lambda epoch: epoch.validation_loss)
-        return max(self.best, least, key=lambda epoch: epoch.epoch)
+        most = max(self.history, key=self._score)
+        return max(most, least, key=lambda epoch: epoch.epoch)
 
-    def _rank(self, epoch: Row) -> tuple[float, float]:
-        """Return what is smaller the better the epoch."""
+    def _score(self, epoch: Row) -> float:
         # Before anything makes sense every caption scores 0; then the loss tells.
-        score = epoch.validation_cider_d if self.select == "cider" else 0.0
-        return -score, epoch.validation_loss
+        return epoch.validation_cider_d if self.select == "cider" else 0.0
 
     def _run_epoch(self, tested: Any) -> None:
         number, network = len(self.history) + 1, self.decoder.network
@@ -135,7 +148,7 @@ class Training:
         validation_loss = mean_of(tested.test_on_batch, self.dev.in_order())
         epoch = self.phase.row(number, learned, validation_loss, self.cider_d(self.decoder))
         # Weights first: an interruption between the two finds a best epoch with its weights.
-        if not self.history or self._rank(epoch) < self._rank(self.best):
+        if self._best_of([*self.history, epoch]) is epoch:
             self._best_weights = self._average
         self.history.append(epoch)
         self._stop_if_due()

@@ -132,6 +132,7 @@ def _teaching(params: Params, material: Material) -> Teaching:
         epochs=wanted.epochs,
         patience=wanted.patience,
         select=wanted.select,
+        select_tolerance=wanted.select_tolerance,
         average_epochs=wanted.average_epochs,
         select_beam_width=wanted.select_beam_width,
     )
