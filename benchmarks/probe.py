@@ -33,7 +33,7 @@ def rows(artifacts: Path) -> list[Row]:
     references = table.references("train")
     ids = [image_id for image_id in references if image_id in store.rows]
     vectors = store.read(ids).astype(np.float64)
-    if len(store.shape) > 1:  # a grid: the mean of its places
+    if len(store.shape) > 1:  # places: their mean
         vectors = vectors.mean(axis=1)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     uses = word_shares([references[image_id] for image_id in ids])

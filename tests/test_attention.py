@@ -53,7 +53,9 @@ def test_what_is_looked_at_decides_the_words() -> None:
 
 
 def test_pooled_features_have_no_places() -> None:
-    with pytest.raises(InputError, match=r"looks at places.*set extract\.pooling .* to grid"):
+    with pytest.raises(
+        InputError, match=r"looks at places.*set extract\.pooling .* to quarters or grid"
+    ):
         make_decoder(name="attention")
 
 

@@ -132,7 +132,7 @@ def soft_link(file: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_version, "format version 1, not 3"),
+        (other_version, "format version 1, not 4"),
         (no_version, "is no feature store"),
         (other_fingerprint, "its fingerprint does not fit its rows"),
         (other_encoding, "its fingerprint does not fit its rows"),

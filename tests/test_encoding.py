@@ -82,3 +82,21 @@ def test_an_absent_short_or_unreadable_description_is_refused(path: Path) -> Non
     path.unlink()
     with pytest.raises(InputError, match=r"is not there: run `dvc repro encoder`"):
         read_encoder(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"pooling": "quarters", "scales": 3, "views": "crops", "dtype": "float16"}, True),
+        ({"pooling": "pyramid"}, False),
+        ({"scales": 0}, False),
+        ({"scales": "2"}, False),
+        ({"views": []}, False),
+        ({"dtype": "float64"}, False),
+    ],
+)
+def test_an_encoding_of_a_file_may_say_what_there_is_not(
+    changes: dict[str, Any], known: bool
+) -> None:
+    assert replace(ENCODING, **changes).known == known

@@ -137,6 +137,17 @@ def test_each_word_has_where_it_was_looked_for(looking: str) -> None:
     assert gone["looked"] == []  # nothing to see
 
 
+def test_quarters_are_told_by_their_corners(tmp_path: Path) -> None:
+    quarters = [[255 if place == most else 9 for place in range(4)] for most in (3, 0, 2)]
+    photos = {"a.png": photo_file(tmp_path, "a.png", 0)}
+    page = Page(report(tmp_path, with_maps(evaluation(SAID, REFERENCES), quarters), photos))
+    assert [one[:2] for one in page.cards[0]["looked"]] == [
+        ["a", "bottom right"],
+        ["small", "top left"],
+        ["cat", "bottom left"],
+    ]
+
+
 def test_where_it_looked_needs_no_script_and_can_be_read_aloud(looking: str) -> None:
     page = Page(looking)
     (card,) = (one for one in page.articles[:3] if "a.png" in one.text("div"))

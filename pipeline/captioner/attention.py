@@ -27,7 +27,7 @@ def build(config: DecoderConfig) -> Graphs:
     if not grid_shape:
         raise InputError(
             "the attention decoder looks at places of a photo: set extract.pooling in params.yaml "
-            "to grid"
+            "to quarters or grid"
         )
     layers, units = keras.layers, config.units
     language = Words(config)

@@ -233,7 +233,9 @@ class Curriculum:
             decoder.network.set_weights(before)
             taught.stopped = INTERRUPTED
             return Apprentice(decoder, [taught], taught)
-        if criticized.best.validation_cider_d > taught.best.validation_cider_d:
+        # The luckiest epoch against the luckiest: this phase has no tolerance.
+        before_it = max(row.validation_cider_d for row in taught.history)
+        if criticized.best.validation_cider_d > before_it:
             return Apprentice(decoder, [taught, criticized], criticized)
         print("the second phase made nothing better: kept is what the first one did")
         decoder.network.set_weights(before)

@@ -7,10 +7,9 @@ from typing import Any
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
 from pipeline.features.encoding import Encoding
-from pipeline.features.views import VIEWS
 from pipeline.files import read_json, write_json
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MEND = "run `dvc repro train`"
 
 
@@ -28,8 +27,9 @@ class DecoderConfig:
         output_dropout: the same of what the next word is told from.
         tied_embeddings: whether words are told by the vectors that they are read by.
         feature_norm: "center": the mean of the training photos' vectors is taken off them;
-            "l2": they are all made equally long; or "none".
-        feature_noise: deviation of noise added to them while learning.
+            "l2": they are all made equally long; or "none". Of places seen as a whole it is
+            their mean that is meant.
+        feature_noise: deviation of noise added to the same while learning.
         layout_size: numbers that tell how each place differs from the mean of all, where a
             photo is seen as a whole.
     """
@@ -135,7 +135,7 @@ def read_model(path: Path, vocabulary: Vocabulary) -> ModelDescription:
         raise InputError(f"{path} is damaged ({error!r}): {MEND}") from None
     if not model.members or len({m.seed for m in model.members}) < len(model.members):
         raise InputError(f"{path} is damaged (members {values['members']!r:.80}): {MEND}")
-    if model.encoding.dtype not in ("float16", "float32") or model.encoding.views not in VIEWS:
+    if not model.encoding.known:
         raise InputError(f"{path} is damaged (its encoding is none): {MEND}")
     if model.vocabulary != vocabulary.fingerprint or config.vocabulary_size != len(vocabulary):
         raise InputError(f"{path} was trained with another vocabulary: {MEND}")

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.features import pooling
 from pipeline.features.encoding import FORMAT_VERSION, EncoderDescription
 
-POOLINGS: dict[str, Callable[[Sequence[Any]], Any]] = {
+_POOLED: dict[str, Callable[[Sequence[Any]], Any]] = {
     "average": pooling.average,
     "quarters": pooling.quarters,
     "grid": pooling.grid,
@@ -48,7 +48,7 @@ def build_encoder(name: str, input_size: int, pooled_by: str = "average", scales
     Args:
         name: a class of keras.applications.
         input_size: pixels a side.
-        pooled_by: how maps become vectors, a key of `POOLINGS`.
+        pooled_by: how maps become vectors, one of `encoding.POOLINGS`.
         scales: of the network's maps: 1 is the last ones alone, 2 those before their last
             halving too (Hariharan et al. 2015, "Hypercolumns").
 
@@ -71,7 +71,7 @@ def build_encoder(name: str, input_size: int, pooled_by: str = "average", scales
             f"params.yaml: encoder.input_size {input_size} does not fit {name} ({reason}); "
             "null takes the network's own size"
         ) from None
-    pooled = POOLINGS[pooled_by](_scales(network, scales))
+    pooled = _POOLED[pooled_by](_scales(network, scales))
     return keras.Model(network.input, pooled, name=name.lower())
 
 

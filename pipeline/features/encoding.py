@@ -9,6 +9,7 @@ from pipeline.features.views import VIEWS
 from pipeline.files import fingerprint, read_json
 
 FORMAT_VERSION = 1
+POOLINGS = ("average", "quarters", "grid")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class Encoding:
     pooling: str
     scales: int
     dtype: str
+
+    @property
+    def known(self) -> bool:
+        """Whether there are such vectors: what is read from a file may say anything."""
+        scales = isinstance(self.scales, int) and self.scales >= 1
+        kinds = self.dtype in ("float16", "float32") and self.pooling in POOLINGS
+        return scales and kinds and self.views in list(VIEWS)
 
     @property
     def view_count(self) -> int:

@@ -10,6 +10,7 @@ from pipeline.backend import keras
 def scales(network: Any) -> Iterator[Any]:
     """Yield the last maps that a network has of each size, the smallest and last ones first.
 
+    Of sizes below that of the photo; each is about half of the next.
     Only maps that everything behind them is made of: the sums of residuals, not their terms.
     Those before the last are rectified, as networks that add first read their sums.
 
@@ -25,7 +26,7 @@ def scales(network: Any) -> Iterator[Any]:
     for position in range(len(steps) - 1, 0, -1):
         step, maps = steps[position], steps[position].output
         padded = isinstance(step, keras.layers.ZeroPadding2D)
-        if needed >= position and not padded and maps.shape[1] > side:
+        if needed >= position and not padded and side < maps.shape[1] < network.input.shape[1]:
             yield keras.layers.ReLU(name=f"scale_{maps.shape[1]}")(maps) if side else maps
             side = maps.shape[1]
         # What a network within the network makes is known to that one alone.
@@ -79,6 +80,7 @@ def _shrunk(maps: Any, side: int) -> Any:
     if math.ceil(before / step) == side:
         return keras.layers.AveragePooling2D(step, padding="same")(maps)
     # Of a network that convolves without padding: its windows overlap.
+    step = before // side
     window = before - (side - 1) * step
     return keras.layers.AveragePooling2D(window, step)(maps)
 

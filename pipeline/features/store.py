@@ -25,7 +25,7 @@ from pipeline.features.hdf5 import DAMAGE, Disk, create, create_group, one_line,
 from pipeline.features.views import join
 from pipeline.files import atomic_path, fingerprint
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MEND = "run `dvc repro extract`"
 
 Rows = tuple[list[int], npt.NDArray[Any]]

@@ -56,8 +56,8 @@ VIEWS: Mapping[str, Sequence[View]] = {
 def join(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return what a decoder that learned from views, (n, V, ...), is shown of photos, (n, ...).
 
-    The mean of pooled vectors. A grid's places are elsewhere in each view: of those the
-    first, the whole photo.
+    The mean of pooled vectors. Places, a grid's or quarters, are elsewhere in each view: of
+    those the first, the whole photo.
     """
     pooled = views.ndim == 3  # noqa: PLR2004  (photos, views, numbers)
     return views.mean(axis=1) if pooled else views[:, 0]

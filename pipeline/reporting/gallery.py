@@ -147,10 +147,11 @@ def _glances(prediction: Prediction) -> list[Glance]:
 
 
 def _place(places: Sequence[int]) -> str:
-    """Return in which ninth of a photo the greatest of a grid's places is."""
+    """Return in which ninth of a photo the middle of the greatest of a grid's places is."""
     side = math.isqrt(len(places))
-    row, column = divmod(max(range(len(places)), key=places.__getitem__), side)
-    down, right = ("top", "", "bottom")[3 * row // side], ("left", "", "right")[3 * column // side]
+    place = divmod(max(range(len(places)), key=places.__getitem__), side)
+    row, column = (3 * (2 * position + 1) // (2 * side) for position in place)
+    down, right = ("top", "", "bottom")[row], ("left", "", "right")[column]
     return f"{down} {right}".strip() or "centre"
 
 

@@ -42,7 +42,7 @@ class Prediction:
         caption: its words, joined by spaces.
         log_probability: natural logarithm of what the model gives it.
         finished: whether the model ended it, rather than the limit of words.
-        maps: for each word where the decoder looked: each place of the grid, row by row,
+        maps: for each word where the decoder looked: each of its places, row by row,
             from 0 to 255, which the place that counted most has; None where it does not
             look at places.
     """
