@@ -30,7 +30,7 @@ def details(drawn: Diagram) -> dict[str, str]:
 
 def test_the_merge_decoder_has_its_layers_and_sizes() -> None:
     found = details(diagram(MODEL))
-    assert found["MobileNet"] == "frozen; average pooling"
+    assert found["MobileNet"] == "frozen; average"
     assert found["Features"] == "2,048 numbers"
     assert found["Embedding"] == "96 numbers, dropout 0.5"
     assert found["LSTM"] == "128 units, sees no photo"
@@ -50,13 +50,34 @@ def test_a_grid_is_told_by_its_places() -> None:
     assert found["Mean: dense, ReLU"] == "576, dropout 0.5, to 128"
 
 
+def default_model(name: str) -> ModelDescription:
+    """Return what the default params make of Flickr8k's captions."""
+    config = replace(
+        CONFIG,
+        name=name,
+        vocabulary_size=7577,
+        feature_shape=(4, 2776),
+        embedding_size=256,
+        units=256,
+        dropout=0.3,
+        layout_size=8,
+    )
+    encoding = replace(MODEL.encoding, encoder="InceptionResNetV2", pooling="quarters", scales=2)
+    return replace(MODEL, config=config, encoding=encoding)
+
+
 def test_a_layout_is_told_beside_the_mean() -> None:
-    model = replace(MODEL, config=replace(CONFIG, feature_shape=(4, 576), layout_size=8))
-    model = replace(model, encoding=replace(model.encoding, pooling="quarters", scales=2))
-    found = details(diagram(model))
-    assert found["MobileNet"] == "frozen; quarters pooling, 2 scales"
-    detail = found["Mean, layout: dense, ReLU"]
-    assert detail == "4 x 8 of layout, 576, dropout 0.5, to 128"
+    found = details(diagram(default_model("merge")))
+    assert found["InceptionResNetV2"] == "frozen; quarters, 2 scales"
+    assert found["Mean, layout, ReLU"] == "2,808, dropout 0.3, to 256"
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_a_box_says_fits_into_it(name: str) -> None:
+    # As much as was seen to fit in Chromium.
+    for box in diagram(default_model(name)).boxes.values():
+        assert len(box.detail) <= 28, box.detail
+        assert len(box.title) <= 21, box.title
 
 
 def into(drawn: Diagram, key: str) -> set[str]:
@@ -190,4 +211,4 @@ def test_paths_stay_in_the_picture(model: ModelDescription) -> None:
 
 def test_it_can_be_read_aloud() -> None:
     text = diagram(MODEL).text
-    assert "Photo (32 x 32 pixels) to MobileNet (frozen; average pooling); " in text
+    assert "Photo (32 x 32 pixels) to MobileNet (frozen; average); " in text

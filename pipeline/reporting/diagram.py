@@ -1,5 +1,6 @@
 """Diagrams: a decoder's layers as boxes and arrows, on a grid two lanes wide."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -200,7 +201,7 @@ def _inputs(model: ModelDescription) -> list[Box]:
     return [
         Box("photo", "Photo", f"{side} x {side} pixels", "photo", 0, "data"),
         Box("words", "Words so far", f"of {vocabulary}", "words", 0, "data"),
-        Box("encoder", encoding.encoder, f"frozen; {encoding.pooling} pooling{scales}", "photo", 1),
+        Box("encoder", encoding.encoder, f"frozen; {encoding.pooling}{scales}", "photo", 1),
         Box("embedding", "Embedding", embedded, "words", 2),
         Box("features", "Features", shape, "photo", 2, "data"),
     ]
@@ -208,20 +209,15 @@ def _inputs(model: ModelDescription) -> list[Box]:
 
 def _image(model: ModelDescription, activation: str, size: int) -> Box:
     """Return what is learned to be seen in a photo as a whole, see `layers.image_vector`."""
-    config = model.config
-    *places, _ = config.feature_shape
-    if not places:
-        return Box("image", f"Dense, {activation}", _learned(model, size), "photo", 3)
-    if not config.layout_size:
-        return Box("image", f"Mean: dense, {activation}", _learned(model, size), "photo", 3)
-    layout = f"{places[0]} x {config.layout_size} of layout, "
-    name = f"Mean, layout: dense, {activation}"
-    return Box("image", name, layout + _learned(model, size), "photo", 3)
+    *places, _ = model.config.feature_shape
+    layout = math.prod(places) * model.config.layout_size if places else 0
+    layers = "Mean, layout" if layout else "Mean: dense" if places else "Dense"
+    return Box("image", f"{layers}, {activation}", _learned(model, size, layout), "photo", 3)
 
 
-def _learned(model: ModelDescription, size: int) -> str:
+def _learned(model: ModelDescription, size: int, layout: int = 0) -> str:
     """Return the sizes of the first layer that learns, which is where features are dropped."""
-    given = model.config.feature_shape[-1]
+    given = model.config.feature_shape[-1] + layout
     return f"{given:,}{_dropped(model.config.dropout)}, to {size:,}"
 
 
