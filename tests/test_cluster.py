@@ -151,8 +151,8 @@ def test_the_stage_starts_a_cluster_of_this_machine_alone(place: Place, tiny_enc
     params = yaml.load(ROOT / "params.yaml")
     for section, keys in SMALL.items():
         params[section].update(keys)
-    params["extract"].update(pooling="average", scales=1)
-    params["extract"].update(max_failed_share=0.5, max_pixels=10_000)
+    extract = {"pooling": "average", "scales": 1, "max_failed_share": 0.5, "max_pixels": 10_000}
+    params["extract"].update(extract)
     params["runtime"].update(executor="ray", batch_size=2 * BATCH)
     yaml.dump(params, place.folder / "params.yaml")
     run = subprocess.run(

@@ -33,6 +33,9 @@ def logits_step_by_step(decoder: Decoder, features: Any, ids: Any) -> Any:
 CASES = [
     (name, shape) for name in DECODERS for shape in SHAPES if (name, shape) != ("attention", (6,))
 ]
+every_decoder = pytest.mark.parametrize(
+    ("name", "shape"), CASES, ids=[f"{name}-{len(shape)}d" for name, shape in CASES]
+)
 
 
 # What a decoder may have beside.
@@ -41,9 +44,7 @@ SEEING: dict[str, Any] = {"feature_norm": "center", "layout_size": 3}
 
 
 @pytest.mark.parametrize("options", [{}, OPTIONS, SEEING], ids=["plain", "options", "seeing"])
-@pytest.mark.parametrize(
-    ("name", "shape"), CASES, ids=[f"{name}-{len(shape)}d" for name, shape in CASES]
-)
+@every_decoder
 def test_whole_sequences_and_single_steps_give_equal_logits(
     name: str, shape: tuple[int, ...], options: dict[str, Any]
 ) -> None:
@@ -142,9 +143,7 @@ def test_a_config_rebuilds_the_decoder() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "shape"), CASES, ids=[f"{name}-{len(shape)}d" for name, shape in CASES]
-)
+@every_decoder
 def test_features_of_one_length_say_the_same_however_long_they_were(
     name: str, shape: tuple[int, ...]
 ) -> None:
@@ -157,9 +156,7 @@ def test_features_of_one_length_say_the_same_however_long_they_were(
         assert (apart.max() < 1e-3) == same
 
 
-@pytest.mark.parametrize(
-    ("name", "shape"), CASES, ids=[f"{name}-{len(shape)}d" for name, shape in CASES]
-)
+@every_decoder
 def test_what_photos_have_in_common_says_nothing_where_it_is_taken_off(
     name: str, shape: tuple[int, ...]
 ) -> None:
@@ -192,12 +189,13 @@ def test_a_layout_tells_which_place_is_where(name: str, layout_size: int) -> Non
     mirrored = features[:, [1, 0, 3, 2]]
     apart = np.abs(logits_of(decoder, mirrored, IDS) - logits_of(decoder, features, IDS))
     assert (apart.max() > 1e-3) == bool(layout_size)
-    # Places that are all alike have no layout, whatever they show.
-    layout = decoder.network.get_layer("layout").output if layout_size else None
-    if layout is not None:
-        alike = np.repeat(features[:, :1], 4, axis=1)
-        found = keras.Model(decoder.network.inputs[0], layout).predict_on_batch(alike)
-        np.testing.assert_allclose(found, np.zeros((3, 4, layout_size)), atol=1e-5)
+
+
+def test_places_that_are_all_alike_have_no_layout_whatever_they_show() -> None:
+    network = make_decided_decoder(feature_shape=(4, 6), layout_size=3).network
+    layout = keras.Model(network.inputs[0], network.get_layer("layout").output)
+    alike = np.repeat(vectors((1, 6), 3), 4, axis=1)
+    np.testing.assert_allclose(layout.predict_on_batch(alike), np.zeros((3, 4, 3)), atol=1e-5)
 
 
 def test_a_photo_of_one_vector_has_no_layout() -> None:

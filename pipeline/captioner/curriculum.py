@@ -1,8 +1,11 @@
 """The curriculum: from each seed a decoder goes through one phase of training, or two."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.backend import keras
 from pipeline.captioner.batches import Batches
@@ -193,8 +196,9 @@ class Curriculum:
             scheduled_sampling=teaching.scheduled_sampling,
         )
         lesson = Lesson(TAUGHT, seed, decoder, epochs_of(earlier, TeacherForcing))
-        chosen_by = teaching.select, teaching.select_tolerance
-        taught = self._run(lesson, phase, teaching.epochs, *chosen_by)
+        taught = self._run(
+            lesson, phase, teaching.epochs, teaching.select, teaching.select_tolerance
+        )
         if self.criticism is None or taught.interrupted:
             return Apprentice(decoder, [taught], taught)
         return self._criticize(seed, taught, self.criticism, earlier)
@@ -202,7 +206,7 @@ class Curriculum:
     def _begin(self, train: Batches) -> Decoder:
         decoder = build_decoder(self.teaching.decoder)
         if self.teaching.decoder.feature_norm == "center":
-            set_feature_mean(decoder, (batch.features for batch in train.in_order()))
+            set_feature_mean(decoder, self._vectors("train"))
         if self.teaching.word_vectors == "captions":
             set_word_vectors(decoder, train.sequences)
         if self.teaching.output_bias == "frequency":
@@ -264,6 +268,13 @@ class Curriculum:
             f"CIDEr-D {best.validation_cider_d:.1f}"
         )
         return training
+
+    def _vectors(self, split: str) -> Iterator[npt.NDArray[np.float32]]:
+        """Read the vectors of every photo once, few at a time: a grid store is of gigabytes."""
+        ids = list(dict.fromkeys(image_id for image_id, _ in self.material.captions[split]))
+        size = self.teaching.batch_size
+        for start in range(0, len(ids), size):
+            yield self.material.store.read(ids[start : start + size])
 
     def _batches(self, split: str) -> Batches:
         return Batches(

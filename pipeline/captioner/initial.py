@@ -22,7 +22,7 @@ def set_feature_mean(decoder: Decoder, vectors: Iterable[npt.NDArray[np.float32]
 
     Args:
         decoder: untrained, its `feature_norm` "center".
-        vectors: of the photos of all captions to learn from, (n, D) or (n, P, D) at a time.
+        vectors: of all photos to learn from, (n, D) or (n, P, D) at a time.
     """
     total, count = np.zeros(decoder.config.feature_shape[-1]), 0
     for each in vectors:
