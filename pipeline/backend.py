@@ -62,4 +62,10 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 # the LSTM several times slower on a CPU (docs/decisions.md).
 JIT_COMPILE: bool = keras.config.backend() == "jax"
 
-__all__ = ["JIT_COMPILE", "keras"]
+
+def has_accelerator() -> bool:
+    """Return whether Keras computes on anything but this machine's processor."""
+    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+
+
+__all__ = ["JIT_COMPILE", "has_accelerator", "keras"]

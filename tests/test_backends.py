@@ -10,8 +10,8 @@ import pytest
 from tests.project import ROOT
 
 # Not those of OpenVINO, whose graphs are made on TensorFlow.
-MODULES = ["test_encoders", "test_engines", "test_decoder", "test_loss"]
-CHOSEN = "test_encoders or keras_engine or whole_sequences or formula_without_padding"
+MODULES = ["test_encoders", "test_engines", "test_decoder", "test_loss", "test_lstm"]
+CHOSEN = "test_encoders or keras_engine or whole_sequences or formula_without_padding or test_lstm"
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

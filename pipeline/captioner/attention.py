@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.backend import keras
 from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.layers import Graphs, Words, blank, inputs, prepared, step_inputs
+from pipeline.captioner.lstm import LSTM
 from pipeline.errors import InputError
 
 
@@ -31,7 +32,7 @@ def build(config: DecoderConfig) -> Graphs:
         )
     layers, units = keras.layers, config.units
     language = Words(config)
-    lstm = layers.LSTM(units, return_sequences=True, name="lstm")
+    lstm = LSTM(units, return_sequences=True, name="lstm")
     look = _Look(units)
 
     features, ids = inputs(config)

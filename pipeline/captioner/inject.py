@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.backend import keras
 from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.layers import Graphs, Words, blank, image_vector, inputs, step_inputs
+from pipeline.captioner.lstm import LSTM
 
 
 def init(config: DecoderConfig) -> Graphs:
@@ -53,7 +54,7 @@ def par(config: DecoderConfig) -> Graphs:
 
 
 def _lstm(config: DecoderConfig) -> Any:
-    return keras.layers.LSTM(config.units, return_sequences=True, return_state=True, name="lstm")
+    return LSTM(config.units, return_sequences=True, return_state=True, name="lstm")
 
 
 def _begun(

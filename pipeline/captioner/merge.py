@@ -8,13 +8,14 @@ dropout before the logits; an `output_dropout` of 0 is its decoder.
 from pipeline.backend import keras
 from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.layers import Graphs, Words, blank, image_vector, inputs, step_inputs
+from pipeline.captioner.lstm import LSTM
 
 
 def build(config: DecoderConfig) -> Graphs:
     """Return the graphs; the state is [image, hidden, cell], each (B, units)."""
     layers, units = keras.layers, config.units
     language = Words(config)
-    lstm = layers.LSTM(units, return_sequences=True, name="lstm")
+    lstm = LSTM(units, return_sequences=True, name="lstm")
     joined = layers.Dense(units, activation="relu", name="joined")
 
     features, ids = inputs(config)

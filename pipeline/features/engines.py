@@ -258,6 +258,6 @@ def _pixels_to_vectors(artifacts: Path, encoding: Encoding) -> Any:
 def _has_accelerator() -> bool:
     if not any(Path(driver).exists() for driver in _DRIVERS):
         return False
-    from pipeline.backend import keras  # noqa: PLC0415  (seconds)
+    from pipeline.backend import has_accelerator  # noqa: PLC0415  (seconds)
 
-    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+    return has_accelerator()
