@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import notebook
 from benchmarks.harness import Row, Worker, interleaved, ratio
 from benchmarks.photos import write_photos
-from pipeline.features.encoding import read_encoder
+from pipeline.features.encoding import Encoding, read_encoder
 from pipeline.features.engines import load_engine
 from pipeline.features.execution import LocalExecutor
 from pipeline.features.extraction import Extractor
@@ -109,8 +109,12 @@ def _peak() -> Callable[[], float]:
     return run
 
 
+def _encoding(artifacts: Path) -> Encoding:
+    return read_encoder(artifacts / "encoder.json").encoding("whole", "average", 1, "float16")
+
+
 def _notebook(artifacts: Path) -> Rate:
-    encoder = notebook.load_encoder(artifacts)
+    encoder = notebook.load_encoder(artifacts, _encoding(artifacts))
 
     def run(photos: Sequence[Path]) -> tuple[float, float]:
         start = time.perf_counter()
@@ -122,7 +126,7 @@ def _notebook(artifacts: Path) -> Rate:
 
 
 def _project(artifacts: Path, kind: str) -> Rate:
-    encoding = read_encoder(artifacts / "encoder.json").encoding("whole", "average", 1, "float16")
+    encoding = _encoding(artifacts)
     engine = load_engine(kind, artifacts, encoding, batch_size=32)
 
     def run(photos: Sequence[Path]) -> tuple[float, float]:

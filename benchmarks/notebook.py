@@ -10,36 +10,42 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.features.encoding import Encoding
+
 _MAX_WORDS = 32
 
 
-def load_encoder(artifacts: Path) -> Any:
-    """Build Xception by Keras' own constructor and load the weights into it."""
-    from pipeline.backend import keras  # noqa: PLC0415  (part of what is measured)
+def load_encoder(artifacts: Path, encoding: Encoding) -> Any:
+    """Build the network, what pools its maps with it, and load the weights into it."""
+    from pipeline.features.encoders import build_encoder  # noqa: PLC0415  (imports Keras)
 
-    encoder = keras.applications.Xception(weights=None, include_top=False, pooling="avg")
+    encoder = build_encoder(
+        encoding.encoder, encoding.input_size, encoding.pooling, encoding.scales
+    )
     encoder.load_weights(artifacts / "encoder.weights.h5")
     return encoder
 
 
 def encode(encoder: Any, photo: Path) -> Any:
-    """Return one photo's vector, (1, 2048)."""
+    """Return one photo's features, (1, ...), preprocessed as Xception's are."""
+    _, height, width, _ = encoder.input_shape
     with Image.open(photo) as image:
-        pixels = np.asarray(image.convert("RGB").resize((299, 299)), np.float32)
+        pixels = np.asarray(image.convert("RGB").resize((width, height)), np.float32)
     return encoder.predict(pixels[None] / 127.5 - 1, verbose=0)
 
 
 def caption(artifacts: Path, photo: Path) -> str:
     """Caption one photo greedily, the whole prefix through the network for every word."""
-    from pipeline.captioner.model import Model  # noqa: PLC0415  (part of what is measured)
+    from pipeline.captioner.model import Model  # noqa: PLC0415  (imports Keras)
     from pipeline.captions.vocabulary import END, START, Vocabulary  # noqa: PLC0415
 
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
-    network = Model.load(artifacts / "model", vocabulary).decoders[0].network
-    vector = encode(load_encoder(artifacts), photo)
+    model = Model.load(artifacts / "model", vocabulary)
+    network = model.decoders[0].network
+    features = encode(load_encoder(artifacts, model.description.encoding), photo)
     ids = [START]
     while len(ids) <= _MAX_WORDS and ids[-1] != END:
-        logits = network.predict([vector, np.array([ids], np.int32)], verbose=0)
+        logits = network.predict([features, np.array([ids], np.int32)], verbose=0)
         ids.append(int(logits[0, -1].argmax()))
     return vocabulary.decode([i for i in ids if i not in (START, END)])
 

@@ -76,6 +76,13 @@ def _drawn(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--consensus", is_flag=True, help="Take what is most like the others of a beam. [of 20]"
 )
+@click.option(
+    "--guidance",
+    type=click.FloatRange(0, 10),
+    default=0.2,
+    show_default=True,
+    help="How much more counts what the photo makes likelier.",
+)
 @_drawn
 @click.option(
     "--ensemble/--no-ensemble",
@@ -95,6 +102,7 @@ def image(
     beam_width: int | None,
     top: int,
     consensus: bool,
+    guidance: float,
     artifacts: Path,
     sample: bool,
     ensemble: bool,
@@ -131,7 +139,9 @@ def image(
     if readable:
         from pipeline.captioner.captioning import Captioner  # noqa: PLC0415  (imports NumPy)
 
-        captioner = Captioner.load(artifacts, min(_BATCH, len(readable)), ensemble=ensemble)
+        captioner = Captioner.load(
+            artifacts, min(_BATCH, len(readable)), ensemble=ensemble, guidance=guidance
+        )
         if sample:
             from pipeline.captioner.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
 

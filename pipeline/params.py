@@ -134,6 +134,7 @@ class Evaluate(_Section):
     ensemble: bool
     beam_widths: list[Annotated[int, Field(ge=2, le=100)]]
     consensus_width: Annotated[int, Field(ge=2, le=100)] | None
+    guidance: Annotated[float, Field(ge=0, le=10)]
     max_words: Count
     repeat_trigrams: bool
 

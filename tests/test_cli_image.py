@@ -23,7 +23,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def loaded(artifacts: Path) -> Captioner:
-    return Captioner.load(artifacts, 32, "keras")
+    return Captioner.load(artifacts, 32, "keras", guidance=0.0)
 
 
 @pytest.fixture
@@ -326,20 +326,20 @@ def test_consensus_puts_first_what_is_most_like_the_others(caption: Run, loaded:
     assert captions(result) != captions(likeliest)
 
 
-def test_the_decoders_of_all_seeds_are_asked_unless_told_otherwise(
+def test_the_decoders_of_all_seeds_are_asked_and_guided_unless_told_otherwise(
     caption: Run, loaded: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photos(Path(), 1)
     asked = []
 
-    def load(*_: object, ensemble: bool) -> Captioner:
-        asked.append(ensemble)
+    def load(*_: object, ensemble: bool, guidance: float) -> Captioner:
+        asked.append((ensemble, guidance))
         return loaded
 
     monkeypatch.setattr(Captioner, "load", staticmethod(load))
-    for arguments in ([], ["--ensemble"], ["--no-ensemble"]):
+    for arguments in ([], ["--ensemble"], ["--no-ensemble"], ["--guidance", "0"]):
         succeeded(caption(*arguments, "00.png"))
-    assert asked == [True, True, False]
+    assert asked == [(True, 0.2), (True, 0.2), (False, 0.2), (True, 0.0)]
 
 
 def test_captions_may_be_drawn(caption: Run) -> None:

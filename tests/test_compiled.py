@@ -1,6 +1,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.captioner.compiled import CompiledDecoder, load_compiled
 from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.guidance import guided
 from pipeline.captioner.model import Model
 from pipeline.captioner.search import Steps, search
 from pipeline.captions.vocabulary import START
@@ -32,7 +34,7 @@ def never() -> Decoder:
 
 def load(folder: Path, decoder: Decoder, build: Callable[[], Decoder]) -> CompiledDecoder:
     description = model_of(decoder).description
-    return load_compiled(folder, description, description.members[0], build)
+    return load_compiled(folder, description, description.members[0], 0.0, build)
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,22 @@ def test_a_decoder_with_all_options_is_that_of_keras(tmp_path: Path) -> None:
     options: dict[str, Any] = {"tied_embeddings": True, "feature_norm": "l2", "feature_noise": 0.5}
     decoder = make_decided_decoder(name="init_inject", **options)
     described = model_of(decoder).description
-    compiled = load_compiled(tmp_path, described, described.members[0], lambda: decoder)
+    compiled = load_compiled(tmp_path, described, described.members[0], 0.0, lambda: decoder)
     wanted, found = (steps(either, vectors(count=7), IDS) for either in (decoder, compiled))
     for array, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(array, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_guided_decoder_is_that_of_keras_and_of_its_strength(tmp_path: Path) -> None:
+    decoder = make_decided_decoder(feature_norm="center")
+    described = model_of(decoder).description
+    for strength in (0.5, 0.25):
+        wanted = steps(guided(decoder, strength), vectors(count=7), IDS)
+        asked = (tmp_path, described, described.members[0], strength)
+        compiled = load_compiled(*asked, partial(guided, decoder, strength))
+        for array, other in zip(steps(compiled, vectors(count=7), IDS), wanted, strict=True):
+            np.testing.assert_allclose(array, other, atol=1e-4, rtol=1e-4)
+        load_compiled(*asked, never)
 
 
 @pytest.mark.parametrize("count", [1, 7])

@@ -13,6 +13,7 @@ import pytest
 from pipeline.captioner.consensus import consensus_search
 from pipeline.captioner.decoder import Decoder
 from pipeline.captioner.ensemble import together
+from pipeline.captioner.guidance import guided
 from pipeline.captioner.loss import mean_loss
 from pipeline.captioner.model import Model
 from pipeline.captioner.search import Steps, search
@@ -102,10 +103,11 @@ def only(found: dict[str, Any], names: Any = METRICS) -> dict[str, Any]:
 def test_all_seeds_are_asked_together_and_each_alone(
     laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
-    found = metrics_of(laid, monkeypatch, consensus_width=6)
+    found = metrics_of(laid, monkeypatch, consensus_width=6, guidance=0.5)
     (details,) = found["details"]
     searches = {row["name"]: only(row) for row in details["searches"]}
-    ensemble = together(decoders)
+    guides = [guided(decoder, 0.5) for decoder in decoders]
+    ensemble = together(guides)
     said = {
         "greedy": captions(laid, ensemble, 1),
         "beam_3": captions(laid, ensemble, 3),
@@ -118,7 +120,7 @@ def test_all_seeds_are_asked_together_and_each_alone(
 
     alone = {(row["seed"], row["search"]): only(row) for row in details["seeds"]}
     assert list(alone) == [(seed, name) for seed in (7, 8) for name in searches]
-    for seed, decoder in zip((7, 8), decoders, strict=True):
+    for seed, decoder in zip((7, 8), guides, strict=True):
         assert alone[seed, "beam_3"] == scores(captions(laid, decoder, 3))
     assert alone[7, "beam_3"] != alone[8, "beam_3"]
     (beam,) = (row for row in details["over_seeds"] if row["search"] == "beam_3")
@@ -126,6 +128,7 @@ def test_all_seeds_are_asked_together_and_each_alone(
     assert beam["CIDEr-D"]["mean"] == pytest.approx(statistics.mean(ciders), abs=0.02)
     assert beam["CIDEr-D"]["deviation"] == pytest.approx(statistics.stdev(ciders), abs=0.02)
     assert details["provenance"]["decoder"].startswith("2 decoders together: merge")
+    assert details["provenance"]["guidance"] == "0.5"
 
     assert len({*map(tuple, said.values())}) == 3  # no search stands for another
     rows = pq.read_table(laid / "artifacts" / "evaluation" / "predictions.parquet").to_pylist()
@@ -139,7 +142,8 @@ def test_all_seeds_are_asked_together_and_each_alone(
 def test_without_an_ensemble_the_first_seed_is_evaluated(
     laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
-    found = metrics_of(laid, monkeypatch, ensemble=False, consensus_width=None)
+    wanted = {"ensemble": False, "consensus_width": None, "guidance": 0.0}
+    found = metrics_of(laid, monkeypatch, **wanted)
     (details,) = found["details"]
     assert details["headline"] == "beam_3"
     assert only(found) == scores(captions(laid, decoders[0], 3))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.captioner.checkpoint import Checkpoint
-from pipeline.captioner.compiled import load_compiled
+from pipeline.captioner.compiled import GUIDANCE, load_compiled
+from pipeline.captioner.guidance import guided
 from pipeline.captioner.model import Model
 from pipeline.captioner.self_critical import SelfCritical
 from pipeline.captioner.teacher_forcing import TeacherForcing
@@ -122,7 +123,9 @@ def test_where_graphs_are_in_use_the_stage_makes_those_of_its_decoder(project: P
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(before) == 6
     (decoder,), (member,) = model.decoders, model.description.members
-    compiled = load_compiled(project / "artifacts", model.description, member, lambda: decoder)
+    decoder = guided(decoder, GUIDANCE)
+    asked = (project / "artifacts", model.description, member, GUIDANCE)
+    compiled = load_compiled(*asked, lambda: decoder)
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     for array, other in zip(compiled.begin(vectors()), decoder.begin(vectors()), strict=True):
         np.testing.assert_allclose(array, other, atol=1e-6)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.compiled import load_compiled
+from pipeline.captioner.compiled import GUIDANCE, load_compiled
 from pipeline.captioner.consensus import consensus_search
 from pipeline.captioner.description import Member, ModelDescription, read_model
 from pipeline.captioner.ensemble import together
@@ -50,7 +50,12 @@ class Captioner:
 
     @staticmethod
     def load(
-        artifacts: Path, batch_size: int, engine: str = "auto", *, ensemble: bool = True
+        artifacts: Path,
+        batch_size: int,
+        engine: str = "auto",
+        *,
+        ensemble: bool = True,
+        guidance: float = GUIDANCE,
     ) -> "Captioner":
         """Load the model, and an encoder that makes features as the model learned them.
 
@@ -59,6 +64,7 @@ class Captioner:
             batch_size: photos that `caption` takes at once.
             engine: see `load_engine`; the decoder runs on the same.
             ensemble: whether the decoders of all seeds are asked together; else the first.
+            guidance: how much more the photo counts, see `guided`.
 
         Raises:
             InputError: an artefact is absent or damaged, or encoder and model do not
@@ -87,12 +93,13 @@ class Captioner:
         def steps(member: Member) -> Steps:
             @cache
             def on_keras() -> "Decoder":
+                from pipeline.captioner.guidance import guided  # noqa: PLC0415  (seconds)
                 from pipeline.captioner.model import load_member  # noqa: PLC0415  (seconds)
 
-                return load_member(artifacts / "model", model, member)
+                return guided(load_member(artifacts / "model", model, member), guidance)
 
             if isinstance(ready, OpenVINOEngine):
-                return load_compiled(artifacts, model, member, on_keras)
+                return load_compiled(artifacts, model, member, guidance, on_keras)
             return on_keras()
 
         members = model.members if ensemble else model.members[:1]

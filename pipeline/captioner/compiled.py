@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+# Of the decoders that are converted ahead, as params.yaml has it for `evaluate`: an exported
+# folder lacks that file.
+GUIDANCE = 0.2
+
 
 class CompiledDecoder:
     """A decoder to search with, and nothing else; see `search.Steps`."""
@@ -43,7 +47,11 @@ class CompiledDecoder:
 
 
 def load_compiled(
-    artifacts: Path, description: ModelDescription, member: Member, load: Callable[[], "Decoder"]
+    artifacts: Path,
+    description: ModelDescription,
+    member: Member,
+    guidance: float,
+    load: Callable[[], "Decoder"],
 ) -> CompiledDecoder:
     """Load a decoder of the folder `artifacts`, converting it the first time.
 
@@ -51,9 +59,10 @@ def load_compiled(
         artifacts: where the graphs are kept.
         description: of the model.
         member: which of its decoders.
-        load: gives the decoder on Keras; called only to convert it.
+        guidance: the strength of that which is in its steps, see `guided`.
+        load: gives the decoder on Keras, so guided; called only to convert it.
     """
-    key = fingerprint([asdict(description.config), member.weights_sha256])
+    key = fingerprint([asdict(description.config), member.weights_sha256, guidance])
     start, step = (
         GraphFile(artifacts / graphs.FOLDER, f"decoder_{member.seed}_{part}", key)
         for part in ("start", "step")

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.captioner.batches import Batches
 from pipeline.captioner.description import Member
 from pipeline.captioner.ensemble import together
+from pipeline.captioner.guidance import guided
 from pipeline.captioner.loss import mean_loss
 from pipeline.captioner.model import Model
 from pipeline.captioner.search import Steps
@@ -96,12 +97,13 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
         captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, params.evaluate.max_words
     )
     seeds = [member.seed for member in model.description.members]
+    decoders = [guided(decoder, params.evaluate.guidance) for decoder in model.decoders]
     alone = {
         seed: _predict(params, inputs, decoder)
-        for seed, decoder in zip(seeds, model.decoders, strict=True)
+        for seed, decoder in zip(seeds, decoders, strict=True)
         if len(seeds) > 1 or not params.evaluate.ensemble
     }
-    asked = model.decoders if params.evaluate.ensemble else model.decoders[:1]
+    asked = decoders if params.evaluate.ensemble else decoders[:1]
     predictions = (
         _predict(params, inputs, together(asked)) if params.evaluate.ensemble else alone[seeds[0]]
     )
@@ -113,7 +115,10 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
         vocabulary=inputs.vocabulary,
         clean_references=[text for _, text in captions],
         perplexity=math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in asked)),
-        provenance=_provenance(inputs, len(asked), {i: references[i] for i in image_ids}),
+        provenance={
+            **_provenance(inputs, len(asked), {i: references[i] for i in image_ids}),
+            "guidance": f"{params.evaluate.guidance:g}",
+        },
         by_seed=alone if len(seeds) > 1 else {},
     )
 

@@ -1,0 +1,65 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.captioner.compiled import GUIDANCE
+from pipeline.captioner.decoder import DECODERS, Decoder
+from pipeline.captioner.guidance import guided
+from pipeline.captions.vocabulary import START
+from pipeline.cli import image
+from tests.captioner_fixtures import make_decided_decoder, vectors
+from tests.project import ROOT
+
+IDS = np.array([[START, 4, 5, 6], [START, 9, 7, 4]], np.int32)
+
+
+def said(decoder: Decoder, features: Any) -> Any:
+    """Return the logits of each step, (T, B, V)."""
+    state, found = decoder.begin(features), []
+    for words in IDS.T:
+        logits, state = decoder.advance(np.ascontiguousarray(words), state)
+        found.append(logits)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("norm", ["none", "center", "l2"])
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_the_difference_a_photo_makes_is_added_in_part(name: str, norm: str) -> None:
+    shape = (4, 6)
+    decoder = make_decided_decoder(name=name, feature_shape=shape, feature_norm=norm, layout_size=2)
+    features = vectors(shape)[:2]
+    nothing = np.zeros_like(features)
+    if norm == "center":
+        nothing += np.asarray(decoder.network.get_layer("feature_norm").mean)
+    seen, unseen = said(decoder, features), said(decoder, nothing)
+    assert np.abs(seen - unseen).max() > 0.1
+    np.testing.assert_array_equal(unseen[:, 0][0], unseen[:, 1][0])  # after the same word
+    expected = seen + 0.5 * (seen - unseen)
+    np.testing.assert_allclose(said(guided(decoder, 0.5), features), expected, atol=1e-3)
+
+
+def test_vectors_are_guided_as_places_are() -> None:
+    decoder = make_decided_decoder()
+    features = vectors()[:2]
+    expected = 1.5 * said(decoder, features) - 0.5 * said(decoder, np.zeros_like(features))
+    np.testing.assert_allclose(said(guided(decoder, 0.5), features), expected, atol=1e-3)
+
+
+def test_without_strength_the_decoder_is_what_it_was() -> None:
+    decoder = make_decided_decoder()
+    assert guided(decoder, 0.0) is decoder
+
+
+def test_whole_sequences_and_maps_are_not_guided() -> None:
+    decoder = make_decided_decoder(name="attention", feature_shape=(4, 6))
+    graphs = guided(decoder, 0.5).graphs
+    assert (graphs.network, graphs.maps) == (decoder.graphs.network, decoder.graphs.maps)
+
+
+def test_what_is_converted_ahead_is_what_is_asked_for() -> None:
+    params = YAML(typ="safe").load(Path(ROOT, "params.yaml"))
+    (option,) = [option for option in image.params if option.name == "guidance"]
+    assert params["evaluate"]["guidance"] == GUIDANCE == option.default
