@@ -100,6 +100,7 @@ class Train(_Section):
     weight_decay: Share
     clip_norm: Annotated[float, Field(gt=0)] | None
     label_smoothing: Share
+    photo_dropout: Share
     scheduled_sampling: Share
     epochs: Count
     patience: Count

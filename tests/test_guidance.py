@@ -31,9 +31,8 @@ def test_the_difference_a_photo_makes_is_added_in_part(name: str, norm: str) -> 
     shape = (4, 6)
     decoder = make_decided_decoder(name=name, feature_shape=shape, feature_norm=norm, layout_size=2)
     features = vectors(shape)[:2]
-    nothing = np.zeros_like(features)
-    if norm == "center":
-        nothing += np.asarray(decoder.network.get_layer("feature_norm").mean)
+    nothing = np.zeros_like(features) + decoder.nothing
+    assert decoder.nothing.any() == (norm == "center")
     seen, unseen = said(decoder, features), said(decoder, nothing)
     assert np.abs(seen - unseen).max() > 0.1
     np.testing.assert_array_equal(unseen[:, 0][0], unseen[:, 1][0])  # after the same word

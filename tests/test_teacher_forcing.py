@@ -13,6 +13,7 @@ from tests.captioner_fixtures import (
     PHOTOS,
     add_to_logit,
     make_batches,
+    make_decided_decoder,
     make_decoder,
     make_store,
 )
@@ -105,6 +106,30 @@ def test_draws_follow_from_seed_and_epoch(
     np.testing.assert_array_equal(first, again)
     other, _ = inputs_of(decoder, captions, 12, monkeypatch)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("norm", ["none", "center"])
+def test_some_captions_are_learned_beside_a_photo_that_tells_nothing(
+    captions: Batches, monkeypatch: pytest.MonkeyPatch, norm: str
+) -> None:
+    decoder = make_decided_decoder(feature_norm=norm)
+    phase = TeacherForcing(decoder, captions, Optimization(0.001), 20, SEED, photo_dropout=0.25)
+    taught: list[Any] = []
+
+    def learn(given: list[Any], _: Ids) -> float:
+        taught.append(given[0])
+        return 1.0
+
+    monkeypatch.setattr(decoder.network, "train_on_batch", learn)
+    for epoch in (1, 1, 2):
+        phase.learn(epoch)
+    (true,) = captions.shuffled(SEED, 1)
+    without = (taught[0] == decoder.nothing).all(axis=1)
+    assert without.mean() == pytest.approx(0.25, abs=0.1)
+    np.testing.assert_array_equal(taught[0][~without], true.features[~without])
+    np.testing.assert_array_equal(taught[0], taught[1])
+    assert ((taught[2] == decoder.nothing).all(axis=1) != without).any()
+    assert decoder.nothing.any() == (norm == "center")
 
 
 def test_own_words_are_those_that_the_decoder_would_have_said_there(

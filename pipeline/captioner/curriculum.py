@@ -55,6 +55,7 @@ class Teaching:
         max_words: of a caption; longer ones teach their first words only.
         optimization: how weights follow gradients.
         label_smoothing: see `compile_network`.
+        photo_dropout: see `TeacherForcing`.
         scheduled_sampling: see `TeacherForcing`.
         epochs: at most.
         patience: see `Training`; that of the second phase too.
@@ -71,6 +72,7 @@ class Teaching:
     max_words: int
     optimization: Optimization
     label_smoothing: float
+    photo_dropout: float
     scheduled_sampling: float
     epochs: int
     patience: int
@@ -193,6 +195,7 @@ class Curriculum:
             teaching.epochs,
             seed,
             label_smoothing=teaching.label_smoothing,
+            photo_dropout=teaching.photo_dropout,
             scheduled_sampling=teaching.scheduled_sampling,
         )
         lesson = Lesson(TAUGHT, seed, decoder, epochs_of(earlier, TeacherForcing))

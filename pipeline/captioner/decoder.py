@@ -32,6 +32,13 @@ class Decoder:
         """What learns, see `Graphs`."""
         return self.graphs.network
 
+    @property
+    def nothing(self) -> npt.NDArray[np.float32]:
+        """Features of a photo that tells nothing, (D,) for each place: 0 once prepared."""
+        if self.config.feature_norm == "center":
+            return np.asarray(self.network.get_layer("feature_norm").mean)
+        return np.zeros(self.config.feature_shape[-1], np.float32)
+
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
         """Run `start`."""
         state = self.graphs.start.predict_on_batch(features)

@@ -8,9 +8,6 @@ photo and of a photo that tells nothing, and the difference is added once more i
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.backend import keras
 from pipeline.captioner.decoder import Decoder
 
@@ -27,7 +24,7 @@ def guided(decoder: Decoder, strength: float) -> Decoder:
         return decoder
     start, step = decoder.graphs.start, decoder.graphs.step
     features = keras.Input(decoder.config.feature_shape, name="features")
-    nothing = keras.layers.Rescaling(0.0, offset=_mean_photo(decoder), name="no_photo")(features)
+    nothing = keras.layers.Rescaling(0.0, offset=decoder.nothing, name="no_photo")(features)
     states = [*_listed(start(features)), *_listed(start(nothing))]
 
     word = keras.Input((), dtype="int32", name="word")
@@ -45,13 +42,6 @@ def guided(decoder: Decoder, strength: float) -> Decoder:
         step=keras.Model([word, *given], [told, *seeing, *blind], name="guided_step"),
     )
     return Decoder(decoder.config, graphs)
-
-
-def _mean_photo(decoder: Decoder) -> npt.NDArray[np.float32]:
-    """Return the features that are 0 once prepared: of them the decoder sees nothing."""
-    if decoder.config.feature_norm != "center":
-        return np.zeros(decoder.config.feature_shape[-1], np.float32)
-    return np.asarray(decoder.network.get_layer("feature_norm").mean)
 
 
 def _listed(state: Any) -> list[Any]:

@@ -31,6 +31,7 @@ class TeacherForcing(Phase):
         seed: int,
         *,
         label_smoothing: float = 0.0,
+        photo_dropout: float = 0.0,
         scheduled_sampling: float = 0.0,
     ) -> None:
         """Make the decoder ready to learn.
@@ -42,13 +43,15 @@ class TeacherForcing(Phase):
             epochs: at most, for the schedule of the learning rate.
             seed: of the batches' order.
             label_smoothing: see `compile_network`.
+            photo_dropout: the share of captions learned beside a photo that tells nothing (Ho and
+                Salimans 2022), which is what guidance asks of.
             scheduled_sampling: the share of the words before that are the decoder's own
                 (Bengio et al. 2015), drawn beside the true ones in a first pass (Mihaylova and
                 Martins 2019, "Scheduled sampling for transformers"); it is reached slowly.
         """
-        self._network = decoder.network
+        self._decoder, self._network = decoder, decoder.network
         self.captions, self._seed = captions, seed
-        self._own_words = scheduled_sampling
+        self._photo_dropout, self._own_words = photo_dropout, scheduled_sampling
         optimizer = optimization.build(epochs * len(captions))
         compile_network(self._network, optimizer, label_smoothing)
         optimizer.build(self._network.trainable_variables)
@@ -57,11 +60,20 @@ class TeacherForcing(Phase):
     def learn(self, epoch: int) -> float:
         """Learn every caption once; return the mean loss of a word."""
         batches = self.captions.shuffled(self._seed, epoch)
+        if self._photo_dropout:
+            dice = np.random.default_rng([self._seed, epoch, 2])
+            batches = (self._without_photos(batch, dice) for batch in batches)
         share = self._own_words * min(1.0, (epoch - 1) / _RAMP)
         if share:
             random = np.random.default_rng([self._seed, epoch, 1])
             batches = (self._with_own_words(batch, share, random) for batch in batches)
         return mean_of(self._network.train_on_batch, batches)
+
+    def _without_photos(self, batch: Batch, random: np.random.Generator) -> Batch:
+        """Replace some photos by one that tells nothing."""
+        features = batch.features.copy()
+        features[random.random(len(features)) < self._photo_dropout] = self._decoder.nothing
+        return replace(batch, features=features)
 
     def _with_own_words(self, batch: Batch, share: float, random: np.random.Generator) -> Batch:
         """Replace some inputs by what the decoder would have said there."""

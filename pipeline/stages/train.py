@@ -128,6 +128,7 @@ def _teaching(params: Params, material: Material) -> Teaching:
         batch_size=wanted.batch_size,
         max_words=wanted.max_words,
         label_smoothing=wanted.label_smoothing,
+        photo_dropout=wanted.photo_dropout,
         scheduled_sampling=wanted.scheduled_sampling,
         epochs=wanted.epochs,
         patience=wanted.patience,
