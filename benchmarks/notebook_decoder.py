@@ -15,6 +15,8 @@ from pipeline.captions.vocabulary import END, START
 
 _UNITS = 256
 _DROPOUT = 0.5
+_LEARNING_RATE = 1e-3  # Adam's own, as the notebook leaves it
+_SEED = 1
 
 
 class NotebookDecoder:
@@ -37,6 +39,7 @@ class NotebookDecoder:
         """
         self._features, self._sequences = features, sequences
         self._words, self._max_words = words, max_words
+        keras.utils.set_random_seed(_SEED)
         layers = keras.layers
         vector, ids = keras.Input((features.shape[1],)), keras.Input((max_words,), dtype="int32")
         image = layers.Dense(_UNITS, activation="relu")(layers.Dropout(_DROPOUT)(vector))
@@ -45,7 +48,7 @@ class NotebookDecoder:
         joined = layers.Dense(_UNITS, activation="relu")(layers.Add()([image, told]))
         share = layers.Dense(words, activation="softmax")(joined)
         self._network = keras.Model([vector, ids], share)
-        self._network.compile(keras.optimizers.Adam(5e-4), "categorical_crossentropy")
+        self._network.compile(keras.optimizers.Adam(_LEARNING_RATE), "categorical_crossentropy")
 
     def learn(self, photos: range) -> None:
         """Take one step for each photo."""

@@ -65,6 +65,10 @@ JIT_COMPILE: bool = keras.config.backend() == "jax"
 
 def has_accelerator() -> bool:
     """Return whether Keras computes on anything but this machine's processor."""
+    if keras.config.backend() == "torch":  # of which Keras cannot list the devices
+        import torch  # noqa: PLC0415  (not installed for other backends)
+
+        return bool(torch.cuda.is_available())
     return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 

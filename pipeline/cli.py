@@ -1,6 +1,7 @@
 """`caption`, the command line: a thin skin over the rooms."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -31,6 +32,16 @@ class _Commands(click.Group):
             raise click.ClickException(str(error)) from None
 
 
+class _Number(click.FloatRange):
+    """A finite number: "nan" passes every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="caption-pipeline")
 def main() -> None:
@@ -44,7 +55,7 @@ def _drawn(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--sample", is_flag=True, help="Draw captions at random, no beam search."),
             click.option(
                 "--temperature",
-                type=click.FloatRange(0, min_open=True),
+                type=_Number(0, min_open=True),
                 default=1.0,
                 show_default=True,
                 help="Of --sample: below 1 keeps to likely words.",
@@ -54,7 +65,7 @@ def _drawn(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--top-p",
-                type=click.FloatRange(0, 1, min_open=True),
+                type=_Number(0, 1, min_open=True),
                 default=1.0,
                 show_default=True,
                 help="Of --sample: from words that hold this share of the probability.",
@@ -78,7 +89,7 @@ def _drawn(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--guidance",
-    type=click.FloatRange(0, 10),
+    type=_Number(0, 10),
     default=0.2,
     show_default=True,
     help="How much more counts what the photo makes likelier.",

@@ -9,11 +9,12 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.captioner import captioning, model
-from pipeline.captioner.captioning import MAX_WORDS, Caption, Captioner
+from pipeline.captioner.captioning import GUIDANCE, MAX_WORDS, Caption, Captioner
 from pipeline.captioner.compiled import CompiledDecoder
 from pipeline.captioner.decoder import Decoder, build_decoder
 from pipeline.captioner.description import Member, ModelDescription
 from pipeline.captioner.ensemble import together
+from pipeline.captioner.guidance import Guided, guided
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
 from pipeline.features import graphs
@@ -38,6 +39,13 @@ def captioner(artifacts: Path) -> Captioner:
 @pytest.fixture(scope="module")
 def pixels(captioner: Captioner) -> list[npt.NDArray[np.uint8]]:
     return [captioner.decode(encoded(drawn(seed), "PNG")) for seed in range(PHOTOS)]
+
+
+def inside(captioner: Captioner, kind: type[Any]) -> Any:
+    """Return the decoder that is guided."""
+    assert isinstance(captioner.decoder, Guided)
+    assert isinstance(captioner.decoder.decoder, kind)
+    return captioner.decoder.decoder
 
 
 def extract(folder: Path, artifacts: Path, captioner: Captioner, batch_size: int) -> FeatureStore:
@@ -167,7 +175,7 @@ def test_captions_are_different_ones_best_first_and_no_more_than_the_beam_is_wid
 def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     artifacts: Path, captioner: Captioner, tmp_path: Path
 ) -> None:
-    assert isinstance(captioner.decoder, Decoder)
+    one = inside(captioner, Decoder)
     other = build_decoder(captioner.model.config)
     random = np.random.default_rng(1)
     shapes = [weight.shape for weight in other.network.get_weights()]
@@ -177,7 +185,7 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     described = captioner.model
     how = described.members[0].facts
     model.Model.of(
-        {1: (captioner.decoder, how), 2: (other, how)},
+        {1: (one, how), 2: (other, how)},
         replace(described.encoding, views="mirror"),
         described.vocabulary,
         described.facts,
@@ -192,7 +200,7 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     alone = Captioner.load(folder, BATCH, "keras", ensemble=False)
     said = []
     for loaded, members in ((both, 2), (alone, 1)):
-        decoder = together([captioner.decoder, other][:members])
+        decoder = together([guided(each, GUIDANCE) for each in (one, other)][:members])
         predictions = predict(
             decoder, store, both.vocabulary, asked, 3, MAX_WORDS, repeat_trigrams=False
         )
@@ -269,8 +277,8 @@ def test_openvino_says_what_keras_says(
     beam_width: int,
 ) -> None:
     other = Captioner.load(converted, BATCH, "openvino")
-    assert isinstance(other.decoder, CompiledDecoder)
-    assert isinstance(captioner.decoder, Decoder)
+    inside(other, CompiledDecoder)
+    inside(captioner, Decoder)
     assert isinstance(captioner.engine, KerasEngine)
     for part in (pixels[:BATCH], pixels[BATCH:], pixels[:1]):
         found = other.caption(part, beam_width)
@@ -289,9 +297,9 @@ def test_a_decoder_is_converted_from_one_model_loaded_once(
 
     monkeypatch.setattr(model, "load_member", count)
     folder = copied_artifacts(converted, tmp_path / "artifacts", with_graphs=True)
-    assert len(list((folder / graphs.FOLDER).iterdir())) == 9
+    assert len(list((folder / graphs.FOLDER).iterdir())) == 12
     decoders = list((folder / graphs.FOLDER).glob("decoder_*"))
-    assert len(decoders) == 6
+    assert len(decoders) == 9
     for path in decoders:
         path.unlink()
     for _ in range(2):

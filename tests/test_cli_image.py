@@ -369,6 +369,10 @@ def test_captions_may_be_drawn(caption: Run) -> None:
         (["--consensus", "--top", "4", "--beam-width", "3", "a.jpg"], "of 4 or more"),
         (["--top-k", "3", "a.jpg"], "--top-p and --seed are of --sample"),
         (["--sample", "--temperature", "0", "a.jpg"], "Invalid value for '--temperature'"),
+        (["--sample", "--temperature", "inf", "a.jpg"], "inf is no finite number"),
+        (["--sample", "--top-p", "nan", "a.jpg"], "nan is no finite number"),
+        (["--guidance", "nan", "a.jpg"], "nan is no finite number"),
+        (["--guidance", "-1", "a.jpg"], "Invalid value for '--guidance'"),
     ],
 )
 def test_misuse_is_said_before_anything_is_read(arguments: list[str], problem: str) -> None:

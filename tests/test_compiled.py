@@ -1,7 +1,6 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.captioner.compiled import CompiledDecoder, load_compiled
-from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.decoder import DECODERS, Decoder
 from pipeline.captioner.guidance import guided
 from pipeline.captioner.model import Model
 from pipeline.captioner.search import Steps, search
@@ -34,7 +33,7 @@ def never() -> Decoder:
 
 def load(folder: Path, decoder: Decoder, build: Callable[[], Decoder]) -> CompiledDecoder:
     description = model_of(decoder).description
-    return load_compiled(folder, description, description.members[0], 0.0, build)
+    return load_compiled(folder, description, description.members[0], build)
 
 
 @dataclass(frozen=True)
@@ -84,22 +83,30 @@ def test_a_decoder_with_all_options_is_that_of_keras(tmp_path: Path) -> None:
     options: dict[str, Any] = {"tied_embeddings": True, "feature_norm": "l2", "feature_noise": 0.5}
     decoder = make_decided_decoder(name="init_inject", **options)
     described = model_of(decoder).description
-    compiled = load_compiled(tmp_path, described, described.members[0], 0.0, lambda: decoder)
+    compiled = load_compiled(tmp_path, described, described.members[0], lambda: decoder)
     wanted, found = (steps(either, vectors(count=7), IDS) for either in (decoder, compiled))
     for array, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(array, other, atol=1e-4, rtol=1e-4)
 
 
-def test_a_guided_decoder_is_that_of_keras_and_of_its_strength(tmp_path: Path) -> None:
-    decoder = make_decided_decoder(feature_norm="center")
-    described = model_of(decoder).description
-    for strength in (0.5, 0.25):
-        wanted = steps(guided(decoder, strength), vectors(count=7), IDS)
-        asked = (tmp_path, described, described.members[0], strength)
-        compiled = load_compiled(*asked, partial(guided, decoder, strength))
-        for array, other in zip(steps(compiled, vectors(count=7), IDS), wanted, strict=True):
-            np.testing.assert_allclose(array, other, atol=1e-4, rtol=1e-4)
-        load_compiled(*asked, never)
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_every_decoder_searches_as_on_keras_guided_or_not(name: str, tmp_path: Path) -> None:
+    decoder = make_decided_decoder(
+        name=name, feature_shape=(4, 6), feature_norm="center", layout_size=2
+    )
+    compiled = load(tmp_path, decoder, lambda: decoder)
+    features = vectors((4, 6), count=7)
+    for strength in (0.0, 0.5):
+        wanted, found = (
+            search(guided(either, strength), features, 3, 6) for either in (decoder, compiled)
+        )
+        assert [[h.ids for h in beam] for beam in found] == [
+            [h.ids for h in beam] for beam in wanted
+        ]
+        for state, other in zip(
+            compiled.begin_blind(features), decoder.begin_blind(features), strict=True
+        ):
+            np.testing.assert_allclose(state, other, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -155,7 +162,9 @@ def test_a_decoder_is_converted_once_and_again_for_other_weights(
     folder = pooled.copied(tmp_path)
     features = vectors()[:3]
     files = [
-        f"decoder_7_{part}.{kind}" for part in ("start", "step") for kind in ("bin", "json", "xml")
+        f"decoder_7_{part}.{kind}"
+        for part in ("blind", "start", "step")
+        for kind in ("bin", "json", "xml")
     ]
     assert names(folder) == files
     again = load(folder, first, never)
@@ -190,8 +199,8 @@ def test_a_compiled_decoder_imports_no_keras(pooled: Converted) -> None:
         "from pipeline.captioner.compiled import CompiledDecoder\n"
         "from pipeline.captioner.search import search\n"
         f"folder = Path({str(folder)!r})\n"
-        "start, step = (folder / f'decoder_7_{part}.xml' for part in ('start', 'step'))\n"
-        "decoder = CompiledDecoder(start, step)\n"
+        "parts = ('start', 'blind', 'step')\n"
+        "decoder = CompiledDecoder(*(folder / f'decoder_7_{part}.xml' for part in parts))\n"
         "print(len(search(decoder, np.ones((2, 6), np.float32), 3, 4)))\n"
     )
     assert slow_imports(code) == ("2", ["PIL", "numpy", "openvino"])

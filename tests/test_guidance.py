@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.captioner.compiled import GUIDANCE
-from pipeline.captioner.decoder import DECODERS, Decoder
+from pipeline.captioner.captioning import GUIDANCE
+from pipeline.captioner.decoder import DECODERS
 from pipeline.captioner.guidance import guided
+from pipeline.captioner.search import Steps
 from pipeline.captions.vocabulary import START
 from pipeline.cli import image
 from tests.captioner_fixtures import make_decided_decoder, vectors
@@ -16,7 +17,7 @@ from tests.project import ROOT
 IDS = np.array([[START, 4, 5, 6], [START, 9, 7, 4]], np.int32)
 
 
-def said(decoder: Decoder, features: Any) -> Any:
+def said(decoder: Steps, features: Any) -> Any:
     """Return the logits of each step, (T, B, V)."""
     state, found = decoder.begin(features), []
     for words in IDS.T:
@@ -52,13 +53,16 @@ def test_without_strength_the_decoder_is_what_it_was() -> None:
     assert guided(decoder, 0.0) is decoder
 
 
-def test_whole_sequences_and_maps_are_not_guided() -> None:
-    decoder = make_decided_decoder(name="attention", feature_shape=(4, 6))
-    graphs = guided(decoder, 0.5).graphs
-    assert (graphs.network, graphs.maps) == (decoder.graphs.network, decoder.graphs.maps)
+def test_it_looks_where_the_decoder_looks_with_the_photo() -> None:
+    features = vectors((4, 6))[:2]
+    looking = make_decided_decoder(name="attention", feature_shape=(4, 6))
+    found = guided(looking, 0.5).look(features, IDS)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found, looking.look(features, IDS))
+    seeing = make_decided_decoder(feature_shape=(4, 6))
+    assert guided(seeing, 0.5).look(features, IDS) is None  # type: ignore[attr-defined]
 
 
-def test_what_is_converted_ahead_is_what_is_asked_for() -> None:
+def test_one_strength_is_the_default_everywhere() -> None:
     params = YAML(typ="safe").load(Path(ROOT, "params.yaml"))
     (option,) = [option for option in image.params if option.name == "guidance"]
     assert params["evaluate"]["guidance"] == GUIDANCE == option.default

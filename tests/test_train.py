@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.captioner.checkpoint import Checkpoint
-from pipeline.captioner.compiled import GUIDANCE, load_compiled
-from pipeline.captioner.guidance import guided
+from pipeline.captioner.compiled import load_compiled
 from pipeline.captioner.model import Model
 from pipeline.captioner.self_critical import SelfCritical
 from pipeline.captioner.teacher_forcing import TeacherForcing
@@ -113,6 +112,22 @@ def test_what_the_training_photos_have_in_common_is_kept_with_the_weights(projec
     np.testing.assert_allclose(mean, store.read(taught).mean(axis=0), atol=1e-6)
 
 
+def test_captions_are_learned_without_photos_as_often_as_asked(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    make = TeacherForcing.__init__
+
+    def spy(phase: TeacherForcing, *given: Any, **named: Any) -> None:
+        asked.append(named["photo_dropout"])
+        make(phase, *given, **named)
+
+    monkeypatch.setattr(TeacherForcing, "__init__", spy)
+    write_params(project, train={"photo_dropout": 0.4, "epochs": 1})
+    train.main()
+    assert asked == [0.4]
+
+
 def test_where_graphs_are_in_use_the_stage_makes_those_of_its_decoder(project: Path) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     folder = project / "artifacts" / graphs.FOLDER
@@ -121,11 +136,9 @@ def test_where_graphs_are_in_use_the_stage_makes_those_of_its_decoder(project: P
     vocabulary = Vocabulary.load(project / "artifacts" / "vocabulary.json")
     model = Model.load(project / "artifacts" / "model", vocabulary)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert len(before) == 6
+    assert len(before) == 9
     (decoder,), (member,) = model.decoders, model.description.members
-    decoder = guided(decoder, GUIDANCE)
-    asked = (project / "artifacts", model.description, member, GUIDANCE)
-    compiled = load_compiled(*asked, lambda: decoder)
+    compiled = load_compiled(project / "artifacts", model.description, member, lambda: decoder)
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     for array, other in zip(compiled.begin(vectors()), decoder.begin(vectors()), strict=True):
         np.testing.assert_allclose(array, other, atol=1e-6)

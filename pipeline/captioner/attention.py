@@ -32,7 +32,7 @@ def build(config: DecoderConfig) -> Graphs:
         )
     layers, units = keras.layers, config.units
     language = Words(config)
-    lstm = LSTM(units, return_sequences=True, name="lstm")
+    lstm = LSTM(units, name="lstm")
     look = _Look(units)
 
     features, ids = inputs(config)

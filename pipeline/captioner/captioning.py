@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.compiled import GUIDANCE, load_compiled
+from pipeline.captioner.compiled import load_compiled
 from pipeline.captioner.consensus import consensus_search
 from pipeline.captioner.description import Member, ModelDescription, read_model
 from pipeline.captioner.ensemble import together
+from pipeline.captioner.guidance import guided
 from pipeline.captioner.sampling import Sampling, sample
 from pipeline.captioner.search import Hypothesis, Steps, search
 from pipeline.captions.vocabulary import Vocabulary
@@ -29,6 +30,7 @@ FILES = ("model/model.json", "vocabulary.json", "encoder.json", "encoder.weights
 # As params.yaml has them for `extract` and `evaluate`, which an exported folder lacks.
 MAX_WORDS = 32
 MAX_PIXELS = 100_000_000
+GUIDANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,13 @@ class Captioner:
         def steps(member: Member) -> Steps:
             @cache
             def on_keras() -> "Decoder":
-                from pipeline.captioner.guidance import guided  # noqa: PLC0415  (seconds)
                 from pipeline.captioner.model import load_member  # noqa: PLC0415  (seconds)
 
-                return guided(load_member(artifacts / "model", model, member), guidance)
+                return load_member(artifacts / "model", model, member)
 
             if isinstance(ready, OpenVINOEngine):
-                return load_compiled(artifacts, model, member, guidance, on_keras)
-            return on_keras()
+                return guided(load_compiled(artifacts, model, member, on_keras), guidance)
+            return guided(on_keras(), guidance)
 
         members = model.members if ensemble else model.members[:1]
         return Captioner(model, together([steps(m) for m in members]), vocabulary, ready)

@@ -1,4 +1,4 @@
-"""Compiled decoders: the search's two graphs in the OpenVINO runtime.
+"""Compiled decoders: the search's graphs in the OpenVINO runtime.
 
 For one photo from a cold shell: no Keras is imported, which takes longer than the search.
 """
@@ -21,28 +21,31 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-# Of the decoders that are converted ahead, as params.yaml has it for `evaluate`: an exported
-# folder lacks that file.
-GUIDANCE = 0.2
-
 
 class CompiledDecoder:
     """A decoder to search with, and nothing else; see `search.Steps`."""
 
-    def __init__(self, start: Path, step: Path) -> None:
+    def __init__(self, start: Path, blind: Path, step: Path) -> None:
         """Take the converted graphs."""
-        self._start = graphs.compile_graph(start, graphs.LATENCY).create_infer_request()
-        self._step = graphs.compile_graph(step, graphs.LATENCY).create_infer_request()
+        self._start, self._blind, self._step = (
+            graphs.compile_graph(path, graphs.LATENCY).create_infer_request()
+            for path in (start, blind, step)
+        )
 
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
         """Return the state before the first word."""
         return _run(self._start, [features])
 
+    def begin_blind(self, features: npt.NDArray[np.float32]) -> list[Array]:
+        """Return that state of photos that tell nothing; see `guidance.Imagines`."""
+        return _run(self._blind, [features])
+
     def advance(
         self, words: npt.NDArray[np.int32], state: list[Array]
     ) -> tuple[Array, list[Array]]:
         """Return the logits of the next word, and the state after `words`."""
-        logits, *after = _run(self._step, [words, *state])
+        # After these a converted graph may tell more: what an operation inside left over.
+        logits, *after = _run(self._step, [words, *state])[: 1 + len(state)]
         return logits, after
 
 
@@ -50,7 +53,6 @@ def load_compiled(
     artifacts: Path,
     description: ModelDescription,
     member: Member,
-    guidance: float,
     load: Callable[[], "Decoder"],
 ) -> CompiledDecoder:
     """Load a decoder of the folder `artifacts`, converting it the first time.
@@ -59,19 +61,19 @@ def load_compiled(
         artifacts: where the graphs are kept.
         description: of the model.
         member: which of its decoders.
-        guidance: the strength of that which is in its steps, see `guided`.
-        load: gives the decoder on Keras, so guided; called only to convert it.
+        load: gives the decoder on Keras; called only to convert it.
     """
-    key = fingerprint([asdict(description.config), member.weights_sha256, guidance])
-    start, step = (
+    key = fingerprint([asdict(description.config), member.weights_sha256])
+    start, blind, step = (
         GraphFile(artifacts / graphs.FOLDER, f"decoder_{member.seed}_{part}", key)
-        for part in ("start", "step")
+        for part in ("start", "blind", "step")
     )
     with (
         graphs.ready(start, lambda: load().graphs.start) as start_path,
+        graphs.ready(blind, lambda: load().blind_start()) as blind_path,
         graphs.ready(step, lambda: load().graphs.step) as step_path,
     ):
-        return CompiledDecoder(start_path, step_path)
+        return CompiledDecoder(start_path, blind_path, step_path)
 
 
 def _run(request: Any, inputs: list[Array]) -> list[Array]:

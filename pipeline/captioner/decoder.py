@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backend import keras
 from pipeline.captioner import attention, inject, merge
 from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.layers import Graphs
@@ -43,6 +44,16 @@ class Decoder:
         """Run `start`."""
         state = self.graphs.start.predict_on_batch(features)
         return [np.asarray(array) for array in (state if isinstance(state, list) else [state])]
+
+    def begin_blind(self, features: npt.NDArray[np.float32]) -> list[Array]:
+        """Run `start` of photos that tell nothing; see `guidance.Imagines`."""
+        return self.begin(np.broadcast_to(self.nothing, features.shape).astype(np.float32))
+
+    def blind_start(self) -> Any:
+        """Return a `keras.Model` of what `begin_blind` does, to be converted."""
+        features = keras.Input(self.config.feature_shape, name="features")
+        unseen = keras.layers.Rescaling(0.0, offset=self.nothing, name="nothing")(features)
+        return keras.Model(features, self.graphs.start(unseen), name="blind_start")
 
     def advance(
         self, words: npt.NDArray[np.int32], state: list[Array]

@@ -1,4 +1,4 @@
-"""Guidance: what a photo makes likelier than no photo would counts for more.
+"""Guidance: what a photo makes likelier than no photo counts for more.
 
 Classifier-free guidance (Ho and Salimans 2022), of captions as in Kornblith et al. (2023),
 "Guiding image captioning models toward more specific captions". A decoder that learned from few
@@ -6,43 +6,54 @@ photos listens more to language than to what it sees; at every word it is asked 
 photo and of a photo that tells nothing, and the difference is added once more in part.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
-from pipeline.backend import keras
-from pipeline.captioner.decoder import Decoder
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.captioner.maps import Looks
+from pipeline.captioner.search import Array, Steps
 
 
-def guided(decoder: Decoder, strength: float) -> Decoder:
-    """Return the decoder with guidance in its steps; whole sequences stay as they are.
+class Imagines(Steps, Protocol):
+    """A decoder that can be asked without a photo as well."""
 
-    Args:
+    def begin_blind(self, features: npt.NDArray[np.float32]) -> list[Array]:
+        """Return the state before the first word, of as many photos that tell nothing."""
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A decoder with guidance in its steps; see `search.Steps`.
+
+    Attributes:
         decoder: trained.
         strength: the share of the difference of logits, with the photo and without one, that is
-            added to those with the photo; 0 returns the decoder itself.
+            added to those with the photo.
     """
-    if not strength:
-        return decoder
-    start, step = decoder.graphs.start, decoder.graphs.step
-    features = keras.Input(decoder.config.feature_shape, name="features")
-    nothing = keras.layers.Rescaling(0.0, offset=decoder.nothing, name="no_photo")(features)
-    states = [*_listed(start(features)), *_listed(start(nothing))]
 
-    word = keras.Input((), dtype="int32", name="word")
-    given = [
-        keras.Input(array.shape[1:], name=f"state_{number}") for number, array in enumerate(states)
-    ]
-    half = len(given) // 2
-    logits, *seeing = step([word, *given[:half]])
-    blind_logits, *blind = step([word, *given[half:]])
-    more = keras.layers.Rescaling(1 + strength, name="more")(logits)
-    less = keras.layers.Rescaling(strength, name="less")(blind_logits)
-    told = keras.layers.Subtract(name="guided")([more, less])
-    graphs = decoder.graphs._replace(
-        start=keras.Model(features, states, name="guided_start"),
-        step=keras.Model([word, *given], [told, *seeing, *blind], name="guided_step"),
-    )
-    return Decoder(decoder.config, graphs)
+    decoder: Imagines
+    strength: float
+
+    def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
+        """Return the state with the photos, and after it the state without."""
+        return [*self.decoder.begin(features), *self.decoder.begin_blind(features)]
+
+    def advance(
+        self, words: npt.NDArray[np.int32], state: list[Array]
+    ) -> tuple[Array, list[Array]]:
+        """Return the guided logits, and both states after `words`."""
+        half = len(state) // 2
+        logits, seeing = self.decoder.advance(words, state[:half])
+        blind_logits, blind = self.decoder.advance(words, state[half:])
+        return logits + self.strength * (logits - blind_logits), [*seeing, *blind]
+
+    def look(self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> Array | None:
+        """Return where the decoder looks with the photo; see `maps.Looks`."""
+        return self.decoder.look(features, ids) if isinstance(self.decoder, Looks) else None
 
 
-def _listed(state: Any) -> list[Any]:
-    return state if isinstance(state, list) else [state]
+def guided(decoder: Imagines, strength: float) -> Steps:
+    """Return the decoder with guidance, or itself where the strength is 0."""
+    return Guided(decoder, strength) if strength else decoder

@@ -27,8 +27,9 @@ def pre(config: DecoderConfig) -> Graphs:
     language, lstm = Words(config), _lstm(config)
     features, ids = inputs(config)
     image = image_vector(features, config.embedding_size, "linear", config)
-    first = keras.layers.Reshape((1, config.embedding_size), name="word_before")(image)
-    _, *memory = lstm(first)
+    blanks = [blank(image, config.units, name) for name in ("no_hidden", "no_cell")]
+    lstm.build((None, None, config.embedding_size))
+    _, memory = lstm.cell(image, blanks)
     return _begun(config, language, lstm, features, ids, memory)
 
 
@@ -54,7 +55,7 @@ def par(config: DecoderConfig) -> Graphs:
 
 
 def _lstm(config: DecoderConfig) -> Any:
-    return LSTM(config.units, return_sequences=True, return_state=True, name="lstm")
+    return LSTM(config.units, return_state=True, name="lstm")
 
 
 def _begun(

@@ -15,7 +15,17 @@ ops = keras.ops
 
 
 class LSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
-    """`keras.layers.LSTM` without dropout of its own, which decoders do not use."""
+    """`keras.layers.LSTM` as decoders use it: its usual gates, all of its outputs."""
+
+    def __init__(self, units: int, *, return_state: bool = False, name: str) -> None:
+        """Make the layer.
+
+        Args:
+            units: of hidden and cell.
+            return_state: whether the last hidden and cell are returned beside the outputs.
+            name: of the layer.
+        """
+        super().__init__(units, return_sequences=True, return_state=return_state, name=name)
 
     def inner_loop(
         self, sequences: Any, initial_state: list[Any], mask: Any, training: bool = False
@@ -25,13 +35,18 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
         Returns:
             The last output (B, units), all outputs (B, T, units), the last [hidden, cell].
         """
-        if mask is not None or has_accelerator():  # cuDNN has a gradient of its own
+        if mask is not None or not _ours():
             return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[no-any-return]
         in_time = ops.transpose(sequences, (1, 0, 2))
         told = ops.matmul(in_time, self.cell.kernel) + self.cell.bias
         kernel = ops.copy(self.cell.recurrent_kernel)  # an array: it is told its gradient
         hidden, cell = _recur(told, kernel, *initial_state)
         return hidden[-1], ops.transpose(hidden, (1, 0, 2)), [hidden[-1], cell]
+
+
+def _ours() -> bool:
+    """Whether the gradient below is to be taken: cuDNN and PyTorch have quick ones of their own."""
+    return keras.config.backend() != "torch" and not has_accelerator()
 
 
 @ops.custom_gradient  # type: ignore[untyped-decorator]

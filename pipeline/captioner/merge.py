@@ -15,13 +15,13 @@ def build(config: DecoderConfig) -> Graphs:
     """Return the graphs; the state is [image, hidden, cell], each (B, units)."""
     layers, units = keras.layers, config.units
     language = Words(config)
-    lstm = LSTM(units, return_sequences=True, name="lstm")
+    lstm = LSTM(units, name="lstm")
     joined = layers.Dense(units, activation="relu", name="joined")
 
     features, ids = inputs(config)
     image = image_vector(features, units, "relu", config)
     # Padding stands after the last word, where neither the LSTM's past nor the masked loss
-    # can feel it: no mask is needed, and without one the LSTM takes its fast path on a GPU.
+    # can feel it: no mask is needed, and without one the LSTM takes its fast paths.
     words = language.read(ids)
     everywhere = layers.Reshape((1, units), name="image_everywhere")(image)
     merged = joined(layers.Add(name="merge")([lstm(words), everywhere]))

@@ -45,7 +45,7 @@ def sample(
 
     Returns:
         For each photo `count` captions, by falling score; the same one may come twice.
-        Their log-probabilities are the model's own, whatever the temperature.
+        Their log-probabilities are the decoder's, whatever the temperature.
     """
     random = np.random.default_rng(sampling.seed)
     found: list[list[Hypothesis]] = []

@@ -34,7 +34,7 @@ class Hypothesis:
 
     Attributes:
         ids: of its words, without markers.
-        log_probability: natural logarithm of the model's probability of these words and,
+        log_probability: natural logarithm of the decoder's probability of these words and,
             where it is finished, of <end> after them.
         finished: whether the model ended it, rather than the limit of words.
     """

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.captioner.batches import Batch, Batches
 from pipeline.captioner.decoder import Decoder
@@ -61,19 +62,21 @@ class TeacherForcing(Phase):
         """Learn every caption once; return the mean loss of a word."""
         batches = self.captions.shuffled(self._seed, epoch)
         if self._photo_dropout:
-            dice = np.random.default_rng([self._seed, epoch, 2])
-            batches = (self._without_photos(batch, dice) for batch in batches)
+            dice, nothing = np.random.default_rng([self._seed, epoch, 2]), self._decoder.nothing
+            batches = (self._without_photos(batch, nothing, dice) for batch in batches)
         share = self._own_words * min(1.0, (epoch - 1) / _RAMP)
         if share:
             random = np.random.default_rng([self._seed, epoch, 1])
             batches = (self._with_own_words(batch, share, random) for batch in batches)
         return mean_of(self._network.train_on_batch, batches)
 
-    def _without_photos(self, batch: Batch, random: np.random.Generator) -> Batch:
-        """Replace some photos by one that tells nothing."""
-        features = batch.features.copy()
-        features[random.random(len(features)) < self._photo_dropout] = self._decoder.nothing
-        return replace(batch, features=features)
+    def _without_photos(
+        self, batch: Batch, nothing: npt.NDArray[np.float32], random: np.random.Generator
+    ) -> Batch:
+        """Replace some photos, in place, by one that tells nothing."""
+        features = batch.features
+        features[random.random(len(features)) < self._photo_dropout] = nothing
+        return batch
 
     def _with_own_words(self, batch: Batch, share: float, random: np.random.Generator) -> Batch:
         """Replace some inputs by what the decoder would have said there."""

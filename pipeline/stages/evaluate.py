@@ -97,15 +97,15 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
         captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, params.evaluate.max_words
     )
     seeds = [member.seed for member in model.description.members]
-    decoders = [guided(decoder, params.evaluate.guidance) for decoder in model.decoders]
+    guides = [guided(decoder, params.evaluate.guidance) for decoder in model.decoders]
     alone = {
         seed: _predict(params, inputs, decoder)
-        for seed, decoder in zip(seeds, decoders, strict=True)
+        for seed, decoder in zip(seeds, guides, strict=True)
         if len(seeds) > 1 or not params.evaluate.ensemble
     }
-    asked = decoders if params.evaluate.ensemble else decoders[:1]
+    asked = model.decoders if params.evaluate.ensemble else model.decoders[:1]
     predictions = (
-        _predict(params, inputs, together(asked)) if params.evaluate.ensemble else alone[seeds[0]]
+        _predict(params, inputs, together(guides)) if params.evaluate.ensemble else alone[seeds[0]]
     )
     return measure(
         predictions,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.backend import keras
 from pipeline.captioner.checkpoint import Checkpoint
-from pipeline.captioner.compiled import GUIDANCE, load_compiled
+from pipeline.captioner.compiled import load_compiled
 from pipeline.captioner.curriculum import (
     CRITICIZED,
     TAUGHT,
@@ -20,9 +20,9 @@ from pipeline.captioner.curriculum import (
     Teaching,
     epochs_of,
 )
+from pipeline.captioner.decoder import Decoder
 from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.diary import Diary
-from pipeline.captioner.guidance import guided
 from pipeline.captioner.history import Row, SelfCriticalEpoch, write_table
 from pipeline.captioner.model import Model
 from pipeline.captioner.optimizer import Optimization
@@ -220,8 +220,11 @@ def _save(apprentices: Mapping[int, Apprentice], material: Material, facts: dict
     if graphs.in_use(ARTIFACTS):
         # Now, with the decoders at hand, so that the first `caption image` need not.
         for decoder, member in zip(model.decoders, model.description.members, strict=True):
-            ready = partial(guided, decoder, GUIDANCE)
-            load_compiled(ARTIFACTS, model.description, member, GUIDANCE, ready)
+            load_compiled(ARTIFACTS, model.description, member, partial(_same, decoder))
+
+
+def _same(decoder: Decoder) -> Decoder:
+    return decoder
 
 
 if __name__ == "__main__":
