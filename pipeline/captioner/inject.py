@@ -28,6 +28,7 @@ def pre(config: DecoderConfig) -> Graphs:
     features, ids = inputs(config)
     image = image_vector(features, config.embedding_size, "linear", config)
     blanks = [blank(image, config.units, name) for name in ("no_hidden", "no_cell")]
+    # By the cell alone, since OpenVINO does not convert the layer's loop.
     lstm.build((None, None, config.embedding_size))
     _, memory = lstm.cell(image, blanks)
     return _begun(config, language, lstm, features, ids, memory)
