@@ -25,12 +25,13 @@ def spoilt(artifacts: Path, tmp_path: Path) -> Path:
 def test_the_batch_fits_the_number_of_photos(
     monkeypatch: pytest.MonkeyPatch, count: int, batch_size: int
 ) -> None:
-    def load(*arguments: object, ensemble: bool) -> Captioner:
-        raise InputError(f"asked for {arguments}, all: {ensemble}")
+    def load(*arguments: object, **how: object) -> Captioner:
+        raise InputError(f"asked for {arguments}, {how}")
 
     monkeypatch.setattr(Captioner, "load", staticmethod(load))
     result = image("--artifacts", "folder", *["a.jpg"] * count)
-    failed(result, f"Error: asked for {(Path('folder'), batch_size)}, all: True")
+    how = {"ensemble": True, "guidance": 0.2}
+    failed(result, f"Error: asked for {(Path('folder'), batch_size)}, {how}")
 
 
 NO_RUN = "run `dvc repro`, or name the folder of a finished run with --artifacts"
