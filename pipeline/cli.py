@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.status import StageStatus
 
 _SHOWN = 4  # reasons, or failed photos, of many
-_CONSENSUS = 20  # hypotheses among which it is looked for
+_BEAM_WIDTH = 20  # as the widest of `evaluate`
 _BATCH = 32  # photos that go through encoder and search together
 
 
@@ -48,52 +48,75 @@ def main() -> None:
     """Caption photos with the model that `dvc repro` trained, and score captions."""
 
 
-def _drawn(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say how captions are drawn at random."""
-    for option in reversed(
-        (
-            click.option("--sample", is_flag=True, help="Draw captions at random, no beam search."),
-            click.option(
-                "--temperature",
-                type=_Number(0, min_open=True),
-                default=1.0,
-                show_default=True,
-                help="Of --sample: below 1 keeps to likely words.",
-            ),
-            click.option(
-                "--top-k", type=click.IntRange(1), help="Of --sample: from so many words."
-            ),
-            click.option(
-                "--top-p",
-                type=_Number(0, 1, min_open=True),
-                default=1.0,
-                show_default=True,
-                help="Of --sample: from words that hold this share of the probability.",
-            ),
-            click.option("--seed", type=click.IntRange(0), default=0, help="Of --sample."),
-        )
-    ):
-        command = option(command)
-    return command
+_Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _all_of(*options: _Decorator) -> _Decorator:
+    """Return what adds options to a command, the first one on top."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+# What counts beside the decoder's own opinion.
+_weighed = _all_of(
+    click.option(
+        "--guidance",
+        type=_Number(0, 10),
+        default=0.2,
+        show_default=True,
+        help="How much more counts what the photo makes likelier.",
+    ),
+    click.option(
+        "--word-bias",
+        type=_Number(0, 10),
+        default=0.3,
+        show_default=True,
+        help="How much likelier detected words get, and others less likely.",
+    ),
+    click.option(
+        "--word-agreement",
+        type=_Number(0, 100),
+        default=3.0,
+        show_default=True,
+        help="Of a search: how much counts that a caption says detected words.",
+    ),
+)
+
+# How captions are drawn at random.
+_drawn = _all_of(
+    click.option("--sample", is_flag=True, help="Draw captions at random, no beam search."),
+    click.option(
+        "--temperature",
+        type=_Number(0, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="Of --sample: below 1 keeps to likely words.",
+    ),
+    click.option("--top-k", type=click.IntRange(1), help="Of --sample: from so many words."),
+    click.option(
+        "--top-p",
+        type=_Number(0, 1, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="Of --sample: from words that hold this share of the probability.",
+    ),
+    click.option("--seed", type=click.IntRange(0), default=0, help="Of --sample."),
+)
 
 
 @main.command()
 @click.argument("photos", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept. [default: 3]")
+@click.option("--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept. [default: 20]")
 @click.option(
     "--top", type=click.IntRange(1, 100), default=1, show_default=True, help="Captions a photo."
 )
-@click.option(
-    "--consensus", is_flag=True, help="Take what is most like the others of a beam. [of 20]"
-)
-@click.option(
-    "--guidance",
-    type=_Number(0, 10),
-    default=0.2,
-    show_default=True,
-    help="How much more counts what the photo makes likelier.",
-)
+@_weighed
 @_drawn
 @click.option(
     "--ensemble/--no-ensemble",
@@ -112,8 +135,9 @@ def image(
     as_json: bool,
     beam_width: int | None,
     top: int,
-    consensus: bool,
     guidance: float,
+    word_bias: float,
+    word_agreement: float,
     artifacts: Path,
     sample: bool,
     ensemble: bool,
@@ -129,16 +153,15 @@ def image(
     Examples:
       caption image holiday.jpg
       caption image --json --top 3 holiday.jpg
-      caption image --consensus holiday.jpg
+      caption image --guidance 0 --word-bias 0 --word-agreement 0 holiday.jpg
       caption image --sample --top 5 --temperature 0.8 holiday.jpg
       find . -name '*.png' | caption image -
     """  # noqa: D301  (click wants a real backspace)
-    width = max(_CONSENSUS if consensus else 3, top) if beam_width is None else beam_width
+    width = max(_BEAM_WIDTH, top) if beam_width is None else beam_width
     if width < top:
         raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
-    if sample and (consensus or beam_width is not None):
-        searching = "--consensus" if consensus else "--beam-width"
-        raise click.UsageError(f"--sample draws captions, {searching} searches: give one of them")
+    if sample and beam_width is not None:
+        raise click.UsageError("--sample draws captions, --beam-width searches: give one of them")
     if not sample and drawing != {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": 0}:
         raise click.UsageError("--temperature, --top-k, --top-p and --seed are of --sample")
     asked = list(expand(photos))
@@ -151,14 +174,19 @@ def image(
         from pipeline.captioner.captioning import Captioner  # noqa: PLC0415  (imports NumPy)
 
         captioner = Captioner.load(
-            artifacts, min(_BATCH, len(readable)), ensemble=ensemble, guidance=guidance
+            artifacts,
+            min(_BATCH, len(readable)),
+            ensemble=ensemble,
+            guidance=guidance,
+            word_bias=word_bias,
+            word_agreement=word_agreement,
         )
         if sample:
             from pipeline.captioner.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
 
             say = partial(captioner.sample, count=top, sampling=Sampling(**drawing))
         else:
-            say = partial(captioner.caption, beam_width=width, consensus=consensus)
+            say = partial(captioner.caption, beam_width=width)
         failed += _caption_all(captioner, say, readable, top, as_json)
     if failed:
         raise SystemExit(1)
@@ -255,7 +283,7 @@ def score(
     Examples:
       caption score candidates.json references.json
       caption score --json results.json captions_val2014.json
-      caption score --search beam_3 --split test predictions.parquet captions.parquet
+      caption score --search beam_20 --split test predictions.parquet captions.parquet
     """  # noqa: D301  (click wants a real backspace)
     from pipeline.scorecard import score_files  # noqa: PLC0415  (imports NumPy)
 
@@ -274,7 +302,7 @@ def score(
     show_default=True,
     help="Captions by people of the same photos.",
 )
-@click.option("--search", help="Of the runs, where they have several. [default: beam_3]")
+@click.option("--search", help="Of the runs, where they have several. [default: beam_20]")
 @_scored_against
 def compare(
     runs: tuple[str, str], references: Path, search: str | None, split: str | None, subset: bool

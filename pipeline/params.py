@@ -20,7 +20,7 @@ Rate = Annotated[float, Field(gt=0)]
 class _Section(BaseModel):
     """A section of params.yaml: every key required, no other key, no silent conversion."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Dataset(_Section):
@@ -120,6 +120,12 @@ class Train(_Section):
         return seeds
 
 
+class Detector(_Section):
+    """The regression from features to words."""
+
+    penalty: Annotated[float, Field(gt=0)]
+
+
 class SelfCritical(_Section):
     """The second phase of training, on CIDEr-D; no epochs, no second phase."""
 
@@ -134,8 +140,9 @@ class Evaluate(_Section):
 
     ensemble: bool
     beam_widths: list[Annotated[int, Field(ge=2, le=100)]]
-    consensus_width: Annotated[int, Field(ge=2, le=100)] | None
     guidance: Annotated[float, Field(ge=0, le=10)]
+    word_bias: Annotated[float, Field(ge=0, le=10)]
+    word_agreement: Annotated[float, Field(ge=0, le=100)]
     max_words: Count
     repeat_trigrams: bool
 
@@ -163,6 +170,7 @@ class Params(_Section):
     encoder: Encoder
     extract: Extract
     tokenize: Tokenize
+    detector: Detector
     train: Train
     self_critical: SelfCritical
     evaluate: Evaluate

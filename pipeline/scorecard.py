@@ -18,7 +18,7 @@ _PREDICTIONS = Path("artifacts/evaluation/predictions.parquet")
 _IN_A_FOLDER = ("predictions.parquet", "evaluation/predictions.parquet", str(_PREDICTIONS))
 _BY_CHANCE = 0.05
 # What is compared unless said otherwise: captions as `caption image` makes them.
-USUAL = {"search": "beam_3", "split": "test"}
+USUAL = {"search": "beam_20", "split": "test"}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.backend import keras
 from pipeline.captioner.decoder import Decoder, build_decoder
 from pipeline.captioner.description import DecoderConfig
+from pipeline.captioner.detector import fit_detector
 from pipeline.captioner.model import Model
 from pipeline.captions.vocabulary import END, PAD, START, Vocabulary
 from pipeline.features import weights
@@ -45,7 +46,7 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 
 
 def write_artifacts(folder: Path) -> None:
-    """Write encoder, vocabulary and model."""
+    """Write encoder, vocabulary, detector and model."""
     network = _encoder()
     vocabulary = Vocabulary.build(LEARNED, 1, "captions")
     description = describe_encoder("MobileNet", SIZE, "drawn", weights.digest(network))
@@ -64,8 +65,16 @@ def write_artifacts(folder: Path) -> None:
         vocabulary.fingerprint,
         {},
     )
+    names = [str(seed) for seed in range(len(LEARNED))]
+    detector = fit_detector(
+        {name: [vocabulary.encode(text)] for name, text in zip(names, LEARNED, strict=True)},
+        lambda ids: features[[names.index(name) for name in ids]],
+        len(vocabulary),
+        penalty=0.3,
+    )
     write_json(folder / "encoder.json", asdict(description))
     vocabulary.save(folder / "vocabulary.json")
+    detector.save(folder / "detector.h5", vocabulary, model.description.encoding)
     weights.save(network, folder / "encoder.weights.h5")
     model.save(folder / "model")
 

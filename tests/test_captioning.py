@@ -9,11 +9,19 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.captioner import captioning, model
-from pipeline.captioner.captioning import GUIDANCE, MAX_WORDS, Caption, Captioner
+from pipeline.captioner.captioning import (
+    GUIDANCE,
+    MAX_WORDS,
+    WORD_AGREEMENT,
+    WORD_BIAS,
+    Caption,
+    Captioner,
+)
 from pipeline.captioner.compiled import CompiledDecoder
 from pipeline.captioner.decoder import Decoder, build_decoder
 from pipeline.captioner.description import Member, ModelDescription
 from pipeline.captioner.ensemble import together
+from pipeline.captioner.evidence import Informed, informed
 from pipeline.captioner.guidance import Guided, guided
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.errors import InputError
@@ -42,10 +50,11 @@ def pixels(captioner: Captioner) -> list[npt.NDArray[np.uint8]]:
 
 
 def inside(captioner: Captioner, kind: type[Any]) -> Any:
-    """Return the decoder that is guided."""
-    assert isinstance(captioner.decoder, Guided)
-    assert isinstance(captioner.decoder.decoder, kind)
-    return captioner.decoder.decoder
+    """Return the decoder that is informed and guided."""
+    assert isinstance(captioner.decoder, Informed)
+    assert isinstance(captioner.decoder.decoder, Guided)
+    assert isinstance(captioner.decoder.decoder.decoder, kind)
+    return captioner.decoder.decoder.decoder
 
 
 def extract(folder: Path, artifacts: Path, captioner: Captioner, batch_size: int) -> FeatureStore:
@@ -161,15 +170,28 @@ def test_the_batch_size_does_not_change_captions(
 
 
 def test_captions_are_different_ones_best_first_and_no_more_than_the_beam_is_wide(
-    captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
+    artifacts: Path, captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
 ) -> None:
+    deaf = Captioner.load(artifacts, BATCH, "keras", word_bias=0.0, word_agreement=0.0)
     for width in (1, 2, 5):
         for captions in captioner.caption(pixels[:3], width):
             assert len({c.caption for c in captions}) == len(captions) == width
+        for captions in deaf.caption(pixels[:3], width):
             # They are ranked by the mean over their words and the end.
             means = [c.log_probability / (len(c.caption.split()) + 1) for c in captions]
             assert means == sorted(means, reverse=True)
             assert all(c.log_probability < 0 for c in captions)
+
+
+def test_detected_words_change_what_is_said_of_photos_that_nobody_learned(
+    artifacts: Path, pixels: list[npt.NDArray[np.uint8]]
+) -> None:
+    said = set()
+    for bias, agreement in ((WORD_BIAS, WORD_AGREEMENT), (0.0, 0.0), (0.0, 100.0)):
+        asked = Captioner.load(artifacts, 2, "keras", word_bias=bias, word_agreement=agreement)
+        found = asked.caption(pixels[12:], 20)
+        said.add(tuple(c.caption for captions in found for c in captions[:3]))
+    assert len(said) == 3
 
 
 def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
@@ -183,13 +205,17 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     folder = copied_artifacts(artifacts, tmp_path / "artifacts")
     shutil.rmtree(folder / "model")
     described = captioner.model
+    mirrored = replace(described.encoding, views="mirror")
     how = described.members[0].facts
     model.Model.of(
         {1: (one, how), 2: (other, how)},
-        replace(described.encoding, views="mirror"),
+        mirrored,
         described.vocabulary,
         described.facts,
     ).save(folder / "model")
+    assert isinstance(captioner.decoder, Informed)
+    detector = captioner.decoder.detector
+    detector.save(folder / "detector.h5", captioner.vocabulary, mirrored)
 
     both = Captioner.load(folder, BATCH, "keras")
     store = extract(tmp_path, folder, both, BATCH)
@@ -200,7 +226,8 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     alone = Captioner.load(folder, BATCH, "keras", ensemble=False)
     said = []
     for loaded, members in ((both, 2), (alone, 1)):
-        decoder = together([guided(each, GUIDANCE) for each in (one, other)][:members])
+        guides = together([guided(each, GUIDANCE) for each in (one, other)][:members])
+        decoder = informed(guides, detector, WORD_BIAS, WORD_AGREEMENT)
         predictions = predict(
             decoder, store, both.vocabulary, asked, 3, MAX_WORDS, repeat_trigrams=False
         )

@@ -30,7 +30,7 @@ def test_the_batch_fits_the_number_of_photos(
 
     monkeypatch.setattr(Captioner, "load", staticmethod(load))
     result = image("--artifacts", "folder", *["a.jpg"] * count)
-    how = {"ensemble": True, "guidance": 0.2}
+    how = {"ensemble": True, "guidance": 0.2, "word_bias": 0.3, "word_agreement": 3.0}
     failed(result, f"Error: asked for {(Path('folder'), batch_size)}, {how}")
 
 
@@ -38,7 +38,8 @@ NO_RUN = "run `dvc repro`, or name the folder of a finished run with --artifacts
 
 
 @pytest.mark.parametrize(
-    "name", ["vocabulary.json", "model/model.json", "encoder.json", "encoder.weights.h5"]
+    "name",
+    ["vocabulary.json", "detector.h5", "model/model.json", "encoder.json", "encoder.weights.h5"],
 )
 def test_a_missing_artefact_is_one_line_with_its_mend(spoilt: Path, name: str) -> None:
     (spoilt / name).unlink()
@@ -59,7 +60,7 @@ def test_before_the_first_run_everything_is_said_to_be_missing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = image(*write_photos(Path(), 1))
-    missing = "model/model.json, vocabulary.json, encoder.json, encoder.weights.h5"
+    missing = "model/model.json, vocabulary.json, detector.h5, encoder.json, encoder.weights.h5"
     failed(result, f"Error: artifacts has no {missing}: {NO_RUN}")
 
 

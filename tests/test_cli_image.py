@@ -301,29 +301,17 @@ def test_the_beam_width_is_the_search_s(caption: Run, monkeypatch: pytest.Monkey
     write_photos(Path(), 1)
     asked = []
 
-    def spy(_: Captioner, photos: Sequence[Any], beam_width: int, *, consensus: bool) -> list[Any]:
-        asked.append((beam_width, consensus))
+    def spy(_: Captioner, photos: Sequence[Any], beam_width: int) -> list[Any]:
+        asked.append(beam_width)
         return [[] for _ in photos]
 
     monkeypatch.setattr(Captioner, "caption", spy)
     for arguments in ([], ["--beam-width", "1"], ["--beam-width", "7", "--top", "2"], ["--top", 4]):
         succeeded(caption(*arguments, "00.png"))
-    assert asked == [(3, False), (1, False), (7, False), (4, False)]
+    assert asked == [20, 1, 7, 20]
     asked.clear()
-    for arguments in ([], ["--beam-width", "7"], ["--top", "4"], ["--top", "30"]):
-        succeeded(caption("--consensus", *arguments, "00.png"))
-    assert asked == [(20, True), (7, True), (20, True), (30, True)]
-
-
-def test_consensus_puts_first_what_is_most_like_the_others(caption: Run, loaded: Captioner) -> None:
-    write_photos(Path(), 14)
-    photos = [loaded.decode(Path(f"{seed:02}.png").read_bytes()) for seed in (12, 13)]
-    expected = loaded.caption(photos, 20, consensus=True)
-    result = caption("--consensus", "--top", "3", "12.png", "13.png")
-    succeeded(result)
-    assert captions(result) == [c.caption for photo in expected for c in photo[:3]]
-    likeliest = caption("--beam-width", "20", "--top", "3", "12.png", "13.png")
-    assert captions(result) != captions(likeliest)
+    succeeded(caption("--top", "30", "00.png"))
+    assert asked == [30]
 
 
 def test_the_decoders_of_all_seeds_are_asked_and_guided_unless_told_otherwise(
@@ -332,14 +320,16 @@ def test_the_decoders_of_all_seeds_are_asked_and_guided_unless_told_otherwise(
     write_photos(Path(), 1)
     asked = []
 
-    def load(*_: object, ensemble: bool, guidance: float) -> Captioner:
-        asked.append((ensemble, guidance))
+    def load(*_: object, **asked_for: float) -> Captioner:
+        asked.append(tuple(asked_for.values()))
         return loaded
 
     monkeypatch.setattr(Captioner, "load", staticmethod(load))
-    for arguments in ([], ["--ensemble"], ["--no-ensemble"], ["--guidance", "0"]):
+    weighed = ["--guidance", "0", "--word-bias", "1", "--word-agreement", "2"]
+    for arguments in ([], ["--ensemble"], ["--no-ensemble"], weighed):
         succeeded(caption(*arguments, "00.png"))
-    assert asked == [(True, 0.2), (True, 0.2), (False, 0.2), (True, 0.0)]
+    usual = (0.2, 0.3, 3.0)
+    assert asked == [(True, *usual), (True, *usual), (False, *usual), (True, 0.0, 1.0, 2.0)]
 
 
 def test_captions_may_be_drawn(caption: Run) -> None:
@@ -365,14 +355,14 @@ def test_captions_may_be_drawn(caption: Run) -> None:
         (["--beam", "3", "a.jpg"], "No such option"),
         ([], "Missing argument 'PHOTOS...'"),
         (["--sample", "--beam-width", "3", "a.jpg"], "give one of them"),
-        (["--sample", "--consensus", "a.jpg"], "--consensus searches: give one of them"),
-        (["--consensus", "--top", "4", "--beam-width", "3", "a.jpg"], "of 4 or more"),
         (["--top-k", "3", "a.jpg"], "--top-p and --seed are of --sample"),
         (["--sample", "--temperature", "0", "a.jpg"], "Invalid value for '--temperature'"),
         (["--sample", "--temperature", "inf", "a.jpg"], "inf is no finite number"),
         (["--sample", "--top-p", "nan", "a.jpg"], "nan is no finite number"),
         (["--guidance", "nan", "a.jpg"], "nan is no finite number"),
         (["--guidance", "-1", "a.jpg"], "Invalid value for '--guidance'"),
+        (["--word-bias", "nan", "a.jpg"], "nan is no finite number"),
+        (["--word-agreement", "101", "a.jpg"], "Invalid value for '--word-agreement'"),
     ],
 )
 def test_misuse_is_said_before_anything_is_read(arguments: list[str], problem: str) -> None:

@@ -164,15 +164,15 @@ def test_what_caption_image_prints_is_scored_by_the_photos_names() -> None:
 
 def test_a_split_or_search_is_chosen_by_its_option() -> None:
     Path("said.csv").write_text(
-        "image_id,search,caption\n1,greedy,x\n1,beam_3,a dog runs\n2,greedy,x\n"
-        "2,beam_3,a cat sits\n"
+        "image_id,search,caption\n1,greedy,x\n1,beam_20,a dog runs\n2,greedy,x\n"
+        "2,beam_20,a cat sits\n"
     )
     failed(
         score(candidates="said.csv"),
         "Error: said.csv has the captions of several searches: choose one by --search, "
-        "beam_3 or greedy",
+        "beam_20 or greedy",
     )
-    chosen = score("--json", "--search", "beam_3", candidates="said.csv")
+    chosen = score("--json", "--search", "beam_20", candidates="said.csv")
     assert chosen.stdout == score("--json").stdout
     failed(
         score("--split", "test"),
@@ -197,7 +197,7 @@ def test_two_runs_are_compared_score_by_score() -> None:
     result = compare("candidates.json", "worse.json")
     succeeded(result)
     first, header, *rows, last = result.stdout.splitlines()
-    assert first == "2 photos; beam_3, where a run has several searches"
+    assert first == "2 photos; beam_20, where a run has several searches"
     assert header.split()[:2] == ["candidates.json", "worse.json"]
     assert [row.split()[0] for row in rows] == NAMES
     assert rows[0].split()[1:4] == ["100.00", "50.00", "-50.00"]

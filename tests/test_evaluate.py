@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.captioner.consensus import consensus_search
 from pipeline.captioner.decoder import Decoder
+from pipeline.captioner.detector import WordDetector, fit_detector
 from pipeline.captioner.ensemble import together
+from pipeline.captioner.evidence import informed
 from pipeline.captioner.guidance import guided
 from pipeline.captioner.loss import mean_loss
 from pipeline.captioner.model import Model
@@ -63,7 +64,17 @@ def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> P
     trained = {seed: (decoder, HOW) for seed, decoder in zip((7, 8), decoders, strict=True)}
     facts = {"captions": table.fingerprint, "params": {}}
     Model.of(trained, store.encoding, vocabulary.fingerprint, facts).save(artifacts / "model")
+    told = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
+    detector = fit_detector(told, store.read, len(vocabulary), 0.3)
+    detector.save(artifacts / "detector.h5", vocabulary, store.encoding)
     return folder
+
+
+def detector_of(laid: Path) -> WordDetector:
+    artifacts = laid / "artifacts"
+    vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
+    encoding = FeatureStore.open(artifacts / "features.h5").encoding
+    return WordDetector.load(artifacts / "detector.h5", vocabulary, encoding, 6)
 
 
 def metrics_of(laid: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> dict[str, Any]:
@@ -77,10 +88,10 @@ def metrics_of(laid: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> di
     return found
 
 
-def captions(laid: Path, decoder: Steps, width: int, way: Any = search) -> list[str]:
+def captions(laid: Path, decoder: Steps, width: int) -> list[str]:
     """Return what a search finds, by image_id."""
     store = FeatureStore.open(laid / "artifacts" / "features.h5")
-    found = way(decoder, store.read(sorted(PHOTOS)), width, MAX_WORDS, repeat_trigrams=False)
+    found = search(decoder, store.read(sorted(PHOTOS)), width, MAX_WORDS, repeat_trigrams=False)
     return [make_vocabulary().decode(hypotheses[0].ids) for hypotheses in found]
 
 
@@ -103,24 +114,24 @@ def only(found: dict[str, Any], names: Any = METRICS) -> dict[str, Any]:
 def test_all_seeds_are_asked_together_and_each_alone(
     laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
-    found = metrics_of(laid, monkeypatch, consensus_width=6, guidance=0.5)
+    weighed = {"guidance": 0.5, "word_bias": 0.7, "word_agreement": 4.0}
+    found = metrics_of(laid, monkeypatch, beam_widths=[6, 3], **weighed)
     (details,) = found["details"]
     searches = {row["name"]: only(row) for row in details["searches"]}
     guides = [guided(decoder, 0.5) for decoder in decoders]
-    ensemble = together(guides)
-    said = {
-        "greedy": captions(laid, ensemble, 1),
-        "beam_3": captions(laid, ensemble, 3),
-        "consensus_6": captions(laid, ensemble, 6, consensus_search),
-    }
+    detector = detector_of(laid)
+    ensemble = informed(together(guides), detector, 0.7, 4.0)
+    widths = {"greedy": 1, "beam_6": 6, "beam_3": 3}
+    said = {name: captions(laid, ensemble, width) for name, width in widths.items()}
     assert searches == {name: scores(found_by) for name, found_by in said.items()}
-    assert details["headline"] == "consensus_6"
-    assert only(found) == searches["consensus_6"]
+    assert details["headline"] == "beam_6"
+    assert only(found) == searches["beam_6"]
     assert found["perplexity"] == pytest.approx(perplexity(laid, decoders), rel=1e-4)
 
     alone = {(row["seed"], row["search"]): only(row) for row in details["seeds"]}
     assert list(alone) == [(seed, name) for seed in (7, 8) for name in searches]
-    for seed, decoder in zip((7, 8), guides, strict=True):
+    for seed, guide in zip((7, 8), guides, strict=True):
+        decoder = informed(guide, detector, 0.7, 4.0)
         assert alone[seed, "beam_3"] == scores(captions(laid, decoder, 3))
     assert alone[7, "beam_3"] != alone[8, "beam_3"]
     (beam,) = (row for row in details["over_seeds"] if row["search"] == "beam_3")
@@ -129,6 +140,14 @@ def test_all_seeds_are_asked_together_and_each_alone(
     assert beam["CIDEr-D"]["deviation"] == pytest.approx(statistics.stdev(ciders), abs=0.02)
     assert details["provenance"]["decoder"].startswith("2 decoders together: merge")
     assert details["provenance"]["guidance"] == "0.5"
+    evidence = f"word bias 0.7, agreement 4, detector {detector.digest}"
+    assert details["provenance"]["evidence"] == evidence
+
+    report = (laid / "artifacts" / "evaluation" / "report.html").read_text("utf-8")
+    features = FeatureStore.open(laid / "artifacts" / "features.h5").read(["0.jpg"])
+    words = make_vocabulary().decode(detector.foremost(features, 6)[0]).split()
+    assert len(words) == 6
+    assert f'"detected":"{", ".join(words)}"' in report
 
     assert len({*map(tuple, said.values())}) == 3  # no search stands for another
     rows = pq.read_table(laid / "artifacts" / "evaluation" / "predictions.parquet").to_pylist()
@@ -142,7 +161,7 @@ def test_all_seeds_are_asked_together_and_each_alone(
 def test_without_an_ensemble_the_first_seed_is_evaluated(
     laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
-    wanted = {"ensemble": False, "consensus_width": None, "guidance": 0.0}
+    wanted = {"ensemble": False, "guidance": 0.0, "word_bias": 0.0, "word_agreement": 0.0}
     found = metrics_of(laid, monkeypatch, **wanted)
     (details,) = found["details"]
     assert details["headline"] == "beam_3"

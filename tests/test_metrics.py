@@ -42,6 +42,7 @@ def evaluation(
         clean_references=["a dog runs", "two cats"],
         perplexity=8.125,
         provenance={"split": "test"},
+        detected={"1.jpg": ["dog"]},
         by_seed={
             seed: {"greedy": predicted("greedy", captions)}
             for seed, captions in (by_seed or {}).items()

@@ -96,7 +96,11 @@ CHANGES: list[tuple[Change, str]] = [
     (lambda v: v["train"].update(tied_embeddings="yes"), "train.tied_embeddings: "),
     (lambda v: v["self_critical"].update(samples=1), "self_critical.samples: "),
     (lambda v: v["self_critical"].update(epochs=-1), "self_critical.epochs: "),
-    (lambda v: v["evaluate"].update(consensus_width=1), "evaluate.consensus_width: "),
+    (lambda v: v["evaluate"].update(word_bias=-0.1), "evaluate.word_bias: "),
+    (lambda v: v["evaluate"].update(word_agreement=101), "evaluate.word_agreement: "),
+    (lambda v: v["detector"].update(penalty=0), "detector.penalty: "),
+    (lambda v: v["detector"].update(penalty=float("inf")), "detector.penalty: "),
+    (lambda v: v["train"].update(learning_rate=float("nan")), "train.learning_rate: "),
     (lambda v: v["evaluate"].update(ensemble=2), "evaluate.ensemble: "),
 ]
 

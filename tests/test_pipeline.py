@@ -8,7 +8,7 @@ import pytest
 
 from tests.project import Project, Run
 
-ALL = ["sample", "clean", "encoder", "extract", "tokenize", "train", "evaluate"]
+ALL = ["sample", "clean", "encoder", "extract", "tokenize", "detector", "train", "evaluate"]
 
 
 def test_the_first_run_takes_every_stage_and_every_photo_once(project: Project) -> None:
@@ -66,9 +66,9 @@ def _runtime(project: Project) -> None:
         (_nothing, [], (0, 0)),
         (_learning_rate, ["train", "evaluate"], (0, 0)),
         (_beam_width, ["evaluate"], (0, 0)),
-        (_wording, ["clean", "extract", "tokenize", "train", "evaluate"], (0, 0)),
-        (_added_photo, ["clean", "extract", "train", "evaluate"], (1, 1)),
-        (_renamed_photo, ["clean", "extract", "tokenize", "train", "evaluate"], (0, 0)),
+        (_wording, ["clean", "extract", "tokenize", "detector", "train", "evaluate"], (0, 0)),
+        (_added_photo, ["clean", "extract", "detector", "train", "evaluate"], (1, 1)),
+        (_renamed_photo, ["clean", "extract", "tokenize", "detector", "train", "evaluate"], (0, 0)),
         (_comment_in_captioner, ["train"], (0, 0)),
         (_runtime, [], (0, 0)),
     ],
@@ -100,7 +100,7 @@ def test_the_same_params_and_data_give_the_same_bytes(project: Project) -> None:
     names = ["features.h5", "captions.parquet", "vocabulary.json", "history.csv"]
     names += ["model/seed_2026.weights.h5", "model/model.json", "evaluation/report.html"]
     names += ["encoder.weights.h5", "encoder.json", "evaluation/predictions.parquet"]
-    names += ["self_critical.csv"]
+    names += ["self_critical.csv", "detector.h5"]
     before = {name: project.read(f"artifacts/{name}") for name in names}
     shutil.rmtree(project.folder / ".cache")
     project.repro("--force")
@@ -129,6 +129,8 @@ def test_a_spoilt_params_file_is_one_line(project: Project, stage: str) -> None:
         ("artifacts/captions.parquet", "tokenize", "dvc repro clean"),
         ("artifacts/encoder.weights.h5", "extract", "dvc repro encoder"),
         ("artifacts/vocabulary.json", "train", "dvc repro tokenize"),
+        ("artifacts/vocabulary.json", "detector", "dvc repro tokenize"),
+        ("artifacts/detector.h5", "evaluate", "dvc repro detector"),
         ("artifacts/features.h5", "evaluate", "dvc repro extract"),
         ("artifacts/model/model.json", "evaluate", "dvc repro train"),
     ],

@@ -227,6 +227,21 @@ def test_best_worst_and_random_photos_need_no_script(tmp_path: Path) -> None:
     assert first.text("span") == [f"{score[best[0]]:.0f}"]
 
 
+def test_what_was_detected_is_beside_what_was_said(tmp_path: Path) -> None:
+    references = {"a.png": ["a cat"], "b.png": ["a dog"]}
+    detected = {"a.png": ["cat", NASTY[0]]}
+    found = evaluation({"greedy": ["a cat", "a dog"]}, references, detected=detected)
+    page = Page(report(tmp_path, found, {}))
+    assert [card["detected"] for card in page.cards] == [f"cat, {NASTY[0]}", ""]
+    shown = {article.text("div")[-1]: article for article in page.articles[:2]}
+    assert shown["a.png"].text("dd") == ["a cat", f"cat, {NASTY[0]}"]
+    assert shown["a.png"].text("dt") == ["greedy", "words detected"]
+    assert shown["b.png"].text("dt") == ["greedy"]
+    assert any("a second, simpler model" in text for text in page.text("p"))
+    plain = Page(report(tmp_path, evaluation({"greedy": ["a cat", "a dog"]}, references), {}))
+    assert not any("a second, simpler model" in text for text in plain.text("p"))
+
+
 def test_no_words_are_said_so(plain: str) -> None:
     shown = [text for article in Page(plain).articles for text in article.text("dd")]
     assert shown.count("(no words)") == 3

@@ -55,6 +55,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         references,
         constant=LONG,
         provenance={"split": LONG, LONG: NASTY[0]},
+        detected={image_id: ["running", *NASTY, LONG] for image_id in list(references)[1:]},
     )
     photos = {image_id: photo for row, image_id in enumerate(references) if row % 10}
     (folder / "history.csv").write_text(
@@ -249,6 +250,14 @@ def test_a_diagram_s_words_stay_in_their_boxes(tab: Tab, tmp_path: Path, name: s
         text => text.getBBox().width - text.parentNode.querySelector('rect').getBBox().width)"""
     assert tab.run(f"({wider}).length") > 16
     assert tab.run(f"Math.max(...{wider})") < 0
+
+
+def test_words_that_were_detected_are_shown(tab: Tab) -> None:
+    shown = "[...document.querySelectorAll('#cards .detected')].map(dd => dd.textContent)"
+    type_in(tab, "nr0001")
+    assert tab.run(shown) == [", ".join(["running", *NASTY, LONG])]
+    type_in(tab, "nr0000")
+    assert tab.run(shown) == []
 
 
 def test_strangers_words_are_shown_and_not_acted_upon(tab: Tab) -> None:

@@ -242,12 +242,12 @@ def test_a_run_may_be_a_folder_with_predictions(
     tmp_path: Path, references: Path, place: str
 ) -> None:
     captions = people(4)
-    write_searches(tmp_path / place, beam_3=captions, greedy=worse(captions, 1))
+    write_searches(tmp_path / place, beam_20=captions, greedy=worse(captions, 1))
     run = str(tmp_path)
     assert read(run, references)["BLEU-1"] == 100
     assert read(run, references, "greedy")["BLEU-1"] == pytest.approx(500 / 6)
     with pytest.raises(
-        InputError, match="no captions of search 'beam_5', it has beam_3 and greedy"
+        InputError, match="no captions of search 'beam_5', it has beam_20 and greedy"
     ):
         read(run, references, "beam_5")
 
@@ -290,7 +290,7 @@ def a_dvc_that(
 def test_what_is_no_file_is_asked_of_dvc_as_a_revision(
     tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_searches(tmp_path / "kept.parquet", beam_3=people(4))
+    write_searches(tmp_path / "kept.parquet", beam_20=people(4))
     commands = a_dvc_that(monkeypatch, 0, "", tmp_path / "kept.parquet")
     runs = "HEAD", "-x"
     _, found = compare_runs(runs, references, None, None, subset=False)
@@ -313,7 +313,7 @@ def test_a_revision_is_named_where_its_captions_are_not_taken(
     with pytest.raises(InputError) as caught:
         read("HEAD~3", references)
     assert str(caught.value) == (
-        "HEAD~3:artifacts/evaluation/predictions.parquet has no captions of search 'beam_3', "
+        "HEAD~3:artifacts/evaluation/predictions.parquet has no captions of search 'beam_20', "
         "it has greedy"
     )
 

@@ -36,7 +36,7 @@ def lines(project: Project) -> dict[str, str]:
 
 def test_after_a_run_everything_is_up_to_date_and_computed(project: Project) -> None:
     found = lines(project)
-    stages = ["sample", "clean", "encoder", "extract", "tokenize", "train", "evaluate"]
+    stages = ["sample", "clean", "encoder", "extract", "tokenize", "detector", "train", "evaluate"]
     assert {name: found[name] for name in stages} == dict.fromkeys(stages, "up to date")
     assert found["photos"] == f"{len(photos(project))} computed, 0 new, 0 unreadable"
 

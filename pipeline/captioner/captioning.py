@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.captioner.compiled import load_compiled
-from pipeline.captioner.consensus import consensus_search
 from pipeline.captioner.description import Member, ModelDescription, read_model
+from pipeline.captioner.detector import WordDetector
 from pipeline.captioner.ensemble import together
+from pipeline.captioner.evidence import informed
 from pipeline.captioner.guidance import guided
 from pipeline.captioner.sampling import Sampling, sample
 from pipeline.captioner.search import Hypothesis, Steps, search
@@ -26,11 +27,19 @@ from pipeline.features.views import join
 if TYPE_CHECKING:
     from pipeline.captioner.decoder import Decoder
 
-FILES = ("model/model.json", "vocabulary.json", "encoder.json", "encoder.weights.h5")
+FILES = (
+    "model/model.json",
+    "vocabulary.json",
+    "detector.h5",
+    "encoder.json",
+    "encoder.weights.h5",
+)
 # As params.yaml has them for `extract` and `evaluate`, which an exported folder lacks.
 MAX_WORDS = 32
 MAX_PIXELS = 100_000_000
 GUIDANCE = 0.2
+WORD_BIAS = 0.3
+WORD_AGREEMENT = 3.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Captioner:
         *,
         ensemble: bool = True,
         guidance: float = GUIDANCE,
+        word_bias: float = WORD_BIAS,
+        word_agreement: float = WORD_AGREEMENT,
     ) -> "Captioner":
         """Load the model, and an encoder that makes features as the model learned them.
 
@@ -67,6 +78,8 @@ class Captioner:
             engine: see `load_engine`; the decoder runs on the same.
             ensemble: whether the decoders of all seeds are asked together; else the first.
             guidance: how much more the photo counts, see `guided`.
+            word_bias: how much words detected in a photo count, see `informed`.
+            word_agreement: the same of whole captions.
 
         Raises:
             InputError: an artefact is absent or damaged, or encoder and model do not
@@ -104,7 +117,11 @@ class Captioner:
             return guided(on_keras(), guidance)
 
         members = model.members if ensemble else model.members[:1]
-        return Captioner(model, together([steps(m) for m in members]), vocabulary, ready)
+        detector = WordDetector.load(
+            artifacts / "detector.h5", vocabulary, learned, model.config.feature_shape[-1]
+        )
+        asked = informed(together([steps(m) for m in members]), detector, word_bias, word_agreement)
+        return Captioner(model, asked, vocabulary, ready)
 
     def decode(self, data: bytes) -> np.ndarray:
         """Decode a photo's bytes as the feature store's were, to the pixels of its views.
@@ -118,22 +135,18 @@ class Captioner:
         learned = self.model.encoding
         return decode(data, learned.input_size, MAX_PIXELS, learned.views)
 
-    def caption(
-        self, photos: Sequence[np.ndarray], beam_width: int, *, consensus: bool = False
-    ) -> list[list[Caption]]:
+    def caption(self, photos: Sequence[np.ndarray], beam_width: int) -> list[list[Caption]]:
         """Caption decoded photos, each (V, S, S, 3); at most `batch_size` of them.
 
         Args:
             photos: decoded by `decode`.
             beam_width: see `search`.
-            consensus: whether the best is what is most like the others, not the likeliest.
 
         Returns:
             For each photo `beam_width` captions or fewer, best first.
         """
         features = self._features(photos)
-        way = consensus_search if consensus else search
-        found = way(self.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
+        found = search(self.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
         return self._captions(found)
 
     def sample(

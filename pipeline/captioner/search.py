@@ -1,8 +1,8 @@
 """Search: from a photo's features to its likeliest captions, greedily or with a beam."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -45,11 +45,24 @@ class Hypothesis:
 
     @property
     def score(self) -> float:
-        """Mean log-probability of its steps, by which hypotheses are ranked.
+        """Mean log-probability of its steps, by which a beam's hypotheses are ranked.
 
         Without the mean a beam prefers short captions (Wu et al. 2016, section 7).
         """
         return self.log_probability / (len(self.ids) + self.finished)
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """A decoder with an opinion of finished hypotheses that is more than their likelihood."""
+
+    def rank(
+        self, features: npt.NDArray[np.float32], found: Sequence[Sequence[Hypothesis]]
+    ) -> list[list[Hypothesis]]:
+        """Return the hypotheses of each photo, best first, of its features (N, ...).
+
+        What the limit of words cut off has to stay behind what ended.
+        """
 
 
 @dataclass
@@ -105,7 +118,8 @@ def search(
     A beam keeps the `beam_width` likeliest hypotheses; one that has ended keeps its place,
     and the others go on until all have ended, so the likeliest is never dropped for
     unlikely ones that ended early. <pad>, <start> and <unk> are never chosen. Hypotheses
-    that the limit of words cut off rank below those that ended.
+    that the limit of words cut off rank below those that ended; what ended is ranked by its
+    score, or by the decoder, where it `Ranks`.
 
     Args:
         decoder: the trained decoder.
@@ -123,7 +137,8 @@ def search(
     for photos in parts(features, max(1, ROWS // beam_width)):
         beams = [_Beam(beam_width, repeat_trigrams) for _ in photos]
         _grow_all(decoder, photos, beams, max_words)
-        found += [beam.ranked() for beam in beams]
+        ranked = [beam.ranked() for beam in beams]
+        found += decoder.rank(photos, ranked) if isinstance(decoder, Ranks) else ranked
     return found[: len(features)]
 
 

@@ -80,11 +80,16 @@ class Vocabulary:
         )
 
     @staticmethod
-    def load(path: Path) -> "Vocabulary":
+    def load(path: Path, captions: str | None = None) -> "Vocabulary":
         """Read a vocabulary.
 
+        Args:
+            path: the file.
+            captions: fingerprint of the caption table that it has to be of; None is any.
+
         Raises:
-            InputError: absent, damaged, of another version, or edited by hand.
+            InputError: absent, damaged, of another version, edited by hand, or built from
+                other captions.
         """
         values = read_json(path, _MEND)
         if values.get("format_version") != FORMAT_VERSION or values.get("markers") != [*MARKERS]:
@@ -102,4 +107,8 @@ class Vocabulary:
             raise InputError(f"{path} is damaged ({reason}): {_MEND}") from None
         if not intact:
             raise InputError(f"{path} does not hold what its fingerprint says: {_MEND}")
+        if captions not in (None, vocabulary.captions):
+            raise InputError(
+                f"{path} was built from other captions than captions.parquet holds: {_MEND}"
+            )
         return vocabulary

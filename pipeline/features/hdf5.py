@@ -115,6 +115,29 @@ def _new(disk: Disk) -> Any:
     return h5py.h5f.create(b"new", h5py.h5f.ACC_TRUNC, creation, access)
 
 
+def read_attribute(file: Any, name: str) -> str:
+    """Return a text attribute.
+
+    Raises:
+        KeyError: there is none of that name.
+        ValueError: it is of variable length, as which a damaged one can crash the HDF5 library,
+            or no text.
+    """
+    if file.attrs.get_id(name).dtype.kind != "S":
+        raise ValueError(f"{name} is no string of fixed length")
+    return str(file.attrs[name], "ascii")
+
+
+def check_extent(dataset: Any) -> None:
+    """Refuse a damaged shape before memory is taken for it.
+
+    Raises:
+        ValueError: the dataset would be larger than its file.
+    """
+    if dataset.nbytes > dataset.file.id.get_filesize():
+        raise ValueError(f"{dataset.name} is larger than the file")
+
+
 def one_line(error: Exception) -> str:
     """Return what HDF5 says, which can have line breaks, as one line."""
     return " ".join(str(error).split())

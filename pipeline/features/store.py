@@ -21,7 +21,16 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from pipeline.features.encoding import Encoding
-from pipeline.features.hdf5 import DAMAGE, Disk, create, create_group, one_line, open_self_contained
+from pipeline.features.hdf5 import (
+    DAMAGE,
+    Disk,
+    check_extent,
+    create,
+    create_group,
+    one_line,
+    open_self_contained,
+    read_attribute,
+)
 from pipeline.features.views import join
 from pipeline.files import atomic_path, fingerprint
 
@@ -145,6 +154,24 @@ class FeatureStore:
         vectors = self.features[[self.rows[i] for i in image_ids]].astype(np.float32)
         return vectors if self.encoding.view_count == 1 else join(vectors)
 
+    def usable(self, captions: Sequence[tuple[str, str]], split: str) -> list[tuple[str, str]]:
+        """Return the (image_id, text) pairs of a split whose photos have vectors.
+
+        Says how many have none.
+
+        Raises:
+            InputError: none has.
+        """
+        found = [pair for pair in captions if pair[0] in self.rows]
+        if not found:
+            raise InputError(
+                f"no {split} caption has a photo with features: "
+                "artifacts/captions.json and artifacts/extract.json say why"
+            )
+        if len(found) < len(captions):
+            print(f"{split}: {len(captions) - len(found)} captions of failed photos left out")
+        return found
+
     def draw(
         self, image_ids: Iterable[str], random: np.random.Generator
     ) -> npt.NDArray[np.float32]:
@@ -190,18 +217,18 @@ def _read(path: Path, file: Any) -> FeatureStore:
     version = file.attrs["format_version"]
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {version}, not {FORMAT_VERSION}")
-    encoding = Encoding(**json.loads(_read_attribute(file, "encoding")))
+    encoding = Encoding(**json.loads(read_attribute(file, "encoding")))
     ids = _read_strings(file["image_id"])
     photos = dict(zip(ids, _read_strings(file["photo_sha256"]), strict=True))
     if ids != sorted(photos):
         raise ValueError("its ids are not unique and sorted")
-    if _read_attribute(file, "fingerprint") != _fingerprint(encoding, photos):
+    if read_attribute(file, "fingerprint") != _fingerprint(encoding, photos):
         raise ValueError("its fingerprint does not fit its rows")
     features = file["features"]
     contiguous = features.id.get_offset() is not None
     if len(features) != len(ids) or features.dtype != encoding.dtype or not contiguous:
         raise ValueError("its features are not one contiguous row for each id")
-    _check_extent(features)
+    check_extent(features)
     views = encoding.view_count
     if views > 1 and features.shape[1:2] != (views,):
         raise ValueError(f"its features are not of {views} views a photo")
@@ -247,21 +274,8 @@ def _write_strings(file: Any, name: str, values: Sequence[str]) -> None:
     file.create_dataset(name, data=np.array(encoded, dtype=kind))
 
 
-# Strings of variable length, where damaged, can crash the HDF5 library: none are read.
-def _read_attribute(file: Any, name: str) -> str:
-    if file.attrs.get_id(name).dtype.kind != "S":
-        raise ValueError(f"{name} is no string of fixed length")
-    return str(file.attrs[name], "ascii")
-
-
 def _read_strings(dataset: Any) -> list[str]:
     if dataset.dtype.kind != "S":
         raise ValueError(f"{dataset.name} holds no strings of fixed length")
-    _check_extent(dataset)
+    check_extent(dataset)
     return [value.decode("utf-8") for value in dataset[:].tolist()]
-
-
-def _check_extent(dataset: Any) -> None:
-    """Refuse a damaged shape before memory is taken for it."""
-    if dataset.nbytes > dataset.file.id.get_filesize():
-        raise ValueError(f"{dataset.name} is larger than the file")

@@ -56,6 +56,7 @@ class Card:
         image_id: its name.
         picture: the photo made small, or None where it is no longer there.
         said: its different captions, the headline's first.
+        detected: words that were detected in it.
         references: the photo's captions as people wrote them.
         glances: one for each word of the headline's caption; none where there is no
             picture, or the decoder does not look at places.
@@ -64,6 +65,7 @@ class Card:
     image_id: str
     picture: Picture | None
     said: Sequence[Said]
+    detected: Sequence[str]
     references: Sequence[str]
     glances: Sequence[Glance]
 
@@ -133,7 +135,14 @@ def _card(found: Evaluation, row: int, small: Picture | None) -> Card:
             said[caption] = Said(label, caption, *scores)
     headline = found.searches[found.headline].predictions[row]
     glances = _glances(headline) if small else []
-    return Card(image_id, small, list(said.values()), found.references[image_id], glances)
+    return Card(
+        image_id,
+        small,
+        list(said.values()),
+        found.detected.get(image_id, ()),
+        found.references[image_id],
+        glances,
+    )
 
 
 def _glances(prediction: Prediction) -> list[Glance]:
@@ -166,6 +175,7 @@ def _values(card: Card) -> dict[str, Any]:
             [said.search, said.caption, f"{said.cider_d:.0f}", f"{said.rouge_l:.0f}"]
             for said in card.said
         ],
+        "detected": ", ".join(card.detected),
         "looked": [[glance.word, glance.place, glance.shade] for glance in card.glances],
         "references": card.references,
     }

@@ -81,6 +81,7 @@ class Evaluation:
         perplexity: of the references' words and their ends, to the model; of several decoders
             the geometric mean.
         provenance: what made all this: names and fingerprints.
+        detected: image_id to the words that were detected in the photo, those that tell most first.
         seeds: where there are several, what each one's decoder scores alone: seed to search
             to METRICS.
     """
@@ -97,6 +98,7 @@ class Evaluation:
     unknown_words: float
     perplexity: float
     provenance: Mapping[str, str]
+    detected: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seeds: Mapping[int, Mapping[str, Corpus]] = field(default_factory=dict)
 
     @property
@@ -171,6 +173,7 @@ def measure(
     clean_references: Sequence[str],
     perplexity: float,
     provenance: Mapping[str, str],
+    detected: Mapping[str, Sequence[str]],
     by_seed: Mapping[int, Mapping[str, Sequence[Prediction]]] | None = None,
 ) -> Evaluation:
     """Score every search's captions, and what they are to be compared with.
@@ -184,6 +187,7 @@ def measure(
         clean_references: the references as the model would learn them.
         perplexity: see `Evaluation`.
         provenance: see `Evaluation`.
+        detected: see `Evaluation`.
         by_seed: where there are several, what each one's decoder says alone: seed to search
             to its captions, of the same photos in the same order.
     """
@@ -208,6 +212,7 @@ def measure(
         unknown_words=_unknown(clean_references, vocabulary),
         perplexity=perplexity,
         provenance=provenance,
+        detected=detected,
         seeds={
             seed: {name: _corpus(found, scorer) for name, found in of_seed.items()}
             for seed, of_seed in (by_seed or {}).items()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.captioner.consensus import consensus_search
 from pipeline.captioner.maps import caption_maps
 from pipeline.captioner.search import Steps, search
 from pipeline.captions.vocabulary import Vocabulary
@@ -55,14 +54,8 @@ class Prediction:
     maps: Sequence[Sequence[int]] | None = None
 
 
-def search_name(beam_width: int, *, consensus: bool = False) -> str:
-    """Return the name of a search in metrics, predictions and reports.
-
-    "greedy"; "beam_3" for a beam of width 3; "consensus_20" for the caption that is most
-    like the others of a beam of width 20.
-    """
-    if consensus:
-        return f"consensus_{beam_width}"
+def search_name(beam_width: int) -> str:
+    """Return the name of a search in metrics, predictions and reports: "greedy", "beam_3"."""
     return "greedy" if beam_width == 1 else f"beam_{beam_width}"
 
 
@@ -74,17 +67,15 @@ def predict(
     beam_width: int,
     max_words: int,
     *,
-    consensus: bool = False,
     repeat_trigrams: bool = True,
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
     features = store.read(image_ids)
-    way = consensus_search if consensus else search
-    found = way(decoder, features, beam_width, max_words, repeat_trigrams=repeat_trigrams)
+    found = search(decoder, features, beam_width, max_words, repeat_trigrams=repeat_trigrams)
     return [
         Prediction(
             image_id=image_id,
-            search=search_name(beam_width, consensus=consensus),
+            search=search_name(beam_width),
             caption=vocabulary.decode(hypotheses[0].ids),
             log_probability=hypotheses[0].log_probability,
             finished=hypotheses[0].finished,

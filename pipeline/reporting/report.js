@@ -55,6 +55,11 @@
       label.append(score);
       said.append(label, element("dd", caption || "(no words)"));
     }
+    if (photo.detected) {
+      const words = element("dd", photo.detected);
+      words.className = "detected";
+      said.append(element("dt", "words detected"), words);
+    }
     if (photo.looked.length) {
       // A caption's dozen drawings are made for those who ask.
       const draw = () => looked.lastElementChild.append(...photo.looked.map((one) => look(photo, one)));

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pipeline.captioner.batches import Batches
 from pipeline.captioner.description import Member
+from pipeline.captioner.detector import WordDetector
 from pipeline.captioner.ensemble import together
+from pipeline.captioner.evidence import informed
 from pipeline.captioner.guidance import guided
 from pipeline.captioner.loss import mean_loss
 from pipeline.captioner.model import Model
@@ -30,6 +32,7 @@ ARTIFACTS = Path("artifacts")
 EVALUATION = ARTIFACTS / "evaluation"
 SPLIT = "test"
 _BATCH_SIZE = 64  # captions, for perplexity
+_DETECTED = 6  # words of a photo that the report shows
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Inputs:
     vocabulary: Vocabulary
     store: FeatureStore
     model: Model
+    detector: WordDetector
 
     @property
     def image_ids(self) -> list[str]:
@@ -79,7 +83,10 @@ def _read_inputs() -> Inputs:
             "artifacts/model was trained on other captions, perhaps on what is the test split "
             "now, than artifacts/captions.parquet holds: run `dvc repro train`"
         )
-    inputs = Inputs(table, vocabulary, store, model)
+    detector = WordDetector.load(
+        ARTIFACTS / "detector.h5", vocabulary, store.encoding, store.shape[-1], table.fingerprint
+    )
+    inputs = Inputs(table, vocabulary, store, model, detector)
     if not inputs.image_ids:
         raise InputError(
             "no test photo has both captions and features: "
@@ -115,39 +122,50 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
         vocabulary=inputs.vocabulary,
         clean_references=[text for _, text in captions],
         perplexity=math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in asked)),
+        detected=_detected(inputs),
         provenance={
             **_provenance(inputs, len(asked), {i: references[i] for i in image_ids}),
             "guidance": f"{params.evaluate.guidance:g}",
+            "evidence": (
+                f"word bias {params.evaluate.word_bias:g}, "
+                f"agreement {params.evaluate.word_agreement:g}, "
+                f"detector {inputs.detector.digest}"
+            ),
         },
         by_seed=alone if len(seeds) > 1 else {},
     )
 
 
+def _detected(inputs: Inputs) -> dict[str, list[str]]:
+    """Return the words that tell most of each photo."""
+    features = inputs.store.read(inputs.image_ids)
+    foremost = inputs.detector.foremost(features, _DETECTED)
+    return {
+        image_id: inputs.vocabulary.decode(ids).split()
+        for image_id, ids in zip(inputs.image_ids, foremost, strict=True)
+    }
+
+
 def _headline(wanted: Evaluate) -> str:
-    """Name the search that figures without a name are of."""
-    if wanted.consensus_width is not None:
-        return search_name(wanted.consensus_width, consensus=True)
-    return search_name(wanted.beam_widths[0] if wanted.beam_widths else 1)
+    """Name the search that figures without a name are of: the widest."""
+    return search_name(max(wanted.beam_widths, default=1))
 
 
 def _predict(params: Params, inputs: Inputs, decoder: Steps) -> dict[str, list[Prediction]]:
     """Caption the split by every search."""
     wanted = params.evaluate
-    ways = [(width, False) for width in dict.fromkeys([1, *wanted.beam_widths])]
-    if wanted.consensus_width is not None:
-        ways.append((wanted.consensus_width, True))
+    decoder = informed(decoder, inputs.detector, wanted.word_bias, wanted.word_agreement)
     return {
-        search_name(width, consensus=consensus): predict(
+        search_name(width): predict(
             decoder,
             inputs.store,
             inputs.vocabulary,
             inputs.image_ids,
             beam_width=width,
             max_words=wanted.max_words,
-            consensus=consensus,
             repeat_trigrams=wanted.repeat_trigrams,
         )
-        for width, consensus in ways
+        for width in dict.fromkeys([1, *wanted.beam_widths])
     }
 
 

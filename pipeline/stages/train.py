@@ -33,7 +33,7 @@ from pipeline.captioner.tensorboard import TensorBoard
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets import formats
 from pipeline.datasets.table import CaptionTable, read_table
-from pipeline.errors import InputError, run_stage
+from pipeline.errors import run_stage
 from pipeline.features import graphs
 from pipeline.features.store import FeatureStore
 from pipeline.files import fingerprint, sha256_file, sole_writer
@@ -72,36 +72,16 @@ def main() -> None:
 
 def _read_material(table: CaptionTable) -> Material:
     """Read what the earlier stages left and check that it belongs together."""
-    vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json")
-    if vocabulary.captions != table.fingerprint:
-        raise InputError(
-            "artifacts/vocabulary.json was built from other captions than "
-            "artifacts/captions.parquet holds: run `dvc repro tokenize`"
-        )
+    vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json", table.fingerprint)
     store = FeatureStore.open(ARTIFACTS / "features.h5")
     splits = ("train", "dev")
     references = {split: table.references(split) for split in splits}
     return Material(
         store,
         vocabulary,
-        {split: _usable(table.captions(split), store, split) for split in splits},
+        {split: store.usable(table.captions(split), split) for split in splits},
         {s: {i: g for i, g in references[s].items() if i in store.rows} for s in splits},
     )
-
-
-def _usable(
-    captions: Sequence[tuple[str, str]], store: FeatureStore, split: str
-) -> list[tuple[str, str]]:
-    """Leave out captions of photos without features."""
-    usable = [pair for pair in captions if pair[0] in store.rows]
-    if not usable:
-        raise InputError(
-            f"no {split} caption has a photo with features: "
-            "artifacts/captions.json and artifacts/extract.json say why"
-        )
-    if len(usable) < len(captions):
-        print(f"{split}: {len(captions) - len(usable)} captions of failed photos left out")
-    return usable
 
 
 def _teaching(params: Params, material: Material) -> Teaching:
