@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 4  # reasons, or failed photos, of many
 _BEAM_WIDTH = 20  # as the widest of `evaluate`
+_WORD_AGREEMENT = 3.0
 _BATCH = 32  # photos that go through encoder and search together
 
 
@@ -81,9 +82,7 @@ _weighed = _all_of(
     click.option(
         "--word-agreement",
         type=_Number(0, 100),
-        default=3.0,
-        show_default=True,
-        help="Of a search: how much counts that a caption says detected words.",
+        help="How much counts that a caption says detected words.  [default: 3.0]",
     ),
 )
 
@@ -137,7 +136,7 @@ def image(
     top: int,
     guidance: float,
     word_bias: float,
-    word_agreement: float,
+    word_agreement: float | None,
     artifacts: Path,
     sample: bool,
     ensemble: bool,
@@ -160,8 +159,10 @@ def image(
     width = max(_BEAM_WIDTH, top) if beam_width is None else beam_width
     if width < top:
         raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
-    if sample and beam_width is not None:
-        raise click.UsageError("--sample draws captions, --beam-width searches: give one of them")
+    if sample and (beam_width, word_agreement) != (None, None):
+        raise click.UsageError(
+            "--sample draws captions, --beam-width and --word-agreement are of a search"
+        )
     if not sample and drawing != {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": 0}:
         raise click.UsageError("--temperature, --top-k, --top-p and --seed are of --sample")
     asked = list(expand(photos))
@@ -179,7 +180,7 @@ def image(
             ensemble=ensemble,
             guidance=guidance,
             word_bias=word_bias,
-            word_agreement=word_agreement,
+            word_agreement=_WORD_AGREEMENT if word_agreement is None else word_agreement,
         )
         if sample:
             from pipeline.captioner.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
@@ -250,14 +251,11 @@ def status() -> None:
         click.echo(f"          and {len(photos.failed) - _SHOWN} more")
 
 
-def _scored_against(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say which captions are scored."""
-    for option in (
-        click.option("--subset", is_flag=True, help="Leave out photos that a file lacks."),
-        click.option("--split", help="Of the references, where the file has several."),
-    ):
-        command = option(command)
-    return command
+# Which captions are scored.
+_scored_against = _all_of(
+    click.option("--split", help="Of the references, where the file has several."),
+    click.option("--subset", is_flag=True, help="Leave out photos that a file lacks."),
+)
 
 
 @main.command()
