@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 4  # reasons, or failed photos, of many
 _BEAM_WIDTH = 20  # as the widest of `evaluate`
-_WORD_AGREEMENT = 3.0
 _BATCH = 32  # photos that go through encoder and search together
 
 
@@ -82,7 +81,9 @@ _weighed = _all_of(
     click.option(
         "--word-agreement",
         type=_Number(0, 100),
-        help="How much counts that a caption says detected words.  [default: 3.0]",
+        default=3.0,
+        show_default=True,
+        help="Of a search: how much counts that a caption says detected words.",
     ),
 )
 
@@ -136,7 +137,7 @@ def image(
     top: int,
     guidance: float,
     word_bias: float,
-    word_agreement: float | None,
+    word_agreement: float,
     artifacts: Path,
     sample: bool,
     ensemble: bool,
@@ -159,7 +160,7 @@ def image(
     width = max(_BEAM_WIDTH, top) if beam_width is None else beam_width
     if width < top:
         raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
-    if sample and (beam_width, word_agreement) != (None, None):
+    if sample and any(map(_given, ("beam_width", "word_agreement"))):
         raise click.UsageError(
             "--sample draws captions, --beam-width and --word-agreement are of a search"
         )
@@ -180,7 +181,7 @@ def image(
             ensemble=ensemble,
             guidance=guidance,
             word_bias=word_bias,
-            word_agreement=_WORD_AGREEMENT if word_agreement is None else word_agreement,
+            word_agreement=word_agreement,
         )
         if sample:
             from pipeline.captioner.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
@@ -191,6 +192,12 @@ def image(
         failed += _caption_all(captioner, say, readable, top, as_json)
     if failed:
         raise SystemExit(1)
+
+
+def _given(option: str) -> bool:
+    """Whether an option is on the command line, with whatever value."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 @main.command()

@@ -90,6 +90,7 @@ def test_padding_on_the_right_changes_nothing_before_it(shape: tuple[int, ...]) 
     np.testing.assert_allclose(
         logits_of(decoder, features, padded)[:, : IDS.shape[1]],
         logits_of(decoder, features, IDS),
+        rtol=1e-6,  # float32: products of other shapes add up in another order
         atol=1e-6,
     )
 
