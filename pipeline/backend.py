@@ -52,6 +52,9 @@ def _uncollected() -> Iterator[None]:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow's own choice on processors without AVX-512 is Eigen, with which the last bits of a
+# photo's vector depend on its place in the batch; oneDNN rounds the same everywhere.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 with _stderr_kept_aside(), _uncollected():
     import keras
 
