@@ -20,7 +20,7 @@ endef
 
 # Stages run as `python -m pipeline.stages.NAME`: that python has to be this one.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# Installed without bytecode: each process would compile TensorFlow anew, 19 s instead of 3.
+# Installed without bytecode: each process would compile TensorFlow anew, 19 s instead of 5.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: repro test lint bench lock clean
