@@ -63,13 +63,13 @@ def gradients(network: Any, inputs: list[Any], weighing: list[Any]) -> list[Any]
 def test_it_tells_and_learns_what_keras_does(
     words: int, stateful: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran, recur = [], lstm._recur
+    ran, follow = [], lstm._follow
 
     def counting(*given: Any) -> Any:
         ran.append(given)
-        return recur(*given)
+        return follow(*given)
 
-    monkeypatch.setattr(lstm, "_recur", counting)
+    monkeypatch.setattr(lstm, "_follow", counting)
     monkeypatch.setattr(lstm, "has_accelerator", lambda: False)
     ours = make_network(LSTM(UNITS, return_state=True, name="lstm"), stateful)
     plain = keras.layers.LSTM(UNITS, return_sequences=True, return_state=True)
@@ -97,7 +97,7 @@ def test_an_accelerator_keeps_the_loop_of_keras(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("the loop for a processor ran")
 
     monkeypatch.setattr(lstm, "has_accelerator", lambda: True)
-    monkeypatch.setattr(lstm, "_recur", refuse)
+    monkeypatch.setattr(lstm, "_follow", refuse)
     told = make_network(LSTM(UNITS, return_state=True, name="lstm"), True).predict_on_batch(
         given(4, True)
     )
