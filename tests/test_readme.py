@@ -59,6 +59,7 @@ def test_every_other_command_exists(project: Project, command: str) -> None:
         assert run.code == 0, run.output
 
 
+@pytest.mark.timeout(900)  # a dozen commands of several processes: 264 s where others were busy
 def test_every_dvc_command_runs(project: Project) -> None:
     project.commit("before")
     said = {}
