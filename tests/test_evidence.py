@@ -115,9 +115,9 @@ def test_agreement_is_the_cosine_of_the_words_that_are_told_and_detected() -> No
     detected = detector.detect(vectors(count=1))[0] * detector.rarity
 
     def cosine(h: Hypothesis) -> float:
-        times = np.array([h.ids.count(word) for word in range(SIZE)])
-        lengths = np.linalg.norm(times * detector.rarity) * np.linalg.norm(detected)
-        return float((times > 0) * detector.rarity @ detected / lengths) if lengths else 0.0
+        told_words = np.array([word in h.ids for word in range(SIZE)]) * detector.rarity
+        lengths = np.linalg.norm(told_words) * np.linalg.norm(detected)
+        return float(told_words @ detected / lengths) if lengths else 0.0
 
     by_cosine = sorted(found, key=lambda h: -cosine(h))
     assert ranked(detector, 1.0, *found) == by_cosine
@@ -127,12 +127,6 @@ def test_agreement_is_the_cosine_of_the_words_that_are_told_and_detected() -> No
     for less, first in ((0.99 * lost, best), (1.01 * lost, second)):
         behind = hypothesis(list(best.ids), -1.0 - less)
         assert ranked(detector, 2.0, behind, second)[0].ids == first.ids
-
-
-def test_a_word_that_is_said_again_agrees_no_more() -> None:
-    again = hypothesis([5, 8, 7, 8], -0.5)
-    assert ranked(told({8: 0.9}), 3.0, again, TRUE) == [TRUE, again]
-    assert ranked(told({8: 0.9}), 0.0, again, TRUE) == [again, TRUE]
 
 
 def test_what_was_cut_off_stays_behind_what_ended() -> None:

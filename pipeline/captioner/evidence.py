@@ -27,7 +27,7 @@ class Informed:
         bias: what is added to a word's logit, times the logarithm of how much likelier than
             usual it was detected to be, or less likely; one that is said is not wanted again.
         agreement: what is added to a hypothesis' mean log-probability, times the cosine between
-            its words and those detected, rare words counting more and no word twice.
+            its words and those detected, rare words counting more.
     """
 
     decoder: Steps
@@ -80,16 +80,12 @@ def informed(decoder: Steps, detector: WordDetector, bias: float, agreement: flo
 
 
 def _cosines(captions: Sequence[Sequence[int]], detected: Array, rarity: Array) -> Scores:
-    """Return the cosine of each caption's words, (C,), with detected ones, (V,), all weighed.
-
-    A word that is said again lengthens the caption and agrees no more, as in CIDEr-D (Vedantam et
-    al. 2015): what was detected is wanted once.
-    """
+    """Return the cosine of each caption's words, (C,), with detected ones, (V,), all weighed."""
     whole = float(np.linalg.norm(detected))
     cosines = np.zeros(len(captions))
     for row, caption in enumerate(captions):
-        words, times = np.unique(np.array(caption, int), return_counts=True)
-        length = whole * float(np.linalg.norm(times * rarity[words]))
+        words = list(set(caption))
+        length = whole * float(np.linalg.norm(rarity[words]))
         if length:
             cosines[row] = float(detected[words] @ rarity[words]) / length
     return cosines
