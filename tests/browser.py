@@ -87,6 +87,19 @@ class Tab:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
+    def wait(self, condition: str, seconds: float = 60) -> None:
+        """Wait until a condition holds in the page: what a page does by itself has no set time."""
+        polling = f"""new Promise(done => {{
+            const end = performance.now() + {seconds * 1000};
+            const look = () => {{
+                const holds = {condition};
+                if (holds || performance.now() > end) done(Boolean(holds));
+                else setTimeout(look, 10);
+            }};
+            look();
+        }})"""
+        assert self.run(polling), f"after {seconds} s it does not hold that {condition}"
+
     def screenshot(self, *, whole: bool = False) -> bytes:
         """Return a picture of what is in sight, or of the whole page, as PNG."""
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)

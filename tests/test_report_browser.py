@@ -103,8 +103,7 @@ def test_nothing_complains_and_nothing_overflows(
     tab.open(page)
     tab.run("document.querySelectorAll('details').forEach(details => { details.open = true })")
     tab.run("document.getElementById('gallery').scrollIntoView()")
-    tab.run(TWO_FRAMES)
-    assert tab.run("document.querySelectorAll('#cards figure').length") > AT_ONCE
+    tab.wait(f"document.querySelectorAll('#cards figure').length > {AT_ONCE}")
     assert tab.run("document.documentElement.clientWidth") <= size[0]
     assert tab.run("document.documentElement.scrollWidth") <= size[0]
     assert tab.run(OUTSIDE) == []
@@ -115,13 +114,17 @@ def test_nothing_complains_and_nothing_overflows(
     assert tab.complaints == []
 
 
+def scroll_on(tab: Tab, seen: int) -> None:
+    """Scroll until there are more cards; those above grow as they come into sight."""
+    tab.wait(f"{CARDS} > {seen} || document.getElementById('more').scrollIntoView()")
+
+
 def test_cards_are_built_as_they_are_scrolled_to(tab: Tab) -> None:
     assert tab.run(COUNT) == "1,000 of 1,000"
     assert tab.run(CARDS) == AT_ONCE
     seen = AT_ONCE
     while seen < 4 * AT_ONCE:
-        tab.run("document.getElementById('more').scrollIntoView()")
-        tab.run(TWO_FRAMES)
+        scroll_on(tab, seen)
         shown = tab.run(CARDS)
         assert shown <= seen + 2 * AT_ONCE  # not all at once
         seen = shown
@@ -131,19 +134,13 @@ def test_cards_are_built_as_they_are_scrolled_to(tab: Tab) -> None:
 def test_a_screen_taller_than_many_cards_is_filled(tab: Tab) -> None:
     tab.resize(1280, 20_000)
     tab.run("document.getElementById('cards').scrollIntoView()")
-    for _ in range(20):
-        tab.run(TWO_FRAMES)
-    assert tab.run("document.getElementById('more').getBoundingClientRect().top") > 20_000
+    tab.wait("document.getElementById('more').getBoundingClientRect().top > 20_000")
 
 
 def test_all_cards_are_reached_in_the_end_once_each(tab: Tab) -> None:
     choose(tab, "name")
-    before = 0
-    while (shown := tab.run(CARDS)) > before:
-        before = shown
-        tab.run("document.getElementById('more').scrollIntoView()")
-        tab.run(TWO_FRAMES)
-        tab.run(TWO_FRAMES)
+    while (shown := tab.run(CARDS)) < PHOTOS:
+        scroll_on(tab, shown)
     ids = tab.run(IDS)
     assert len(ids) == PHOTOS
     assert ids == sorted(ids)
@@ -199,8 +196,9 @@ def test_a_photo_has_its_picture_or_says_that_it_is_gone(tab: Tab) -> None:
 
 def brightness(tab: Tab, drawing: str) -> list[float]:
     """Return how bright a drawing's left and right thirds are."""
-    box = f"(({drawing}).scrollIntoView({{block: 'center'}}), {TWO_FRAMES})"
-    tab.run(box)
+    pictures = f"[...{drawing}.querySelectorAll('image')]"
+    tab.run(f"Promise.all({pictures}.map(picture => picture.decode())).then(() => null)")
+    tab.run(f"(({drawing}).scrollIntoView({{block: 'center'}}), {TWO_FRAMES})")
     left, top, right, bottom = tab.run(
         f"(box => [box.left, box.top, box.right, box.bottom])({drawing}.getBoundingClientRect())"
     )
@@ -217,7 +215,7 @@ def test_a_photo_is_dark_but_where_the_decoder_looked(tab: Tab, card: str) -> No
     assert tab.run(f"{details}.checkVisibility()")
     assert not tab.run(f"{details}.open")
     tab.run(f"{details}.querySelector('summary').click()")
-    tab.run(TWO_FRAMES)
+    tab.wait(f"{details}.querySelector('svg')")
     first, second = (
         brightness(tab, f"{details}.querySelectorAll('svg')[{word}]") for word in (0, 1)
     )
