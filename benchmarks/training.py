@@ -23,7 +23,6 @@ from pipeline.captioner.batches import Batches
 from pipeline.captioner.decoder import build_decoder
 from pipeline.captioner.description import DecoderConfig
 from pipeline.captioner.loss import compile_network, mean_loss, mean_of
-from pipeline.captioner.optimizer import Optimization
 from pipeline.captioner.search import search
 from pipeline.captions.vocabulary import END, MARKERS, START, Vocabulary
 from pipeline.datasets.scenes import draw_scene
@@ -151,7 +150,7 @@ def _our_epoch(
         "init_inject", len(vocabulary), (2048,), _UNITS, _UNITS, _DROPOUT, _DROPOUT
     )
     network = build_decoder(config).network
-    compile_network(network, Optimization(5e-4).build(1))
+    compile_network(network, keras.optimizers.Adam(5e-4))
     batches = Batches(pairs, FeatureStore.open(path), vocabulary, _BATCH_SIZE, _MAX_WORDS)
     numbers = itertools.count(1)
 
@@ -205,7 +204,7 @@ class _Ours:
         sizes = {"embedding_size": 256, "units": 256, "dropout": 0.5, "output_dropout": 0.5}
         config = DecoderConfig("merge", len(data.vocabulary), (2048,), **sizes)  # type: ignore[arg-type]
         self.decoder = build_decoder(config)
-        compile_network(self.decoder.network, Optimization(1e-3).build(1))
+        compile_network(self.decoder.network, keras.optimizers.Adam(1e-3))
         self._captions, self._numbers = data.train, itertools.count(1)
 
     def epoch(self) -> None:

@@ -29,25 +29,6 @@ def test_without_more_it_is_adam() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.1])
-def test_a_network_learns_as_with_adam_of_keras(clip_norm: float | None) -> None:
-    theirs = keras.optimizers.AdamW(0.01, weight_decay=0.1, global_clipnorm=clip_norm)
-    ours = Optimization(0.01, weight_decay=0.1, clip_norm=clip_norm).build(1)
-    learned = []
-    for optimizer in (ours, theirs):
-        keras.utils.set_random_seed(1)
-        layers = [keras.layers.Embedding(50, 8), keras.layers.Flatten(), keras.layers.Dense(1)]
-        network = keras.Sequential([keras.Input((3,), dtype="int32"), *layers])
-        network.compile(optimizer, "mse")
-        random = np.random.default_rng(1)
-        for _ in range(20):  # a step's words are some rows of the table
-            words = random.integers(0, 50, (4, 3))
-            network.train_on_batch(words, words.mean(axis=1, keepdims=True))
-        learned.append(network.get_weights())
-    for here, there in zip(*learned, strict=True):
-        np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-5)
-
-
 def test_weight_decay_shrinks_weights_without_gradients() -> None:
     found = follow(Optimization(0.1, weight_decay=0.2), [1.0, -3.0], [[0.0, 0.0]] * 4)
     shares = [(1 - 0.1 * 0.2) ** step for step in (1, 2, 3, 4)]

@@ -64,11 +64,11 @@ def _follow(
     rows = ops.reshape(words, (-1, size))
     told = ops.reshape(ops.matmul(rows, kernel) + bias, (count, batch, kernel.shape[1]))
     told = _turned(told)
-    back = ops.transpose(recurrent)
+    left = ops.transpose(recurrent)  # of columns, where rows have it on the right
 
     def follow(state: tuple[Any, ...], now: Any) -> tuple[Any, Any]:
         before, kept, _ = state
-        sums = told[now] + ops.matmul(back, before)
+        sums = told[now] + ops.matmul(left, before)
         enter, forget, new, out = _gates(sums)
         kept = forget * kept + enter * new
         state = (out * ops.tanh(kept), kept, sums)

@@ -30,36 +30,8 @@ class Optimization:
         rate: Any = self.learning_rate
         if self.schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-        decay = self.weight_decay or None
-        return _Adam(rate, weight_decay=decay, global_clipnorm=self.clip_norm, name="adam")
-
-
-class _Adam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
-    """Keras' Adam, a weight's step in one pass: on TensorFlow Keras' own takes twelve."""
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if keras.config.backend() != "tensorflow":
-            super().update_step(gradient, variable, learning_rate)
-            return
-        import tensorflow as tf  # noqa: PLC0415  (not installed for other backends)
-
-        if isinstance(gradient, tf.IndexedSlices):
-            # Rows of words' vectors. Of a word that a batch has many times Keras adds up squares
-            # of gradients, not gradients, for the second moment: frequent words learn faster, and
-            # the loss falls in fewer epochs.
-            super().update_step(gradient, variable, learning_rate)
-            return
-        index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations.value + 1, variable.dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=learning_rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
+        if not self.weight_decay:
+            return keras.optimizers.Adam(rate, global_clipnorm=self.clip_norm)
+        return keras.optimizers.AdamW(
+            rate, weight_decay=self.weight_decay, global_clipnorm=self.clip_norm
         )
