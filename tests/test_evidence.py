@@ -13,7 +13,7 @@ from pipeline.captioner.evidence import Informed, informed
 from pipeline.captioner.sampling import Sampling, sample
 from pipeline.captioner.search import Hypothesis, search
 from pipeline.captions.vocabulary import END, MARKERS, PAD, START, UNK
-from pipeline.cli import image
+from pipeline.commands.image import image
 from pipeline.reporting.predictions import search_name
 from pipeline.scorecard import USUAL
 from tests.captioner_fixtures import make_decided_decoder, make_vocabulary, vectors

@@ -10,7 +10,7 @@ from pipeline.captioner.decoder import DECODERS
 from pipeline.captioner.guidance import guided
 from pipeline.captioner.search import Steps
 from pipeline.captions.vocabulary import START
-from pipeline.cli import image
+from pipeline.commands.image import image
 from tests.captioner_fixtures import make_decided_decoder, vectors
 from tests.project import ROOT
 
