@@ -17,6 +17,8 @@ from PIL import Image
 from pipeline.features.encoding import Encoding
 from tests.project import Project
 
+pytest_plugins = ["tests.extraction_place"]  # its fixtures
+
 # pytest-xdist has a worker for each core: threads of TensorFlow beside them only wait in turn.
 for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -29,6 +31,8 @@ LONG = [
     "test_random_kills.py",
     "test_readme.py",
     "test_crash.py",
+    "test_two_writers.py",
+    "test_damaged_shards.py",
     "test_disk_faults.py",
     "test_train.py",
     "test_training.py",
