@@ -4,7 +4,6 @@
 """
 
 import os
-import random
 import stat
 import struct
 import sys
@@ -19,24 +18,47 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from tests.conftest import encoded, make_photo
+from tests.photo_parts import (
+    HEIGHT,
+    STORED,
+    WIDTH,
+    Array,
+    Turn,
+    as_jpeg,
+    as_png,
+    as_webp,
+    as_ycck,
+    chunk,
+    corners,
+    exif,
+    flipped,
+    grey,
+    inks,
+    make_hole,
+    make_locked,
+    picture,
+    png,
+    png_of,
+    shown_grey,
+    shown_inks,
+    shown_steps,
+    shown_veiled,
+    spread,
+    steps,
+    transparent,
+    turned,
+    two_tones,
+    veil,
+    veiled,
+    white_corner,
+    white_grey_corner,
+    wide,
+    with_frame,
+    with_segment,
+    without_adobe_marker,
+)
 
 MAX_PIXELS = 100_000_000
-WIDTH, HEIGHT = 64, 32  # quarters that are whole blocks of a JPEG
-
-Array = npt.NDArray[np.int64]
-Turn = Image.Transpose
-
-# How a camera held in each of the eight ways stores the same scene.
-STORED = {
-    1: None,
-    2: Turn.FLIP_LEFT_RIGHT,
-    3: Turn.ROTATE_180,
-    4: Turn.FLIP_TOP_BOTTOM,
-    5: Turn.TRANSPOSE,
-    6: Turn.ROTATE_90,
-    7: Turn.TRANSVERSE,
-    8: Turn.ROTATE_270,
-}
 DAMAGED = "damaged image: "
 NO_PHOTO = "not a JPEG, PNG or WebP image$"
 OUTSIDE = "a link to a file outside the photo folder$"
@@ -92,20 +114,6 @@ class Strange:
             self.content(path)
 
 
-def picture(name: str) -> Image.Image:
-    """Draw four quarters in colours that no other name has."""
-    draw = random.Random(os.fsencode(name))
-    colours = [[draw.randrange(30, 225) for _ in range(3)] for _ in range(4)]
-    quarters = np.array(colours, np.uint8).reshape(2, 2, 3)
-    return Image.fromarray(quarters.repeat(HEIGHT // 2, axis=0).repeat(WIDTH // 2, axis=1))
-
-
-def corners(image: Image.Image) -> Array:
-    pixels = np.asarray(image, dtype=np.int64)
-    y, x = pixels.shape[0] // 8, pixels.shape[1] // 8
-    return pixels[[y, y, -1 - y, -1 - y], [x, -1 - x, x, -1 - x]]
-
-
 def row(
     name: str,
     encode: Callable[[Image.Image], bytes],
@@ -115,174 +123,6 @@ def row(
     """Encode the picture of that name; it has to look as `shown` draws it."""
     image = picture(name)
     return Strange(name, encode(image), corners(shown(image)), close)
-
-
-def as_png(image: Image.Image) -> bytes:
-    return encoded(image, "PNG")
-
-
-def as_jpeg(image: Image.Image, **options: object) -> bytes:
-    return encoded(image, "JPEG", quality=95, subsampling=0, **options)
-
-
-def as_webp(image: Image.Image, **options: object) -> bytes:
-    return encoded(image, "WEBP", lossless=True, **options)
-
-
-# Parts of files.
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + check
-
-
-def png(width: int, height: int, depth: int, kind: int, rows: bytes, *before: bytes) -> bytes:
-    """Build a PNG; `rows` are its pixels with a filter byte before each row."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
-    pixels = chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + pixels + chunk(b"IEND", b"")
-
-
-def png_of(samples: npt.NDArray[np.integer], depth: int, kind: int, *before: bytes) -> bytes:
-    """Build a PNG of samples, (H, W) or (H, W, C), as they are."""
-    if depth == 4:
-        packed = (samples[:, ::2] << 4 | samples[:, 1::2]).astype(np.uint8)
-    else:
-        packed = samples.astype(">u2" if depth == 16 else np.uint8)
-    rows = b"".join(b"\0" + line.tobytes() for line in packed)
-    return png(samples.shape[1], samples.shape[0], depth, kind, rows, *before)
-
-
-def wide(image: Image.Image) -> npt.NDArray[np.uint16]:
-    """Return samples of 16 bits whose lower eight must not matter."""
-    return np.asarray(image, dtype=np.uint16) * np.uint16(256) + np.uint16(90)
-
-
-def transparent(*colour: int) -> bytes:
-    return chunk(b"tRNS", struct.pack(f">{len(colour)}H", *colour))
-
-
-def with_segment(jpeg: bytes, marker: int, content: bytes) -> bytes:
-    length = struct.pack(">H", len(content) + 2)
-    return jpeg[:2] + b"\xff" + bytes([marker]) + length + content + jpeg[2:]
-
-
-def with_frame(jpeg: bytes, header: bytes) -> bytes:
-    """Replace a JPEG's bits a sample, height and width."""
-    start = jpeg.index(b"\xff\xc0") + 4
-    return jpeg[:start] + header + jpeg[start + len(header) :]
-
-
-def exif(orientation: int) -> Image.Exif:
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    tags[0x010E] = "a description" * 5
-    return tags
-
-
-def turned(image: Image.Image, orientation: int) -> Image.Image:
-    turn = STORED[orientation]
-    return image if turn is None else image.transpose(turn)
-
-
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
-
-
-def make_hole(path: Path) -> None:
-    """Make a file that takes no place on the disk and 16 GB in memory."""
-    path.touch()
-    os.truncate(path, 1 << 34)
-
-
-def make_locked(path: Path) -> None:
-    path.write_bytes(as_png(picture("locked")))
-    path.chmod(0)
-
-
-def spread(start: int, stop: int, count: int) -> list[int]:
-    return [start + (stop - start) * number // count for number in range(count)]
-
-
-# What pictures look like by other means than the decoder's.
-
-
-def grey(image: Image.Image) -> Image.Image:
-    luma = (np.asarray(image) @ [0.299, 0.587, 0.114]).round().astype(np.uint8)
-    return Image.fromarray(luma)
-
-
-def shown_grey(image: Image.Image) -> Image.Image:
-    return Image.merge("RGB", [grey(image)] * 3)
-
-
-def white_corner(image: Image.Image) -> Image.Image:
-    white = image.copy()
-    white.paste("white", (0, 0, WIDTH // 2, HEIGHT // 2))
-    return white
-
-
-def white_grey_corner(image: Image.Image) -> Image.Image:
-    return white_corner(shown_grey(image))
-
-
-def veil() -> Image.Image:
-    """Draw an alpha channel: nothing of the first quarter, half of the second, all below."""
-    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
-    alpha[: HEIGHT // 2, : WIDTH // 2] = 0
-    alpha[: HEIGHT // 2, WIDTH // 2 :] = 128
-    return Image.fromarray(alpha)
-
-
-def veiled(image: Image.Image) -> Image.Image:
-    layered = image.copy()
-    layered.putalpha(veil())
-    return layered
-
-
-def shown_veiled(image: Image.Image) -> Image.Image:
-    alpha = np.asarray(veil())[..., None] / 255
-    return Image.fromarray((np.asarray(image) * alpha + 255 * (1 - alpha)).astype(np.uint8))
-
-
-def steps(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return the grey picture in 4 bits."""
-    return np.asarray(grey(image)) // np.uint8(16)
-
-
-def shown_steps(image: Image.Image) -> Image.Image:
-    return Image.merge("RGB", [Image.fromarray(steps(image) * 17)] * 3)
-
-
-def two_tones(image: Image.Image) -> Image.Image:
-    return Image.fromarray(np.asarray(grey(image)) > 127)
-
-
-def inks(image: Image.Image) -> Image.Image:
-    """Take a picture's colours for cyan, magenta and yellow, under a veil of black."""
-    black = Image.new("L", image.size, 60)
-    return Image.merge("CMYK", [*image.split(), black])
-
-
-def shown_inks(image: Image.Image) -> Image.Image:
-    paper = (255 - np.asarray(image, dtype=float)) * (255 - 60) / 255
-    return Image.fromarray(paper.astype(np.uint8))
-
-
-def without_adobe_marker(image: Image.Image) -> bytes:
-    """Encode inks inverted as Adobe does, which nearly all decoders expect, but do not say so."""
-    jpeg = as_jpeg(inks(image))
-    start = jpeg.index(b"\xff\xee")
-    return jpeg[:start] + jpeg[start + 2 + int.from_bytes(jpeg[start + 2 : start + 4]) :]
-
-
-def as_ycck(image: Image.Image) -> bytes:
-    """Encode inks as Photoshop does: inverted, and their first three as YCbCr."""
-    ycc = [ImageOps.invert(band) for band in image.convert("YCbCr").split()]
-    jpeg = as_jpeg(Image.merge("CMYK", [*ycc, Image.new("L", image.size, 60)]))
-    transform = jpeg.index(b"Adobe") + 11
-    return jpeg[:transform] + b"\2" + jpeg[transform + 1 :]
 
 
 # The corpus.

@@ -19,14 +19,13 @@ from pipeline.features.engines import Engine, Pixels, Vectors
 from pipeline.features.execution import LocalExecutor
 from pipeline.features.extraction import Extractor
 from pipeline.features.store import FeatureStore
+from tests.photo_parts import as_png, picture
 from tests.strange_photos import (
     MAX_PIXELS,
     NOT_THERE,
     UNSAFE,
     Strange,
-    as_png,
     corpus,
-    picture,
     write_data_set,
 )
 
