@@ -14,6 +14,7 @@ MODULES = ["test_encoders", "test_engines", "test_decoder", "test_loss", "test_l
 CHOSEN = "test_encoders or keras_engine or whole_sequences or formula_without_padding or test_lstm"
 
 
+@pytest.mark.timeout(900)  # a hundred tests: 145 s alone on two cores, twice that beside others
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_encoders_and_decoders_pass_on(backend: str) -> None:
     if importlib.util.find_spec(backend) is None:
