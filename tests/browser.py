@@ -89,15 +89,14 @@ class Tab:
 
     def wait(self, condition: str, seconds: float = 60) -> None:
         """Wait until a condition holds in the page: what a page does by itself has no set time."""
-        polling = f"""new Promise(done => {{
+        polling = f"""(async () => {{
             const end = performance.now() + {seconds * 1000};
-            const look = () => {{
-                const holds = {condition};
-                if (holds || performance.now() > end) done(Boolean(holds));
-                else setTimeout(look, 10);
-            }};
-            look();
-        }})"""
+            while (!({condition})) {{
+                if (performance.now() > end) return false;
+                await new Promise(done => setTimeout(done, 10));
+            }}
+            return true;
+        }})()"""
         assert self.run(polling), f"after {seconds} s it does not hold that {condition}"
 
     def screenshot(self, *, whole: bool = False) -> bytes:

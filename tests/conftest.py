@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.features.encoding import Encoding
 from tests.project import Project
 
-pytest_plugins = ["tests.extraction_place"]  # its fixtures
+pytest_plugins = ["tests.small_extraction"]  # its fixtures
 
 # pytest-xdist has a worker for each core: threads of TensorFlow beside them only wait in turn.
 for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):

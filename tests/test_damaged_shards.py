@@ -18,59 +18,61 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.features.shards import ShardFolder
 from tests import kill_points
-from tests.extraction_place import (
+from tests.kill_points import ENCODING, PASS
+from tests.small_extraction import (
     PHOTOS,
     extracted_again,
     shards,
     store,
 )
-from tests.kill_points import ENCODING, PASS
 
 
-def test_a_shard_cut_off_anywhere_is_computed_again(place: Path, finished: Path) -> None:
-    shard = shards(place)[2]
+def test_a_shard_cut_off_anywhere_is_computed_again(spoilable: Path, finished: Path) -> None:
+    shard = shards(spoilable)[2]
     whole = shard.read_bytes()
     for length in range(0, len(whole), 29):
         shard.write_bytes(whole[:length])
-        assert extracted_again(place, finished) == PASS
+        assert extracted_again(spoilable, finished) == PASS
         assert shard.read_bytes() == whole
 
 
-def test_a_tail_of_zeros_after_a_power_cut_is_computed_again(place: Path, finished: Path) -> None:
-    shard = shards(place)[2]
+def test_a_tail_of_zeros_after_a_power_cut_is_computed_again(
+    spoilable: Path, finished: Path
+) -> None:
+    shard = shards(spoilable)[2]
     whole = shard.read_bytes()
     for length in range(0, len(whole), 29):
         shard.write_bytes(whole[:length].ljust(len(whole), b"\0"))
-        assert extracted_again(place, finished) == PASS
+        assert extracted_again(spoilable, finished) == PASS
 
 
 def test_a_flipped_bit_anywhere_is_computed_again_or_changes_nothing(
-    place: Path, finished: Path
+    spoilable: Path, finished: Path
 ) -> None:
-    shard = shards(place)[2]
+    shard = shards(spoilable)[2]
     whole = shard.read_bytes()
-    draw_ = random.Random(0)
+    dice = random.Random(0)
     computed = []
-    for byte in draw_.sample(range(len(whole)), 150):
+    for byte in dice.sample(range(len(whole)), 150):
         damaged = bytearray(whole)
-        damaged[byte] ^= 1 << draw_.randrange(8)
+        damaged[byte] ^= 1 << dice.randrange(8)
         shard.write_bytes(damaged)
-        computed.append(extracted_again(place, finished))
+        computed.append(extracted_again(spoilable, finished))
         shard.write_bytes(whole)
     assert set(computed) == {0, PASS}
     assert computed.count(PASS) > len(computed) / 2
 
 
-def test_any_number_of_damaged_shards_is_mended_in_one_run(place: Path, finished: Path) -> None:
-    for shard in shards(place):
+def test_any_number_of_damaged_shards_is_mended_in_one_run(spoilable: Path, finished: Path) -> None:
+    for shard in shards(spoilable):
         data = bytearray(shard.read_bytes())
         data[data.index(b"NUMPY", data.index(b"vectors")) + 128] ^= 1
         shard.write_bytes(data)
-    assert extracted_again(place, finished) == PHOTOS
+    assert extracted_again(spoilable, finished) == PHOTOS
 
 
 def test_a_disk_that_damages_all_it_is_given_is_named(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    spoilable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = ShardFolder.add
 
@@ -80,10 +82,10 @@ def test_a_disk_that_damages_all_it_is_given_is_named(
             shard.write_bytes(shard.read_bytes()[:-60])
 
     monkeypatch.setattr(ShardFolder, "add", damaging)
-    for shard in shards(place):
+    for shard in shards(spoilable):
         shard.unlink()
     with pytest.raises(InputError, match=r"was found damaged 3 times: look after that disk"):
-        kill_points.extract(place)
+        kill_points.extract(spoilable)
 
 
 def members(shard: Path) -> dict[str, bytes]:
@@ -97,30 +99,30 @@ def write_members(shard: Path, content: dict[str, bytes]) -> None:
             file.writestr(name, data)
 
 
-def swap_members(place: Path, name: str) -> None:
-    one, other = shards(place)[1:3]
+def swap_members(spoilable: Path, name: str) -> None:
+    one, other = shards(spoilable)[1:3]
     in_one, in_other = members(one), members(other)
     write_members(one, in_one | {name: in_other[name]})
     write_members(other, in_other | {name: in_one[name]})
 
 
-def swap_keys(place: Path) -> None:
-    swap_members(place, "sha256.npy")
+def swap_keys(spoilable: Path) -> None:
+    swap_members(spoilable, "sha256.npy")
 
 
-def swap_vectors(place: Path) -> None:
-    swap_members(place, "vectors.npy")
+def swap_vectors(spoilable: Path) -> None:
+    swap_members(spoilable, "vectors.npy")
 
 
-def swap_names(place: Path) -> None:
-    one, other = shards(place)[1:3]
+def swap_names(spoilable: Path) -> None:
+    one, other = shards(spoilable)[1:3]
     in_one = one.read_bytes()
     other.replace(one)
     other.write_bytes(in_one)
 
 
-def swap_rows(place: Path) -> None:
-    shard = shards(place)[1]
+def swap_rows(spoilable: Path) -> None:
+    shard = shards(spoilable)[1]
     content = members(shard)
     keys = np.load(io.BytesIO(content["sha256.npy"]))
     file = io.BytesIO()
@@ -130,10 +132,10 @@ def swap_rows(place: Path) -> None:
 
 @pytest.mark.parametrize("swap", [swap_keys, swap_vectors, swap_names, swap_rows])
 def test_swapped_shards_move_no_row(
-    place: Path, finished: Path, swap: Callable[[Path], None]
+    spoilable: Path, finished: Path, swap: Callable[[Path], None]
 ) -> None:
-    swap(place)
-    assert extracted_again(place, finished) == (PASS if swap is swap_rows else 2 * PASS)
+    swap(spoilable)
+    assert extracted_again(spoilable, finished) == (PASS if swap is swap_rows else 2 * PASS)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_swapped_shards_move_no_row(
 )
 @pytest.mark.parametrize("beside", [True, False], ids=["beside its own", "in their place"])
 def test_shards_of_other_params_are_not_taken_for_its_own(
-    place: Path,
+    spoilable: Path,
     finished: Path,
     *,
     beside: bool,
@@ -156,19 +158,19 @@ def test_shards_of_other_params_are_not_taken_for_its_own(
     dtype: str,
     shape: tuple[int, ...],
 ) -> None:
-    other = ShardFolder(place / "cache", replace(ENCODING, **changes).fingerprint)
-    for shard in shards(place):
+    other = ShardFolder(spoilable / "cache", replace(ENCODING, **changes).fingerprint)
+    for shard in shards(spoilable):
         keys = [key.decode() for key in np.load(shard)["sha256"].tolist()]
         other.add(keys, np.full((len(keys), *shape), 7, dtype))
         if not beside:
             shard.unlink()
     for shard in other.folder.glob("*.npz"):
-        shutil.copy(shard, shards_folder(place))
-    assert extracted_again(place, finished) == (0 if beside else PHOTOS)
+        shutil.copy(shard, shards_folder(spoilable))
+    assert extracted_again(spoilable, finished) == (0 if beside else PHOTOS)
 
 
-def shards_folder(place: Path) -> Path:
-    return ShardFolder(place / "cache", ENCODING.fingerprint).folder
+def shards_folder(spoilable: Path) -> Path:
+    return ShardFolder(spoilable / "cache", ENCODING.fingerprint).folder
 
 
 class Burglar:
@@ -179,50 +181,50 @@ class Burglar:
         return Path.touch, (self._loot,)
 
 
-def pickled(place: Path) -> None:
-    shard = shards(place)[0]
+def pickled(spoilable: Path) -> None:
+    shard = shards(spoilable)[0]
     file = io.BytesIO()
-    np.save(file, np.array([Burglar(place / "loot")] * PASS, dtype=object), allow_pickle=True)
+    np.save(file, np.array([Burglar(spoilable / "loot")] * PASS, dtype=object), allow_pickle=True)
     write_members(shard, members(shard) | {"vectors.npy": file.getvalue()})
     write_members(shard.with_name("0.npz"), members(shard) | {"sha256.npy": file.getvalue()})
 
 
-def older_version(place: Path) -> None:
-    for shard in shards(place):
+def older_version(spoilable: Path) -> None:
+    for shard in shards(spoilable):
         arrays = dict(np.load(shard))
         shard.unlink()
         np.savez(shard.with_name(f"old{shard.name}"), **arrays)
 
 
-def an_empty_file(place: Path) -> None:
-    (shards_folder(place) / "x.npz").touch()
+def an_empty_file(spoilable: Path) -> None:
+    (shards_folder(spoilable) / "x.npz").touch()
 
 
-def an_empty_archive(place: Path) -> None:
-    write_members(shards_folder(place) / "x.npz", {})
+def an_empty_archive(spoilable: Path) -> None:
+    write_members(shards_folder(spoilable) / "x.npz", {})
 
 
-def a_text(place: Path) -> None:
-    (shards_folder(place) / "x.npz").write_text("<html>")
+def a_text(spoilable: Path) -> None:
+    (shards_folder(spoilable) / "x.npz").write_text("<html>")
 
 
-def a_folder(place: Path) -> None:
-    (shards_folder(place) / "x.npz").mkdir()
+def a_folder(spoilable: Path) -> None:
+    (shards_folder(spoilable) / "x.npz").mkdir()
 
 
-def a_link_to_nowhere(place: Path) -> None:
-    (shards_folder(place) / "x.npz").symlink_to("nowhere")
+def a_link_to_nowhere(spoilable: Path) -> None:
+    (shards_folder(spoilable) / "x.npz").symlink_to("nowhere")
 
 
-def a_copy(place: Path) -> None:
-    shutil.copy(shards(place)[0], shards_folder(place) / "copy of it.npz")
+def a_copy(spoilable: Path) -> None:
+    shutil.copy(shards(spoilable)[0], shards_folder(spoilable) / "copy of it.npz")
 
 
-def leftovers(place: Path) -> None:
-    shard = shards(place)[0]
+def leftovers(spoilable: Path) -> None:
+    shard = shards(spoilable)[0]
     shutil.copy(shard, shard.with_name(f".tmp-1-{shard.name}"))
     shard.with_name(f".tmp-2-{shard.name}").write_bytes(shard.read_bytes()[:100])
-    store(place).with_name(".tmp-1-features.h5").write_bytes(b"\x89HDF")
+    store(spoilable).with_name(".tmp-1-features.h5").write_bytes(b"\x89HDF")
 
 
 @pytest.mark.parametrize(
@@ -240,18 +242,18 @@ def leftovers(place: Path) -> None:
     ],
 )
 def test_what_is_no_shard_is_never_a_row(
-    place: Path, finished: Path, spoil: Callable[[Path], None], computed: int
+    spoilable: Path, finished: Path, spoil: Callable[[Path], None], computed: int
 ) -> None:
-    spoil(place)
-    assert extracted_again(place, finished) == computed
-    assert not (place / "loot").exists()
+    spoil(spoilable)
+    assert extracted_again(spoilable, finished) == computed
+    assert not (spoilable / "loot").exists()
 
 
 def test_a_shard_that_may_not_be_read_is_kept(
-    place: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+    spoilable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As with too many open files, or another's shard: it says nothing of what is in it.
-    shard = shards(place)[0]
+    shard = shards(spoilable)[0]
     with monkeypatch.context() as patch:
         opened = zipfile.ZipFile.__init__
 
@@ -262,12 +264,12 @@ def test_a_shard_that_may_not_be_read_is_kept(
 
         patch.setattr(zipfile.ZipFile, "__init__", denied)
         with pytest.raises(InputError, match=r"\.npz cannot be read \(Permission denied\): make"):
-            kill_points.extract(place)
-    assert extracted_again(place, finished) == 0
+            kill_points.extract(spoilable)
+    assert extracted_again(spoilable, finished) == 0
 
 
-def test_a_file_that_another_reader_finds_half_written_is_left_alone(place: Path) -> None:
-    folder = ShardFolder(place / "cache", ENCODING.fingerprint)
+def test_a_file_that_another_reader_finds_half_written_is_left_alone(spoilable: Path) -> None:
+    folder = ShardFolder(spoilable / "cache", ENCODING.fingerprint)
     half = folder.folder / ".tmp-1-x.npz"
     half.write_bytes(b"PK")
     assert len(folder.index()) == PHOTOS

@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.features import hdf5
 from pipeline.features.hdf5 import Disk, create
 from tests import kill_points
-from tests.extraction_place import (
+from tests.small_extraction import (
     PHOTOS,
     draw,
     extracted_again,
@@ -48,13 +48,13 @@ def test_no_room_for_a_shard(tmp_path: Path, finished: Path, largest_file: int) 
 
 
 @pytest.mark.parametrize("missing", [1, 100, 1000, 1500, 2000])
-def test_no_room_for_the_store(place: Path, finished: Path, missing: int) -> None:
-    store(place).write_bytes(b"the old one")
-    result = run(place, store(finished).stat().st_size - missing)
+def test_no_room_for_the_store(spoilable: Path, finished: Path, missing: int) -> None:
+    store(spoilable).write_bytes(b"the old one")
+    result = run(spoilable, store(finished).stat().st_size - missing)
     assert result.returncode == 1
     assert FULL.fullmatch(result.stderr)
-    assert store(place).read_bytes() == b"the old one"
-    assert extracted_again(place, finished) == 0
+    assert store(spoilable).read_bytes() == b"the old one"
+    assert extracted_again(spoilable, finished) == 0
 
 
 def write(path: Path, rows: npt.NDArray[np.float32]) -> None:
@@ -92,10 +92,10 @@ class DiskOfShortWrites(Disk, ShortWrites):
 
 
 def test_short_writes_are_gone_on_with(
-    place: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+    spoilable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hdf5, "Disk", DiskOfShortWrites)
-    assert extracted_again(place, finished) == 0
+    assert extracted_again(spoilable, finished) == 0
 
 
 @contextmanager
@@ -157,32 +157,34 @@ def read_only(folder: Path) -> Iterator[str]:
     ],
 )
 def test_a_read_only_folder_is_named(
-    place: Path, finished: Path, *, fresh: bool, name: str, where: str, mend: str
+    spoilable: Path, finished: Path, *, fresh: bool, name: str, where: str, mend: str
 ) -> None:
     if fresh:
-        shutil.rmtree(place / name)
-        (place / name).mkdir()
-    with read_only(place / name) as reason:
-        result = run(place)
+        shutil.rmtree(spoilable / name)
+        (spoilable / name).mkdir()
+    with read_only(spoilable / name) as reason:
+        result = run(spoilable)
         assert result.returncode == 1
-        line = rf"error: {re.escape(str(place))}/{where}\w* cannot be written to \({reason}\): "
+        line = rf"error: {re.escape(str(spoilable))}/{where}\w* cannot be written to \({reason}\): "
         assert re.fullmatch(rf"{line}{mend}[^\n]*\n", result.stderr)
-    assert extracted_again(place, finished) == (PHOTOS if fresh and name == "cache" else 0)
+    assert extracted_again(spoilable, finished) == (PHOTOS if fresh and name == "cache" else 0)
 
 
 @pytest.mark.parametrize("name", ["cache", "cache/features", "artifacts"])
-def test_a_file_in_the_place_of_a_folder_is_named(place: Path, name: str) -> None:
-    shutil.rmtree(place / name)
-    (place / name).write_bytes(b"a file")
-    with pytest.raises(InputError, match=rf"{place / name}.* cannot be written to \(.*\): make"):
-        kill_points.extract(place)
-    assert (place / name).read_bytes() == b"a file"
+def test_a_file_in_the_place_of_a_folder_is_named(spoilable: Path, name: str) -> None:
+    shutil.rmtree(spoilable / name)
+    (spoilable / name).write_bytes(b"a file")
+    with pytest.raises(
+        InputError, match=rf"{spoilable / name}.* cannot be written to \(.*\): make"
+    ):
+        kill_points.extract(spoilable)
+    assert (spoilable / name).read_bytes() == b"a file"
 
 
-def test_a_folder_in_the_place_of_the_store_is_named(place: Path, finished: Path) -> None:
-    store(place).mkdir()
-    result = run(place)
+def test_a_folder_in_the_place_of_the_store_is_named(spoilable: Path, finished: Path) -> None:
+    store(spoilable).mkdir()
+    result = run(spoilable)
     assert result.returncode == 1
     assert re.fullmatch(r"error: .*features\.h5: Is a directory: move [^\n]+\n", result.stderr)
-    store(place).rmdir()
-    assert extracted_again(place, finished) == 0
+    store(spoilable).rmdir()
+    assert extracted_again(spoilable, finished) == 0

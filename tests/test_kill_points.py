@@ -9,22 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.features.store import FeatureStore
-from tests.conftest import encoded, make_photo, slow_imports
+from tests.conftest import slow_imports
 from tests.kill_points import BATCH, OF_A_FILE, PASS, POINTS
+from tests.small_extraction import PHOTOS, draw, store
 
-PHOTOS = 10
 SHARDS = PHOTOS // PASS
 OLD = 6  # photos of an older store
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-
-
-def draw(folder: Path, numbers: range) -> None:
-    (folder / "photos").mkdir(exist_ok=True)
-    for number in numbers:
-        (folder / "photos" / f"{number:02}.png").write_bytes(
-            encoded(make_photo(seed=number), "PNG")
-        )
 
 
 def start(folder: Path, *point: str) -> subprocess.Popen[bytes]:
@@ -35,10 +27,6 @@ def start(folder: Path, *point: str) -> subprocess.Popen[bytes]:
 def run(folder: Path, *point: str) -> int:
     with start(folder, *point) as process:
         return process.wait()
-
-
-def store(folder: Path) -> Path:
-    return folder / "artifacts" / "features.h5"
 
 
 def computed(folder: Path) -> Counter[str]:
@@ -54,7 +42,7 @@ def leftovers(folder: Path) -> list[Path]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The store of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    draw(folder, range(PHOTOS))
+    draw(folder)
     assert run(folder) == 0
     assert computed(folder).total() == PHOTOS
     return store(folder).read_bytes()
@@ -80,7 +68,7 @@ ALL = [
 def test_a_run_killed_at_any_point_ends_as_if_it_had_not_been(
     tmp_path: Path, whole: bytes, where: str, point: str, count: int
 ) -> None:
-    draw(tmp_path, range(PHOTOS))
+    draw(tmp_path)
     assert run(tmp_path, where, point, str(count)) == -signal.SIGKILL
     # Anything of that name is whole: there is no half a store.
     assert not store(tmp_path).exists() or store(tmp_path).read_bytes() == whole
@@ -113,7 +101,7 @@ def test_the_old_store_can_be_read_at_every_moment(
 
 
 def test_killed_again_and_again_it_comes_to_its_end(tmp_path: Path, whole: bytes) -> None:
-    draw(tmp_path, range(PHOTOS))
+    draw(tmp_path)
     kills = 0
     while run(tmp_path, "shard", "before rename", "2") == -signal.SIGKILL:
         kills += 1

@@ -223,9 +223,10 @@ def test_a_photo_is_dark_but_where_the_decoder_looked(tab: Tab, card: str) -> No
     assert second[1] > 2 * first[1]
     # Closed and opened again, each word is there once.
     words = tab.run(f"{details}.querySelectorAll('figure').length")
+    toggled = f"done => {details}.addEventListener('toggle', () => done(), {{once: true}})"
     for _ in range(2):
-        tab.run(f"{details}.querySelector('summary').click()")
-        tab.run(TWO_FRAMES)
+        click = f"{details}.querySelector('summary').click()"
+        tab.run(f"(() => {{ const told = new Promise({toggled}); {click}; return told; }})()")
     assert tab.run(f"{details}.querySelectorAll('figure').length") == words
     assert tab.complaints == []
 

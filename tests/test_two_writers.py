@@ -16,13 +16,14 @@ import pytest
 
 from pipeline.errors import InputError
 from tests import kill_points
-from tests.extraction_place import draw, extracted_again, run
 from tests.kill_points import ENCODING
 from tests.project import Project, environment
+from tests.small_extraction import draw, extracted_again, run
 
 
 def wait_until_stopped(process: int) -> None:
-    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+    while (state := Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]) != "T":
+        assert state != "Z", "it ended before it stopped"
         time.sleep(0.01)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.commands.names import on_one_line
 from pipeline.commands.options import Number, all_of
-from pipeline.commands.photo_arguments import Photo, expand, on_one_line
+from pipeline.commands.photo_arguments import Photo, expand
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioning import Caption, Captioner

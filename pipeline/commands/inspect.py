@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.photo_arguments import on_one_line
+from pipeline.commands.names import on_one_line
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Options that commands share, or that click has no type for."""
+"""What commands make their options of, beyond click's own."""
 
 import math
 from collections.abc import Callable

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
+from pipeline.commands.names import on_one_line
 from pipeline.datasets.photo_folders import list_photos
-from pipeline.errors import one_line
 
 _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
@@ -65,8 +63,3 @@ def _standard_input() -> Iterator[Photo | str]:
     if not names:
         yield "-: standard input is neither a photo nor a list of files"
     yield from (Photo(name, Path(name)) for name in names)
-
-
-def on_one_line(name: str) -> str:
-    """Return a file name as one line of output, whatever characters it has."""
-    return one_line(click.format_filename(name))

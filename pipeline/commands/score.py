@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands.names import on_one_line
 from pipeline.commands.options import all_of
-from pipeline.commands.photo_arguments import on_one_line
 
 # Which captions are scored.
 _scored_against = all_of(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands.photo_arguments import on_one_line
+from pipeline.commands.names import on_one_line
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:

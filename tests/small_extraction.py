@@ -16,9 +16,9 @@ from tests.kill_points import ENCODING
 PHOTOS = 10
 
 
-def draw(folder: Path) -> Path:
-    (folder / "photos").mkdir()
-    for number in range(PHOTOS):
+def draw(folder: Path, numbers: range = range(PHOTOS)) -> Path:
+    (folder / "photos").mkdir(exist_ok=True)
+    for number in numbers:
         path = folder / "photos" / f"{number:02}.png"
         path.write_bytes(encoded(make_photo(seed=number), "PNG"))
     return folder
@@ -41,19 +41,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(finished: Path, tmp_path: Path) -> Path:
+def spoilable(finished: Path, tmp_path: Path) -> Path:
     """The same to be spoiled, without the store: as DVC leaves it."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     store(tmp_path).unlink()
     return tmp_path
 
 
-def extracted_again(place: Path, finished: Path) -> int:
+def extracted_again(spoilable: Path, finished: Path) -> int:
     """Extract, check the store, and return how many photos that took."""
-    result = kill_points.extract(place)
-    assert store(place).read_bytes() == store(finished).read_bytes()
-    assert list(place.rglob(".tmp-*")) == []
-    assert kill_points.extract(place).encoded.passes == 0
+    result = kill_points.extract(spoilable)
+    assert store(spoilable).read_bytes() == store(finished).read_bytes()
+    assert list(spoilable.rglob(".tmp-*")) == []
+    assert kill_points.extract(spoilable).encoded.passes == 0
     return result.encoded.computed
 
 
