@@ -36,3 +36,14 @@ def test_shortfall_names_what_is_lacking() -> None:
     assert "for training" in str(summary.shortfall())
     summary.settle([("a.jpg", "train")])
     assert summary.shortfall() is None
+
+
+def test_splits_without_captions_are_named() -> None:
+    summary = Summary()
+    for pairs, empty in (
+        ([("a.jpg", "train")], "dev and test"),
+        ([("a.jpg", "train"), ("b.jpg", "dev")], "test"),
+        ([("a.jpg", "train"), ("b.jpg", "dev"), ("c.jpg", "test")], None),
+    ):
+        summary.settle(pairs)
+        assert summary.unmeasurable() == empty

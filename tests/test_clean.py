@@ -9,45 +9,71 @@ from pipeline.errors import InputError
 from pipeline.params import Clean
 from pipeline.stages import clean
 
+ROWS = "image,caption\ni.jpg,A dog runs .\nz.jpg,A cat\ni.jpg,A dog\n"
+# With this seed one of the photos falls to each split.
+PHOTOS = {"i.jpg": "train", "c.jpg": "dev", "b.jpg": "test"}
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    ask_for(monkeypatch, share=0.3)
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    for name in PHOTOS:
+        (tmp_path / "data" / "images" / name).touch()
+    return tmp_path
+
+
+def ask_for(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     params = SimpleNamespace(
         dataset=SimpleNamespace(format="kaggle", root="data"),
-        clean=Clean(style="default", split_seed=1, dev_share=0.0, test_share=0.0),
+        clean=Clean(style="default", split_seed=1, dev_share=share, test_share=share),
     )
     monkeypatch.setattr(clean, "load_params", lambda: params)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data" / "images").mkdir(parents=True)
-    (tmp_path / "data" / "images" / "a.jpg").touch()
-    return tmp_path
+
+
+def write(folder: Path, rows: str = ROWS + "c.jpg,A hen\nb.jpg,A bird\n") -> None:
+    (folder / "data" / "captions.txt").write_text(rows)
 
 
 def test_the_stage_writes_table_and_summary(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = "image,caption\na.jpg,A dog runs .\nz.jpg,A cat\na.jpg,A dog\n"
-    (folder / "data" / "captions.txt").write_text(rows)
+    write(folder)
     clean.main()
     table = read_table(folder / "artifacts" / "captions.parquet")
-    assert table.references("train") == {"a.jpg": ["A dog runs .", "A dog"]}
+    assert table.references("train") == {"i.jpg": ["A dog runs .", "A dog"]}
     assert table.provenance["dataset_format"] == "kaggle"
     assert table.provenance["clean"]["style"] == "default"
     summary = json.loads((folder / "artifacts" / "captions.json").read_text())
-    assert summary["captions_kept"] == 2
+    assert summary["captions_kept"] == 4
     assert summary["dropped"] == {"photo_not_there": 1}
     shown = capsys.readouterr().out
-    assert "2 of 3 captions kept, of 1 of 1 photos" in shown
+    assert "4 of 5 captions kept, of 3 of 3 photos" in shown
     assert "dropped: photo_not_there 1" in shown
 
 
 def test_running_twice_gives_equal_bytes(folder: Path) -> None:
-    (folder / "data" / "captions.txt").write_text("image,caption\na.jpg,A dog\n")
+    write(folder)
     outputs = [folder / clean.TABLE, folder / clean.SUMMARY]
     clean.main()
     first = [path.read_bytes() for path in outputs]
     clean.main()
     assert [path.read_bytes() for path in outputs] == first
+
+
+@pytest.mark.parametrize(
+    ("rows", "empty"), [(ROWS, "dev and test"), (ROWS + "c.jpg,A hen\n", "test")]
+)
+def test_a_split_without_captions_is_refused_before_anything_is_computed(
+    folder: Path, rows: str, empty: str
+) -> None:
+    write(folder, rows)
+    with pytest.raises(
+        InputError, match=rf"data leaves no captions for {empty} \(.*clean\.split_seed"
+    ):
+        clean.main()
+    assert not (folder / "artifacts").exists()
 
 
 def test_bad_input_writes_nothing(folder: Path) -> None:

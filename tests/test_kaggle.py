@@ -45,6 +45,26 @@ def test_an_open_quote_takes_no_other_caption_with_it(tmp_path: Path) -> None:
     assert found.summary.mended == {"open_quote": 2}
 
 
+def test_where_all_columns_are_quoted_an_open_quote_takes_no_other_caption_either(
+    tmp_path: Path,
+) -> None:
+    rows = ['"a.jpg","A dog"', '"b.jpg","A bird', '"c.jpg","A cow"', '"a.jpg","A', 'hen"']
+    found = loaded(lay(tmp_path, "\n".join(['"image","caption"', *rows])))
+    assert raws(found) == [
+        ("a.jpg", "A dog"),
+        ("a.jpg", "A\nhen"),
+        ("b.jpg", "A bird"),
+        ("c.jpg", "A cow"),
+    ]
+    assert found.summary.mended == {"open_quote": 1}
+
+
+def test_a_quoted_name_may_have_a_comma(tmp_path: Path) -> None:
+    root = lay(tmp_path, HEADER + '"a,1.jpg","A dog\nruns"\n"a,1.jpg",A cat\n')
+    (root / "Images" / "a,1.jpg").touch()
+    assert raws(loaded(root)) == [("a,1.jpg", "A dog\nruns"), ("a,1.jpg", "A cat")]
+
+
 def test_unquoted_commas_are_mended(tmp_path: Path) -> None:
     found = loaded(lay(tmp_path, HEADER + "a.jpg,A dog, a cat,a cow\n"))
     assert raws(found) == [("a.jpg", "A dog, a cat,a cow")]

@@ -1,6 +1,8 @@
 import os
 import sys
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -82,3 +84,13 @@ def test_a_safe_name_stays_inside_the_folder(name: str) -> None:
 )
 def test_names_find_photos(names: list[str], found: tuple[str | None, bool]) -> None:
     assert find(names, {"a.jpg", "b.jpg", "b.jpg.2"}) == found
+
+
+@pytest.mark.parametrize("of_file", ["NFC", "NFD"])
+@pytest.mark.parametrize("of_name", ["NFC", "NFD"])
+def test_accents_may_be_of_either_form(
+    of_file: Literal["NFC", "NFD"], of_name: Literal["NFC", "NFD"]
+) -> None:
+    there = normalize(of_file, "café.jpg")
+    assert find([normalize(of_name, "café.jpg")], {there}) == (there, False)
+    assert find([normalize(of_name, "café.jpg.1")], {there}) == (there, True)

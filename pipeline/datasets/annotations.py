@@ -91,6 +91,11 @@ class Summary:
             return f"no captions for training (photos per split: {self.photos_per_split})"
         return None
 
+    def unmeasurable(self) -> str | None:
+        """Name the splits to measure a captioner with that have no captions; None if all have."""
+        empty = [split for split in ("dev", "test") if not self.captions_per_split[split]]
+        return " and ".join(empty) or None
+
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as a JSON object."""
         return asdict(self)

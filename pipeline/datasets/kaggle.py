@@ -17,7 +17,10 @@ from pipeline.errors import InputError
 
 CAPTION_FILES = ("captions.txt",)
 _HEADER = ["image", "caption"]
-_ROW_START = re.compile(r"[^,\"]+\.(?:jpe?g|png|webp)(?:\.[0-9]+)?\s*,", re.IGNORECASE)
+# A photo's name and the comma after it; a name may stand in quotes, as all columns may.
+_PHOTO = r"\.(?:jpe?g|png|webp)(?:\.[0-9]+)?\s*"
+_ROW_START = re.compile(rf'(?:"[^"]+{_PHOTO}"|[^,"]+{_PHOTO}),', re.IGNORECASE)
+_FIRST_COLUMN = re.compile(r'(?:"(?:[^"]|"")*"|[^,]*),')
 _COLUMNS = 2
 
 
@@ -89,7 +92,8 @@ def _closing_line(lines: list[str], start: int) -> int | None:
 
 def _has_open_quote(row: str) -> bool:
     """Tell whether the caption starts with a quote that is not closed in this row."""
-    _, _, caption = row.partition(",")
+    name = _FIRST_COLUMN.match(row)
+    caption = row[name.end() :] if name else ""
     return caption.startswith('"') and caption.count('"') % 2 == 1
 
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 # Flicker8k_Dataset is how the data set's own archive spells it.
 PHOTO_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
@@ -79,6 +80,9 @@ def is_safe(name: str) -> bool:
 def find(names: Iterable[str], photos: Collection[str]) -> tuple[str | None, bool]:
     """Find the photo that a caption file means.
 
+    An accent may be a character of its own or a part of its letter's: archives made on macOS
+    have names of the one form (Unicode NFD), most text is of the other (NFC).
+
     Args:
         names: what the photo may be called, the likeliest first.
         photos: the image_ids that are there.
@@ -88,15 +92,15 @@ def find(names: Iterable[str], photos: Collection[str]) -> tuple[str | None, boo
         stands at the end of the name.
     """
     plain = [str(PurePosixPath(name)) for name in names]
-    for name in plain:
-        if name in photos:
-            return name, False
+    if there := _first(plain, photos):
+        return there, False
     mended = [_STRAY_SUFFIX.sub("", name) for name in plain]
     stray = mended != plain and any(
         PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES for name in mended
     )
-    if stray:
-        for name in mended:
-            if name in photos:
-                return name, True
-    return None, stray
+    return _first(mended, photos) if stray else None, stray
+
+
+def _first(names: Iterable[str], photos: Collection[str]) -> str | None:
+    forms = ((name, normalize("NFC", name), normalize("NFD", name)) for name in names)
+    return next((form for of_name in forms for form in of_name if form in photos), None)

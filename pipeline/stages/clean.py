@@ -6,7 +6,7 @@ from pipeline.captions.cleaning import clean_captions
 from pipeline.datasets.annotations import Summary
 from pipeline.datasets.formats import read
 from pipeline.datasets.table import write_table
-from pipeline.errors import run_stage
+from pipeline.errors import InputError, run_stage
 from pipeline.files import write_json
 from pipeline.params import load_params
 
@@ -25,6 +25,13 @@ def main() -> None:
         dev_share=clean.dev_share,
         test_share=clean.test_share,
     )
+    if empty := annotations.summary.unmeasurable():
+        raise InputError(
+            f"{params.dataset.root} leaves no captions for {empty} (photos per split: "
+            f"{annotations.summary.photos_per_split}): where its files give no splits, raise "
+            "clean.dev_share or clean.test_share in params.yaml, or take another clean.split_seed; "
+            "else add photos to its lists"
+        )
     frame, summary = clean_captions(annotations, clean.style)
     made_by = {"dataset_format": params.dataset.format, "clean": clean.model_dump()}
     write_table(TABLE, frame, made_by)
