@@ -39,6 +39,11 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def collapsed(error: Exception) -> str:
+    """Return what an error says, over several lines perhaps, as a phrase."""
+    return " ".join(str(error).split())
+
+
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a stage's entry point; bad input, a full disk or Ctrl-C ends it with one line.
 

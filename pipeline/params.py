@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -193,7 +193,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         ) from None
     # Values that YAML tags or shapes promise and that are not there raise Python's own errors.
     except (OSError, ValueError, KeyError, RecursionError, YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = collapsed(error)
         raise InputError(f"{path} cannot be read as YAML: {reason}") from None
     try:
         return Params.model_validate(values)

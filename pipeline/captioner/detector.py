@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.captions.vocabulary import MARKERS, Vocabulary
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed
 from pipeline.features.encoding import Encoding
 from pipeline.features.hdf5 import (
     DAMAGE,
     check_extent,
     create,
-    one_line,
     open_self_contained,
     read_attribute,
 )
@@ -145,7 +144,7 @@ class WordDetector:
                     raise ValueError("its numbers are not those that were written")
                 found.check()
             except DAMAGE as error:
-                raise InputError(f"{path} is no detector ({one_line(error)}): {MEND}") from None
+                raise InputError(f"{path} is no detector ({collapsed(error)}): {MEND}") from None
         if own["vocabulary"] != vocabulary.fingerprint or len(found.usual) != len(vocabulary):
             raise InputError(f"{path} was made with another vocabulary: {MEND}")
         if own["encoding"] != encoding.fingerprint or len(found.mean) != width:

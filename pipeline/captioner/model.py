@@ -9,7 +9,7 @@ from pipeline.backend import keras
 from pipeline.captioner.decoder import DECODERS, Decoder, build_decoder
 from pipeline.captioner.description import MEND, Member, ModelDescription, read_model
 from pipeline.captions.vocabulary import Vocabulary
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed
 from pipeline.features import weights
 from pipeline.features.encoding import Encoding
 
@@ -84,7 +84,7 @@ def load_member(folder: Path, description: ModelDescription, member: Member) -> 
     try:
         decoder = build_decoder(description.config)
     except (InputError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = collapsed(error)[:200]
         raise InputError(f"{path} is damaged ({reason}): {MEND}") from None
     file = weights_file(folder, member.seed)
     weights.load(decoder.network, file, MEND)

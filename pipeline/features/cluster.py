@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed
 from pipeline.features.encoding import Encoding
 from pipeline.features.engines import Engine
 from pipeline.features.execution import Outcome, cores, slower_side
@@ -174,7 +174,7 @@ def _connection(address: str | None) -> Iterator[list[tuple[int, int]]]:
         with _silence():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = collapsed(error)
         raise InputError(
             f"no Ray cluster can be reached at {address} ({reason}): see docs/cluster.md, or set "
             "runtime.ray_address in params.yaml to null for one of this machine alone"

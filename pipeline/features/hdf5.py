@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed
 
 # What h5py raises when it follows a damaged file. `RuntimeError` covers groups too deep to walk.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
@@ -32,12 +32,12 @@ def open_self_contained(path: Path, mend: str) -> Iterator[Any]:
     except FileNotFoundError:
         raise InputError(f"{path} is not there: {mend}") from None
     except OSError as error:
-        raise InputError(f"{path} is no readable HDF5 file ({one_line(error)}): {mend}") from None
+        raise InputError(f"{path} is no readable HDF5 file ({collapsed(error)}): {mend}") from None
     with file:
         try:
             foreign = next(_foreign(file, set()), None)
         except DAMAGE as error:
-            raise InputError(f"{path} is damaged ({one_line(error)}): {mend}") from None
+            raise InputError(f"{path} is damaged ({collapsed(error)}): {mend}") from None
         if foreign:
             raise InputError(f"{path}: {' '.join(foreign)}: {mend}")
         yield file
@@ -136,11 +136,6 @@ def check_extent(dataset: Any) -> None:
     """
     if dataset.nbytes > dataset.file.id.get_filesize():
         raise ValueError(f"{dataset.name} is larger than the file")
-
-
-def one_line(error: Exception) -> str:
-    """Return what HDF5 says, which can have line breaks, as one line."""
-    return " ".join(str(error).split())
 
 
 def arrays(group: Any) -> Iterator[Any]:

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from pipeline.backend import keras
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed
 from pipeline.features.encoders import build_encoder, preprocessing_sha256
 from pipeline.features.encoding import read_encoder
 from pipeline.features.hdf5 import DAMAGE, arrays, open_self_contained
@@ -168,7 +168,7 @@ def load(model: Any, path: Path, mend: str) -> None:
             warnings.simplefilter("ignore")  # of parts it lacks, before Keras gives up
             model.load_weights(path)
     except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = collapsed(error)[:200]
         raise InputError(f"{path} does not fit {model.name} ({reason}): {mend}") from None
 
 
