@@ -55,8 +55,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow's own choice on processors without AVX-512 is Eigen, with which the last bits of a
 # photo's vector depend on its place in the batch; oneDNN rounds the same everywhere.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# A file in the home folder could say otherwise, which nobody would think of.
+os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
 with _stderr_kept_aside(), _uncollected():
     import keras
+keras.config.set_floatx("float32")
+keras.config.set_image_data_format("channels_last")
 
 # It takes the few shapes that a search has for a mistake, and says so at length.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ NOISY = """
 import os
 from types import SimpleNamespace
 os.write(2, b"a screen of advice\\n")
-config = SimpleNamespace(backend=lambda: {backend!r})
+config = SimpleNamespace(
+    backend=lambda: {backend!r}, set_floatx=str, set_image_data_format=str
+)
 """
 
 
@@ -82,6 +85,22 @@ def test_what_was_held_back_is_shown_where_the_import_fails(tmp_path: Path) -> N
 def test_a_crash_in_the_import_shows_what_was_held_back_too(tmp_path: Path) -> None:
     result = run("import pipeline.backend", fake_keras(tmp_path, then="raise SystemExit(3)"))
     assert (result.returncode, result.stderr) == (3, "a screen of advice\n")
+
+
+@pytest.mark.parametrize("backend", [None, "", "jax"])
+def test_a_file_in_the_home_folder_changes_nothing(tmp_path: Path, backend: str | None) -> None:
+    pytest.importorskip(backend or "tensorflow")
+    there = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps(there), "utf-8")
+    code = (
+        "from pipeline.backend import keras\n"
+        "of = keras.config\n"
+        "print(of.backend(), of.floatx(), of.image_data_format())"
+    )
+    if backend is not None:
+        code = f"import os; os.environ['KERAS_BACKEND'] = {backend!r}\n{code}"
+    found = run(code, KERAS_HOME=str(tmp_path))
+    assert found.stdout == f"{backend or 'tensorflow'} float32 channels_last\n", found.stderr
 
 
 def test_a_backend_that_keras_does_not_have_is_named() -> None:

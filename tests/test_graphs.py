@@ -229,7 +229,7 @@ def test_whether_there_is_a_runtime_and_it_was_used(
     assert graphs.in_use(tmp_path)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert not graphs.in_use(tmp_path)
-    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setenv("KERAS_BACKEND", "")  # says nothing
     assert graphs.in_use(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert not graphs.installed()

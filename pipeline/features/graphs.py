@@ -29,7 +29,7 @@ def installed() -> bool:
 
 def convertible() -> bool:
     """Whether Keras' backend is one whose models OpenVINO 2026.4 can convert: TensorFlow."""
-    return os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
+    return (os.environ.get("KERAS_BACKEND") or "tensorflow") == "tensorflow"
 
 
 def in_use(artifacts: Path) -> bool:
