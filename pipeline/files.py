@@ -144,9 +144,11 @@ def fingerprint(value: Any) -> str:
 
 
 def _fsync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows flushes folders by itself
+    folder = path.is_dir()
+    if os.name == "nt" and folder:  # Windows flushes folders by itself
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what may be written to, and no system lets a folder be.
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

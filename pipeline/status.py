@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.features.encoding import read_encoder
 from pipeline.features.extraction import digest_photos
 from pipeline.features.shards import ShardFolder
+from pipeline.files import read_json
 from pipeline.params import Params
 
 _STAGE = re.compile(r'"([^"]+)"')
@@ -41,7 +42,8 @@ class PhotoStatus:
     Attributes:
         computed: photos whose vectors are there.
         new: photos that the encoder has not seen.
-        failed: image_id to the reason of every photo that cannot be read.
+        failed: image_id to the reason of every photo that cannot be read, or could not be decoded
+            at the last extraction.
     """
 
     computed: int
@@ -90,8 +92,12 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)
     found, failed = digest_photos(photos, root)
     known = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index(drop=False)
-    computed = sum(sha in known for sha in found.values())
-    return PhotoStatus(computed, len(found) - computed, failed)
+    without = [image_id for image_id, sha in found.items() if sha not in known]
+    last = artifacts / "extract.json"
+    refused = read_json(last, "run `dvc repro extract`").get("failed", {}) if last.exists() else {}
+    again = {i: f"{refused[i]} (at the last extraction)" for i in without if i in refused}
+    failed = dict(sorted((failed | again).items()))
+    return PhotoStatus(len(found) - len(without), len(without) - len(again), failed)
 
 
 def _dvc(arguments: list[str]) -> str:

@@ -138,6 +138,16 @@ def test_too_many_failures_write_no_store_and_lose_nothing(place: Place) -> None
     place.check()
 
 
+def test_a_single_failure_of_few_photos_is_allowed_unless_none_is(place: Place) -> None:
+    place.write("04.png", b"")
+    with pytest.raises(InputError, match="1 of 10 photos cannot be used"):
+        place.extract(max_failed_share=0.0)
+    assert list(place.extract(max_failed_share=0.05).failed) == ["04.png"]
+    place.write("05.png", b"")
+    with pytest.raises(InputError, match="2 of 10 photos cannot be used"):
+        place.extract(max_failed_share=0.05)
+
+
 @pytest.mark.parametrize("names", [["a.png", "b.png"], []])
 def test_no_usable_photo_at_all_writes_no_store(tmp_path: Path, names: list[str]) -> None:
     place = Place(tmp_path)

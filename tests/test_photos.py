@@ -158,6 +158,33 @@ def test_the_transparent_colour_of_other_pngs_lies_on_white(
     assert (pixels(data) == 255).all()
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "I;16"])
+def test_large_photos_are_converted_strip_by_strip_to_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    clear: dict[str, object] = {"P": 3, "RGB": (1, 2, 3), "L": 3}
+    options = {"transparency": clear[mode]} if mode in clear else {}
+    random = np.random.default_rng(1)
+    if mode == "I;16":
+        image = Image.fromarray(random.integers(0, 1 << 16, (37, 20), np.uint16))
+    else:
+        values = random.integers(0, 256, (37, 20, 4), np.uint8)
+        image = Image.fromarray(values, "RGBA").convert(mode)
+    data = encoded(image, "PNG", **options)
+    whole = pixels(data)
+    monkeypatch.setattr("pipeline.features.photos._STRIP", 5)
+    assert np.array_equal(pixels(data), whole)
+
+
+def test_a_photo_that_no_memory_is_left_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("pipeline.features.photos._rgb", full)
+    with pytest.raises(PhotoError, match="takes more memory than there is: lower max_pixels"):
+        pixels(encoded(make_photo(), "PNG"))
+
+
 # Frames, orientation, size.
 
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,20 @@ def test_new_and_unreadable_photos_are_counted(changed: Project) -> None:
     assert found["photos"] == f"{computed} computed, 1 new, 1 unreadable"
     assert found["broken.jpg:"] == "empty file"
     assert found["extract"].startswith("would run: data/mine modified")
+
+
+def test_what_the_last_extraction_refused_is_not_new(changed: Project) -> None:
+    computed = len(photos(changed))
+    images = changed.folder / "data/mine/images"
+    scene = next(images.glob("*.jpg")).read_bytes()
+    (images / "half.jpg").write_bytes(scene[:-200])
+    last = changed.folder / "artifacts/extract.json"
+    told = json.loads(last.read_text("utf-8")) | {"failed": {"half.jpg": "damaged image: cut off"}}
+    last.unlink()  # it may be a link into DVC's cache
+    last.write_text(json.dumps(told), "utf-8")
+    found = lines(changed)
+    assert found["photos"] == f"{computed} computed, 0 new, 1 unreadable"
+    assert found["half.jpg:"] == "damaged image: cut off (at the last extraction)"
 
 
 def test_without_an_encoder_the_rest_is_told(changed: Project) -> None:

@@ -54,6 +54,16 @@ class Outcome:
     seconds: float = 0.0
     waiting: float = 0.0
 
+    def and_then(self, later: "Outcome") -> "Outcome":
+        """Return what became of the photos of both."""
+        return Outcome(
+            self.failed | later.failed,
+            self.computed + later.computed,
+            self.passes + later.passes,
+            self.seconds + later.seconds,
+            self.waiting + later.waiting,
+        )
+
 
 @dataclass(frozen=True)
 class LocalExecutor:

@@ -41,7 +41,7 @@ class Extraction:
         photos: image_id to sha256 of every photo that has a vector.
         failed: image_id to the reason of every photo that has none.
         known: photos whose vectors an earlier run had computed.
-        encoded: what the encoder did.
+        encoded: what the encoder did, of photos with the same bytes once.
         fingerprint: of the feature store written.
     """
 
@@ -61,7 +61,8 @@ class Extractor:
         executor: runs the encoder; called only if a photo needs it.
         cache: the folder that shards are kept in.
         max_pixels: photos of more are refused.
-        max_failed_share: of all photos; if more fail, no store is written.
+        max_failed_share: of all photos; if more fail, no store is written. A single one may,
+            unless this is 0.
     """
 
     encoding: Encoding
@@ -121,12 +122,16 @@ class Extractor:
         new = {
             sha: photos[image_id] for image_id, sha in result.photos.items() if sha not in places
         }
-        result.known = sum(sha in places for sha in result.photos.values())
+        # Of all rounds together: what was damaged has to be computed again.
+        result.known = (
+            sum(sha in places for sha in result.photos.values()) - result.encoded.computed
+        )
         if not new:
             return places
         note = f"{result.known} cached, {len(result.failed)} failed"
-        result.encoded = self.executor.encode(new, self.encoding, self.max_pixels, shards, note)
-        reasons = result.encoded.failed
+        encoded = self.executor.encode(new, self.encoding, self.max_pixels, shards, note)
+        result.encoded = result.encoded.and_then(encoded)
+        reasons = encoded.failed
         for image_id, sha in list(result.photos.items()):
             if sha in reasons:
                 result.failed[image_id] = reasons[sha]
@@ -135,7 +140,8 @@ class Extractor:
 
     def _check_share(self, result: Extraction) -> None:
         total = len(result.photos) + len(result.failed)
-        if len(result.failed) > self.max_failed_share * total or not result.photos:
+        allowed = max(self.max_failed_share * total, self.max_failed_share > 0)
+        if len(result.failed) > allowed or not result.photos:
             image_id, reason = next(iter(sorted(result.failed.items())), ("none", "no photos"))
             raise InputError(
                 f"{len(result.failed)} of {total} photos cannot be used, the first {image_id}: "

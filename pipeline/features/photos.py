@@ -21,8 +21,10 @@ MAX_BYTES = 1 << 29
 # Progressive JPEGs have about ten. Each costs a pass over all pixels and a hundred bytes, so
 # that a small file could keep a decoder busy for hours.
 _MAX_SCANS = 100
+_STRIP = 256  # rows
 
-_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
+# How their files begin.
+SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 # A marker that a length follows, or the end; the others stand alone, most in the pixels.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
 _JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
@@ -117,11 +119,13 @@ def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
                 _mend_png(image, data)
             return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        if _SIGNATURE.match(data):
+        if SIGNATURE.match(data):
             raise PhotoError("damaged image: its header cannot be read") from None
         raise PhotoError("not a JPEG, PNG or WebP image") from None
     except _DAMAGE as error:
         raise PhotoError(f"damaged image: {error}") from None
+    except MemoryError:
+        raise PhotoError("takes more memory than there is: lower max_pixels") from None
 
 
 def thumbnail(data: bytes, side: int) -> Image.Image:
@@ -181,14 +185,22 @@ def _png_chunks(png: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB."""
+    """Convert any Pillow mode to RGB, a strip at a time where copies are made on the way."""
+    if not (image.mode.startswith("I") or image.has_transparency_data):
+        return image.convert("RGB")
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        box = (0, top, image.width, min(top + _STRIP, image.height))
+        rgb.paste(_strip_to_rgb(image.crop(box)), box)
+    return rgb
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
         grey = np.asarray(image)
         shown = (grey >> 8).clip(0, 255)
         shown[grey == image.info.get("transparency", -1)] = 255
         return Image.fromarray(shown.astype(np.uint8), "L").convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")

@@ -64,9 +64,11 @@ def _executor(runtime: Runtime, encoding: Encoding) -> Executor:
 
 def _report(result: Extraction) -> None:
     encoded = result.encoded
+    copies = len(result.photos) - encoded.computed - result.known
     print(
         f"{len(result.photos)} photos: {encoded.computed} computed in {encoded.passes} passes, "
-        f"{result.known} known before, {len(result.failed)} failed"
+        + (f"{copies} copies of these, " if copies else "")
+        + f"{result.known} known before, {len(result.failed)} failed"
     )
     if encoded.computed:
         print(
