@@ -16,10 +16,11 @@ _SHAPE = (100, 2048)
 _MEMORY = 2 << 30
 _WORDS, _LENGTH = 774, 11
 _BATCHES = 60
+_DEV = 1_000  # of the photos, to be captioned
 
 
 def rows(_: Path) -> list[Row]:
-    """Train in a process that may have less memory than the store has bytes."""
+    """Train and validate in a process that may have less memory than the store has bytes."""
     with tempfile.TemporaryDirectory() as folder:
         write_noise(Path(folder), _PHOTOS, _SHAPE)
         (Path(folder) / "features.npy").unlink()
@@ -30,7 +31,7 @@ def rows(_: Path) -> list[Row]:
     within = f"{_MEMORY >> 20} MiB" if can_limit() else "no limit: none can be set here"
     return [
         Row(
-            f"training attention from a store of {size / 1e9:.1f} GB",
+            f"training attention from a store of {size / 1e9:.1f} GB, validated on {_DEV:,} photos",
             f"within {within}: {captions:.0f} captions/s, {own / 2**20:.0f} MiB of its own",
             "it trains",
         )
@@ -45,6 +46,7 @@ def _make(path: Path) -> Callable[[], tuple[float, int]]:
     from pipeline.captioner.decoder import build_decoder  # noqa: PLC0415
     from pipeline.captioner.description import DecoderConfig  # noqa: PLC0415
     from pipeline.captioner.loss import compile_network  # noqa: PLC0415
+    from pipeline.captioner.validation import Validation  # noqa: PLC0415
     from pipeline.captions.vocabulary import Vocabulary  # noqa: PLC0415
     from pipeline.features.store import FeatureStore  # noqa: PLC0415
 
@@ -55,8 +57,11 @@ def _make(path: Path) -> Callable[[], tuple[float, int]]:
     vocabulary = Vocabulary.build(words, 1, "")
     batches = Batches(pairs, store, vocabulary, batch_size=64, max_words=50)
     config = DecoderConfig("attention", len(vocabulary), store.shape, 256, 256, 0.5, 0.5)
-    network = build_decoder(config).network
+    decoder = build_decoder(config)
+    network = decoder.network
     compile_network(network, keras.optimizers.Adam(5e-4))
+    references = {image_id: [text] for image_id, text in pairs[-_DEV:]}
+    validation = Validation(store, vocabulary, references, beam_width=3, max_words=_LENGTH)
 
     def run() -> tuple[float, int]:
         start, done = time.perf_counter(), 0
@@ -65,7 +70,9 @@ def _make(path: Path) -> Callable[[], tuple[float, int]]:
             done += len(batch.inputs)
             if done >= _BATCHES * 64:
                 break
-        return done / (time.perf_counter() - start), _own_memory()
+        rate, own = done / (time.perf_counter() - start), _own_memory()
+        validation.cider_d(decoder)
+        return rate, max(own, _own_memory())
 
     return run
 

@@ -1,3 +1,5 @@
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.captioner.checkpoint import Checkpoint
+from pipeline.captioner.checkpoint import Checkpoint, forget_abandoned
 
 ARRAYS: dict[str, Any] = {
     "state_0": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -119,3 +121,16 @@ def test_a_removed_training_is_forgotten_with_all_beside_it(tmp_path: Path) -> N
     assert one.load() is None
     assert not one.folder.exists()
     assert is_as_saved(other.load())
+
+
+def test_what_nobody_went_on_from_is_forgotten_after_a_month(tmp_path: Path) -> None:
+    old, new = (Checkpoint(tmp_path, str(number) * 64) for number in (1, 2))
+    for days, checkpoint in ((31, old), (29, new)):
+        checkpoint.save(ARRAYS, FACTS)
+        (checkpoint.folder / "diary").mkdir()
+        then = time.time() - days * 24 * 3600
+        os.utime(checkpoint.folder / "state.npz", (then, then))
+    forget_abandoned(tmp_path)
+    assert not old.folder.exists()
+    assert is_as_saved(new.load())
+    forget_abandoned(tmp_path / "no cache yet")

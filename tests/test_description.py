@@ -74,6 +74,9 @@ def test_another_vocabulary_is_refused(path: Path) -> None:
         ({"members": []}, "damaged"),
         ({"members": [{"seed": 1}]}, "damaged"),
         ({"members": [{"seed": 1, "weights_sha256": "c", "facts": {}}] * 2}, "damaged"),
+        ({"members": [{"seed": [1], "weights_sha256": "c", "facts": {}}]}, "damaged"),
+        ({"members": [{"seed": 1, "weights_sha256": "c", "facts": None}]}, "damaged"),
+        ({"facts": None}, "damaged"),
         ({"vocabulary": None}, "was trained with another vocabulary"),
     ],
 )

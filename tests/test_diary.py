@@ -1,6 +1,6 @@
 import csv
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def diary(decoder: Decoder, tmp_path: Path) -> Diary:
         samples={"5.jpg": None, "1.jpg": tmp_path / "gone.jpg"},
         max_words=5,
         keep_every_epoch=False,
+        facts={"captions": "these"},
         board=None,
     )
 
@@ -128,6 +129,9 @@ def test_every_epochs_model_can_be_kept_and_loaded(diary: Diary, decoder: Decode
     for scale, folder in ((1, "epoch_001"), (2, "epoch_002")):
         loaded = Model.load(epochs / folder, diary.vocabulary)
         assert loaded.description.encoding == diary.store.encoding
+        assert loaded.description.facts == {"captions": "these"}
+        (member,) = loaded.description.members
+        assert member.facts["best"] == asdict(HISTORY[scale - 1])
         for found, weight in zip(loaded.decoders[0].network.get_weights(), first, strict=True):
             np.testing.assert_array_equal(found, scale * weight)
 

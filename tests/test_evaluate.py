@@ -62,7 +62,7 @@ def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> P
     assert vocabulary.words == make_vocabulary().words
     vocabulary.save(artifacts / "vocabulary.json")
     trained = {seed: (decoder, HOW) for seed, decoder in zip((7, 8), decoders, strict=True)}
-    facts = {"captions": table.fingerprint, "params": {}}
+    facts = {"captions": table.fingerprint, "params": {"max_words": 50}}
     Model.of(trained, store.encoding, vocabulary.fingerprint, facts).save(artifacts / "model")
     told = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
     detector = fit_detector(told, store.read, len(vocabulary), 0.3)

@@ -92,7 +92,11 @@ def test_every_search_has_its_name(store: FeatureStore, width: int, name: str) -
     assert [p.search for p in found] == [name] * 2
 
 
-def test_there_is_one_prediction_a_photo_in_the_order_of_the_ids(store: FeatureStore) -> None:
+@pytest.mark.parametrize("part", [2, 256], ids=["in parts", "at once"])
+def test_there_is_one_prediction_a_photo_in_the_order_of_the_ids(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr("pipeline.features.store._PART", part)
     decoder, vocabulary = make_decided_decoder(), make_vocabulary()
     asked = ["5.jpg", "0.jpg", "7.jpg", "2.jpg", "3.jpg"]
     found = predict(decoder, store, vocabulary, asked, 3, 6)

@@ -97,5 +97,24 @@ def test_the_seed_decides(decoder: Decoder) -> None:
     assert drawn(1) != drawn(2)
 
 
+def test_a_photo_gets_the_same_captions_whatever_is_beside_it(decoder: Decoder) -> None:
+    def drawn(features: npt.NDArray[np.float32]) -> list[list[tuple[int, ...]]]:
+        found = sample(decoder, features, 5, WORDS, Sampling(seed=1))
+        return [[h.ids for h in hypotheses] for hypotheses in found]
+
+    together = drawn(vectors())
+    assert [drawn(vectors()[row : row + 1])[0] for row in range(len(together))] == together
+    assert drawn(vectors()[::-1].copy()) == together[::-1]
+    # And photos of which the same is thought do not get the same captions by that.
+    unlike = sample(Coin(), vectors(), 20, WORDS, Sampling(seed=1))
+    assert len({tuple(h.ids for h in hypotheses) for hypotheses in unlike}) == len(unlike)
+
+
+def test_no_temperature_is_too_low(decoder: Decoder) -> None:
+    coldest = sample(decoder, vectors(), 1, WORDS, Sampling(temperature=1e-310))
+    found = search(decoder, vectors(), 1, WORDS)
+    assert [h[0].ids for h in coldest] == [h[0].ids for h in found]
+
+
 def test_no_photos_give_no_captions(decoder: Decoder) -> None:
     assert sample(decoder, vectors()[:0], 3, WORDS, Sampling()) == []

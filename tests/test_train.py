@@ -18,6 +18,7 @@ from pipeline.datasets.table import read_table
 from pipeline.errors import InputError
 from pipeline.features import graphs
 from pipeline.features.store import FeatureStore
+from pipeline.files import sha256_file
 from pipeline.stages import tokenize, train
 from tests.captioner_fixtures import (
     EVEN,
@@ -29,6 +30,7 @@ from tests.captioner_fixtures import (
     write_captions,
     write_params,
 )
+from tests.closure import ROOT, closure
 
 TINY: dict[str, Any] = {
     "units": 8,
@@ -380,3 +382,45 @@ def test_the_second_phase_counts_only_where_it_makes_captions_better(
     nothing = "the second phase made nothing better" in capsys.readouterr().out
     assert nothing != better
     assert rows(project, "self_critical") == [("1", "1")]
+
+
+def test_a_first_phase_that_diverges_is_refused_with_the_param_to_lower(project: Path) -> None:
+    write_params(project, train=TINY | {"learning_rate": 1e38}, dataset={"root": "no such folder"})
+    with pytest.raises(
+        InputError, match=r"params\.yaml: the training diverged .*: lower train\.learning_rate"
+    ):
+        train.main()
+
+
+def test_a_second_phase_that_diverges_costs_nothing_of_the_first(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask_for(project, [1], SECOND_PHASE | {"learning_rate": 1e38})
+    train.main()
+    (member,) = model_of(project).description.members
+    assert "loss" in member.facts["best"]
+    weights = model_of(project).decoders[0].network.get_weights()
+    assert all(np.isfinite(array).all() for array in weights)
+    said = capsys.readouterr().out
+    assert "lower self_critical.learning_rate" in said
+    assert "the second phase made nothing better" in said
+
+
+def test_a_checkpoint_is_named_by_the_code_that_decides_a_training(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+
+    def note(path: Path) -> str:
+        hashed.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(train, "sha256_file", note)
+    train.main()
+    assert (project / "artifacts" / "model").is_dir()
+    names = {path.relative_to(ROOT).as_posix() for path in hashed}
+    # Not how the stage is begun, its params and files are read: those decide by what they give.
+    beside = ("pipeline/datasets/", "pipeline/stages/")
+    deciding = {p for p in closure("pipeline.stages.train") if p.count("/") > 1}
+    assert {path for path in deciding if not path.startswith(beside)} <= names
+    assert {"pipeline/captioner/lstm.py", "pipeline/scoring/cider.py"} <= names

@@ -1,3 +1,4 @@
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from pipeline.captioner.history import Epoch, Row
 from pipeline.captioner.optimizer import Optimization
 from pipeline.captioner.teacher_forcing import TeacherForcing
 from pipeline.captioner.training import Training
+from pipeline.captioner.validation import Validation
 from pipeline.captions.vocabulary import PAD
-from pipeline.errors import InputError
 from tests.captioner_fixtures import (
     CAPTIONS,
     EVEN,
@@ -25,6 +26,7 @@ from tests.captioner_fixtures import (
     make_batches,
     make_decoder,
     make_store,
+    make_vocabulary,
     weights_of,
 )
 
@@ -251,7 +253,7 @@ def test_the_validation_loss_is_that_of_the_kept_weights(whole: Training) -> Non
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best_epoch(
     whole: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = make_training(tmp_path)
+    training = make_training(tmp_path, cider_d=captioned(tmp_path))
     network, learn = training.decoder.network, training.phase.learn
 
     def spoil(epoch: int) -> float:
@@ -261,19 +263,31 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best_epoch(
 
     monkeypatch.setattr(training.phase, "learn", spoil)
     training.run()
-    assert training.stopped == "the loss is no longer a number: lower train.learning_rate"
+    assert training.stopped == (
+        "diverged (loss nan, validation loss nan): lower train.learning_rate"
+    )
+    assert not training.diverged
     assert [epoch.epoch for epoch in training.history] == [1, 2, 3]
-    assert training.history[:2] == whole.history[:2]
+    assert losses(training)[:2] == losses(whole)[:2]
     assert training.best in training.history[:2]
     assert all(np.isfinite(w).all() for w in training.decoder.network.get_weights())
 
 
-def test_a_loss_that_never_was_a_number_is_refused(tmp_path: Path) -> None:
-    training = make_training(tmp_path, learning_rate=1e38)
-    with pytest.raises(
-        InputError, match=r"params\.yaml.*no longer a number: lower train\.learning_rate"
-    ):
-        training.run()
+def captioned(folder: Path) -> Callable[[Decoder], float]:
+    """Return what captions dev photos and scores them, as a stage does."""
+    store = make_store(folder / "dev.h5")
+    return Validation(store, make_vocabulary(), {"0.jpg": ["a dog"]}, 3, max_words=6).cider_d
+
+
+@pytest.mark.parametrize("learning_rate", [1e38, 1e4], ids=["no number", "beyond all bounds"])
+def test_a_loss_that_never_meant_anything_is_told(tmp_path: Path, learning_rate: float) -> None:
+    training = make_training(
+        tmp_path, learning_rate=learning_rate, average_epochs=1, cider_d=captioned(tmp_path)
+    )
+    training.run()
+    assert training.diverged
+    assert len(training.history) == 1
+    assert re.fullmatch(r"diverged \(loss .+\): lower train\.learning_rate", training.stopped)
 
 
 def test_the_epoch_with_the_best_captions_is_kept_if_asked(tmp_path: Path) -> None:

@@ -15,8 +15,12 @@ REFERENCES = {
 }
 
 
+@pytest.mark.parametrize("part", [2, 256], ids=["in parts", "at once"])
 @pytest.mark.parametrize("beam_width", [1, 3])
-def test_it_is_what_the_searchs_captions_score(tmp_path: Path, beam_width: int) -> None:
+def test_it_is_what_the_searchs_captions_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beam_width: int, part: int
+) -> None:
+    monkeypatch.setattr("pipeline.features.store._PART", part)
     store, vocabulary = make_store(tmp_path / "features.h5"), make_vocabulary()
     decoder = make_decided_decoder()
     validation = Validation(store, vocabulary, REFERENCES, beam_width, max_words=6)

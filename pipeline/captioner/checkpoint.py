@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline.files import atomic_path
 
 # `RuntimeError` is what zipfile raises on flags and versions that it does not know.
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
+_KEPT_DAYS = 30
 
 
 class Checkpoint:
@@ -54,3 +56,15 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget a training that has come to its end."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def forget_abandoned(cache: Path) -> None:
+    """Remove checkpoints that nobody has gone on from for `_KEPT_DAYS`.
+
+    For whoever alone may write there. One that another training could still go on from stays:
+    params change back, too.
+    """
+    before = time.time() - _KEPT_DAYS * 24 * 3600
+    for state in (cache / "training").glob("*/state.npz"):
+        if state.stat().st_mtime < before:
+            shutil.rmtree(state.parent, ignore_errors=True)

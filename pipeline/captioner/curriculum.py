@@ -20,6 +20,7 @@ from pipeline.captioner.teacher_forcing import TeacherForcing
 from pipeline.captioner.training import INTERRUPTED, Phase, Training
 from pipeline.captioner.validation import Validation
 from pipeline.captions.vocabulary import Vocabulary
+from pipeline.errors import InputError
 from pipeline.features.store import FeatureStore
 
 # The phases, and the tables of their epochs.
@@ -169,7 +170,7 @@ class Curriculum:
 
         Raises:
             KeyboardInterrupt: before there was anything to keep.
-            InputError: see `Training.run`.
+            InputError: the first phase of one diverged in its first epoch.
         """
         apprentices: dict[int, Apprentice] = {}
         for seed in seeds:
@@ -202,6 +203,8 @@ class Curriculum:
         taught = self._run(
             lesson, phase, teaching.epochs, teaching.select, teaching.select_tolerance
         )
+        if taught.diverged:
+            raise InputError(f"params.yaml: the training {taught.stopped}")
         if self.criticism is None or taught.interrupted:
             return Apprentice(decoder, [taught], taught)
         return self._criticize(seed, taught, self.criticism, earlier)

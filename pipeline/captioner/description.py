@@ -1,5 +1,6 @@
 """What model.json says of trained decoders; nothing here needs Keras."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -133,10 +134,18 @@ def read_model(path: Path, vocabulary: Vocabulary) -> ModelDescription:
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): {MEND}") from None
-    if not model.members or len({m.seed for m in model.members}) < len(model.members):
+    if not _are_members(model.members):
         raise InputError(f"{path} is damaged (members {values['members']!r:.80}): {MEND}")
+    if not isinstance(model.facts, dict):
+        raise InputError(f"{path} is damaged (facts {model.facts!r:.80}): {MEND}")
     if not model.encoding.known:
         raise InputError(f"{path} is damaged (its encoding is none): {MEND}")
     if model.vocabulary != vocabulary.fingerprint or config.vocabulary_size != len(vocabulary):
         raise InputError(f"{path} was trained with another vocabulary: {MEND}")
     return model
+
+
+def _are_members(members: Sequence[Member]) -> bool:
+    """Whether there are some, as they have to be, and no two of one seed."""
+    sound = all(isinstance(m.seed, int) and isinstance(m.facts, dict) for m in members)
+    return sound and 0 < len(members) == len({m.seed for m in members})

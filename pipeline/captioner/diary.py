@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.captioner.decoder import Decoder
 from pipeline.captioner.history import Row, write_table
@@ -35,6 +36,7 @@ class Diary:
         samples: dev photos to caption: image_id to file, which may be gone.
         max_words: a sample's words, at most.
         keep_every_epoch: whether to keep each epoch's model.
+        facts: of it, what is the same for all, see `ModelDescription`.
         board: TensorBoard logs, if asked.
     """
 
@@ -49,6 +51,7 @@ class Diary:
     samples: Mapping[str, Path | None]
     max_words: int
     keep_every_epoch: bool
+    facts: Mapping[str, Any]
     board: TensorBoard | None
 
     def write(self, history: Sequence[Row]) -> None:
@@ -65,7 +68,8 @@ class Diary:
             write_contact_sheet(folder / f"{name}.png", self.samples, captions, title)
         if self.keep_every_epoch:
             of = self.store.encoding, self.vocabulary.fingerprint
-            model = Model.of({self.seed: (self.decoder, {})}, *of, facts={})
+            how = {"epochs": epoch.epoch, "best": asdict(epoch), "stopped": "an epoch of several"}
+            model = Model.of({self.seed: (self.decoder, how)}, *of, facts=dict(self.facts))
             model.save(self.folder / "model" / "epochs" / f"seed_{self.seed}" / name)
         if self.board is not None:
             values = {name: value for name, value in asdict(epoch).items() if name != "epoch"}

@@ -1,6 +1,7 @@
 """Sampling: captions drawn at random from what the decoder thinks likely."""
 
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ class Sampling:
         top_k: words that may be drawn, the likeliest (Fan et al. 2018); None is all.
         top_p: the share of probability that those hold which may be drawn, the likeliest
             (Holtzman et al. 2020, "The curious case of neural text degeneration").
-        seed: of the draws; the same gives the same captions.
+        seed: of the draws; with the same one a photo gets the same captions, whatever others
+            are captioned beside it.
     """
 
     temperature: float = 1.0
@@ -47,10 +49,9 @@ def sample(
         For each photo `count` captions, by falling score; the same one may come twice.
         Their log-probabilities are the decoder's, whatever the temperature.
     """
-    random = np.random.default_rng(sampling.seed)
     found: list[list[Hypothesis]] = []
     for photos in parts(features, max(1, ROWS // count)):
-        drawn = _draw(decoder, photos, count, max_words, sampling, random)
+        drawn = _draw(decoder, photos, count, max_words, sampling)
         found += [drawn[row * count : (row + 1) * count] for row in range(len(photos))]
     return [sorted(drawn, key=lambda h: (-h.score, h.ids)) for drawn in found[: len(features)]]
 
@@ -61,9 +62,10 @@ def _draw(
     count: int,
     max_words: int,
     sampling: Sampling,
-    random: np.random.Generator,
 ) -> list[Hypothesis]:
     """Draw `count` captions for each photo, one after another in the list."""
+    # Chance of its own for each photo, whatever its place among the others.
+    chances = [np.random.default_rng([sampling.seed, crc32(photo)]) for photo in features]
     rows = len(features) * count
     state: list[Array] = [np.repeat(array, count, axis=0) for array in decoder.begin(features)]
     words = np.full(rows, START, np.int32)
@@ -72,7 +74,8 @@ def _draw(
     while len(ids) < max_words and not ended.all():
         logits, state = decoder.advance(words, state)
         scores = log_softmax(logits.astype(np.float64))
-        words = _choose(scores, sampling, random)
+        noise = [chance.gumbel(size=(count, scores.shape[1])) for chance in chances]
+        words = _choose(scores, sampling, np.concatenate(noise))
         words[ended] = PAD
         totals += np.where(ended, 0.0, scores[np.arange(rows), words])
         ids.append(words)
@@ -84,20 +87,18 @@ def _draw(
     ]
 
 
-def _choose(
-    scores: Scores, sampling: Sampling, random: np.random.Generator
-) -> npt.NDArray[np.int32]:
+def _choose(scores: Scores, sampling: Sampling, gumbel_noise: Scores) -> npt.NDArray[np.int32]:
     """Draw a word for each row of log-probabilities."""
-    scaled = scores / sampling.temperature
+    # The likeliest is 0, which stays a number at any temperature, whatever becomes of the others.
+    with np.errstate(over="ignore"):
+        scaled = (scores - scores.max(axis=1, keepdims=True)) / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < scaled.shape[1]:
         least = np.partition(scaled, -sampling.top_k, axis=1)[:, -sampling.top_k]
         scaled = np.where(scaled >= least[:, None], scaled, -np.inf)
     if sampling.top_p < 1:
         scaled = np.where(_nucleus(scaled, sampling.top_p), scaled, -np.inf)
     # The greatest of log-probabilities with Gumbel noise is a draw from them.
-    drawn: npt.NDArray[np.int32] = np.argmax(
-        scaled + random.gumbel(size=scaled.shape), axis=1
-    ).astype(np.int32)
+    drawn: npt.NDArray[np.int32] = np.argmax(scaled + gumbel_noise, axis=1).astype(np.int32)
     return drawn
 
 

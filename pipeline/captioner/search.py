@@ -49,7 +49,7 @@ class Hypothesis:
 
         Without the mean a beam prefers short captions (Wu et al. 2016, section 7).
         """
-        return self.log_probability / (len(self.ids) + self.finished)
+        return self.log_probability / max(len(self.ids) + self.finished, 1)
 
 
 @runtime_checkable
@@ -95,6 +95,8 @@ class _Beam:
             else:
                 grown.append((total, (*ids, word)))
                 parents.append(parent)
+        if not grown and not self.done:  # logits that are no numbers lead nowhere
+            self.done = [Hypothesis(ids, total, finished=False) for total, ids in self.live]
         self.live = grown
         if grown and len(grown[0][1]) == max_words:
             self.done += [Hypothesis(ids, total, finished=False) for total, ids in grown]

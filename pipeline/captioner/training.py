@@ -1,6 +1,7 @@
 """Training: a decoder gets better epoch by epoch, is validated, kept and, if killed, resumed."""
 
 import math
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ from pipeline.captioner.checkpoint import Checkpoint
 from pipeline.captioner.decoder import Decoder
 from pipeline.captioner.history import Row
 from pipeline.captioner.loss import mean_of, tester
-from pipeline.errors import InputError
 
 INTERRUPTED = "interrupted"
-NOT_A_NUMBER = "the {measure} is no longer a number: lower {rate}"
+# Above it a perplexity, its exponential, is no number.
+_GREATEST_LOSS = math.log(sys.float_info.max)
 
 
 class Phase(ABC):
@@ -26,7 +27,7 @@ class Phase(ABC):
     Attributes:
         row: what an epoch of it is told by.
         measure: what `learn` returns.
-        rate: the param to lower if that is no longer a number.
+        rate: the param to lower if that goes beyond all bounds.
         optimizer: the `keras.optimizers.Optimizer` that it uses.
     """
 
@@ -86,6 +87,11 @@ class Training:
         return self._best_of(self.history)
 
     @property
+    def diverged(self) -> bool:
+        """Whether not even the best epoch made a decoder."""
+        return not _bounded(self.best)
+
+    @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended it."""
         return self.stopped == INTERRUPTED
@@ -97,7 +103,6 @@ class Training:
 
         Raises:
             KeyboardInterrupt: before the first epoch ended, so that nothing is kept.
-            InputError: the loss was no number from the first epoch on.
         """
         self._resume()
         tested = tester(self.decoder)
@@ -108,8 +113,6 @@ class Training:
             if not self.history:
                 raise
             self.stopped = INTERRUPTED
-        if math.isnan(self.best.validation_loss):
-            raise InputError(f"params.yaml: {self._not_a_number()}")
         self.decoder.network.set_weights(self._best_weights)
 
     def _best_of(self, history: Sequence[Row]) -> Row:
@@ -143,7 +146,8 @@ class Training:
         own = network.get_weights()
         share = 1 / min(number, self.average_epochs)
         before = self._average or own
-        self._average = [(1 - share) * b + share * w for b, w in zip(before, own, strict=True)]
+        with np.errstate(invalid="ignore"):  # of what diverged: the loss will tell
+            self._average = [(1 - share) * b + share * w for b, w in zip(before, own, strict=True)]
         network.set_weights(self._average)
         validation_loss = mean_of(tested.test_on_batch, self.dev.in_order())
         epoch = self.phase.row(number, learned, validation_loss, self.cider_d(self.decoder))
@@ -164,16 +168,17 @@ class Training:
 
     def _stop_if_due(self) -> None:
         last = self.history[-1]
-        if not all(map(math.isfinite, astuple(last))):
-            self.stopped = self._not_a_number()
+        if not _bounded(last):
+            _, learned, loss, _ = astuple(last)
+            self.stopped = (
+                f"diverged ({self.phase.measure} {learned:.4g}, validation loss {loss:.4g}): "
+                f"lower {self.phase.rate}"
+            )
         elif last.epoch - self._last_better().epoch >= self.patience:
             what = {"cider": "loss or CIDEr-D", "loss": "loss"}[self.select]
             self.stopped = f"no better validation {what} for {self.patience} epochs"
         elif last.epoch >= self.epochs:
             self.stopped = f"all {self.epochs} epochs done"
-
-    def _not_a_number(self) -> str:
-        return NOT_A_NUMBER.format(measure=self.phase.measure, rate=self.phase.rate)
 
     def _state(self) -> list[Any]:
         """Every variable that the next epoch depends on, dropout's seeds included."""
@@ -200,3 +205,7 @@ class Training:
         self.history = [self.phase.row(**row) for row in facts["history"]]
         self.stopped = facts["stopped"]
         print(f"going on after epoch {len(self.history)}", flush=True)
+
+
+def _bounded(epoch: Row) -> bool:
+    return all(map(math.isfinite, astuple(epoch))) and epoch.validation_loss < _GREATEST_LOSS

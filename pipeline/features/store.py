@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed
 from pipeline.features.encoding import Encoding
 from pipeline.features.hdf5 import (
     DAMAGE,
@@ -27,7 +27,6 @@ from pipeline.features.hdf5 import (
     check_extent,
     create,
     create_group,
-    one_line,
     open_self_contained,
     read_attribute,
 )
@@ -36,6 +35,7 @@ from pipeline.files import atomic_path, fingerprint
 
 FORMAT_VERSION = 4
 MEND = "run `dvc repro extract`"
+_PART = 256  # photos: a grid of Xception, in two scales, is 1.1 MB of each
 
 Rows = tuple[list[int], npt.NDArray[Any]]
 
@@ -115,7 +115,7 @@ class FeatureStore:
                 return _read(path, file)
             except DAMAGE as error:
                 raise InputError(
-                    f"{path} is no feature store ({one_line(error)}): {MEND}"
+                    f"{path} is no feature store ({collapsed(error)}): {MEND}"
                 ) from None
 
     @cached_property
@@ -153,6 +153,14 @@ class FeatureStore:
         """Return the photos' vectors, (n, D) or (n, P, D): of several views their `join`."""
         vectors = self.features[[self.rows[i] for i in image_ids]].astype(np.float32)
         return vectors if self.encoding.view_count == 1 else join(vectors)
+
+    def parts(
+        self, image_ids: Sequence[str]
+    ) -> Iterator[tuple[Sequence[str], npt.NDArray[np.float32]]]:
+        """Yield image_ids, and what `read` has of them, few enough at a time for any memory."""
+        for start in range(0, len(image_ids), _PART):
+            part = image_ids[start : start + _PART]
+            yield part, self.read(part)
 
     def usable(self, captions: Sequence[tuple[str, str]], split: str) -> list[tuple[str, str]]:
         """Return the (image_id, text) pairs of a split whose photos have vectors.

@@ -70,24 +70,23 @@ def predict(
     repeat_trigrams: bool = True,
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
-    features = store.read(image_ids)
-    found = search(decoder, features, beam_width, max_words, repeat_trigrams=repeat_trigrams)
-    return [
-        Prediction(
-            image_id=image_id,
-            search=search_name(beam_width),
-            caption=vocabulary.decode(hypotheses[0].ids),
-            log_probability=hypotheses[0].log_probability,
-            finished=hypotheses[0].finished,
-            maps=None if maps is None else maps.tolist(),
-        )
-        for image_id, hypotheses, maps in zip(
-            image_ids,
-            found,
-            caption_maps(decoder, features, [hypotheses[0].ids for hypotheses in found]),
-            strict=True,
-        )
-    ]
+    predictions: list[Prediction] = []
+    for some, features in store.parts(image_ids):
+        found = search(decoder, features, beam_width, max_words, repeat_trigrams=repeat_trigrams)
+        best = [hypotheses[0] for hypotheses in found]
+        maps = caption_maps(decoder, features, [hypothesis.ids for hypothesis in best])
+        predictions += [
+            Prediction(
+                image_id=image_id,
+                search=search_name(beam_width),
+                caption=vocabulary.decode(hypothesis.ids),
+                log_probability=hypothesis.log_probability,
+                finished=hypothesis.finished,
+                maps=None if looked is None else looked.tolist(),
+            )
+            for image_id, hypothesis, looked in zip(some, best, maps, strict=True)
+        ]
+    return predictions
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -100,9 +100,8 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
     references = table.references(SPLIT)
     captions = [pair for pair in table.captions(SPLIT) if pair[0] in inputs.store.rows]
     training = [raw for group in table.references("train").values() for raw in group]
-    batches = Batches(
-        captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, params.evaluate.max_words
-    )
+    longest = model.description.facts["params"]["max_words"]
+    batches = Batches(captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, longest)
     seeds = [member.seed for member in model.description.members]
     guides = [guided(decoder, params.evaluate.guidance) for decoder in model.decoders]
     alone = {
@@ -138,11 +137,10 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
 
 def _detected(inputs: Inputs) -> dict[str, list[str]]:
     """Return the words that tell most of each photo."""
-    features = inputs.store.read(inputs.image_ids)
-    foremost = inputs.detector.foremost(features, _DETECTED)
     return {
         image_id: inputs.vocabulary.decode(ids).split()
-        for image_id, ids in zip(inputs.image_ids, foremost, strict=True)
+        for some, features in inputs.store.parts(inputs.image_ids)
+        for image_id, ids in zip(some, inputs.detector.foremost(features, _DETECTED), strict=True)
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.backend import keras
-from pipeline.captioner.checkpoint import Checkpoint
+from pipeline.captioner.checkpoint import Checkpoint, forget_abandoned
 from pipeline.captioner.compiled import load_compiled
 from pipeline.captioner.curriculum import (
     CRITICIZED,
@@ -41,6 +41,8 @@ from pipeline.params import Params, load_params
 
 ARTIFACTS = Path("artifacts")
 LOGS = Path("runs")
+# Packages whose code can change what a training comes to.
+_DECIDING = ("captioner", "captions", "features", "scoring")
 
 
 def main() -> None:
@@ -49,6 +51,7 @@ def main() -> None:
     table = read_table(ARTIFACTS / "captions.parquet")
     material = _read_material(table)
     with sole_writer(Path(params.runtime.cache) / "training", "training"), ExitStack() as stack:
+        forget_abandoned(Path(params.runtime.cache))
         curriculum = Curriculum(
             material,
             _teaching(params, material),
@@ -138,7 +141,8 @@ def _checkpoint(
     params: Params, table: CaptionTable, material: Material, phase: str, seed: int
 ) -> Checkpoint:
     """Name a checkpoint by all that decides its training, but not by the other seeds."""
-    code = sorted(Path(__file__).parent.parent.glob("captioner/*.py"))
+    rooms = Path(__file__).parent.parent
+    code = [path for room in _DECIDING for path in sorted(rooms.glob(f"{room}/*.py"))]
     decides = [
         [params.train.model_dump(exclude={"seeds"}), phase, seed],
         params.self_critical.model_dump() if phase == CRITICIZED else None,
@@ -174,6 +178,7 @@ def _attend(
         samples=_samples(params, material) if taught else {},
         max_words=params.train.max_words,
         keep_every_epoch=params.train.keep_every_epoch and taught,
+        facts=_facts(params, table, material),
         board=board,
     )
     # What a training that was killed had written: it may have nothing to add.
