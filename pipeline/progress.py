@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Never, Self, TextIO
 
@@ -26,7 +28,10 @@ class Progress:
         seconds: float = 5.0,
         stream: TextIO | None = None,
     ) -> None:
-        """Count `total` things named `unit`; `seconds` is the time between plain lines."""
+        """Count `total` things named `unit`; `seconds` is the time between plain lines.
+
+        Of a total of 0 there is nothing to show.
+        """
         self._title, self._total, self._unit, self._seconds = title, total, unit, seconds
         self._stream = sys.stderr if stream is None else stream
         self.done = 0
@@ -34,7 +39,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._start = self._spoken = time.monotonic()
-        if self._stream.isatty():
+        if self._total and self._stream.isatty():
             self._bar = tqdm(
                 total=self._total, desc=self._title, unit=f" {self._unit}", file=self._stream
             )
@@ -48,6 +53,15 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while the body prints to the same terminal."""
+        if self._bar is None:
+            yield
+            return
+        with tqdm.external_write_mode(file=self._stream):
+            yield
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Say that `count` more are done, and what else there is to say."""

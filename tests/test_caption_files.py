@@ -365,10 +365,9 @@ def test_a_split_or_search_that_is_not_there_is_told_and_what_is(tmp_path: Path)
     path = of(tmp_path, "a.csv", SEVERAL["a.csv"])
     has = "it has beam_3 and greedy"
     assert refusal(path, search="beam_5") == f" has no captions of search 'beam_5', {has}"
-    usual = {"search": "beam_5"}
-    assert refusal(path, usual, search=None) == f" has no captions of search 'beam_5', {has}"
     several = " has the captions of several searches: choose one by --search, beam_3 or greedy"
     assert refusal(path, search=None) == several
+    assert refusal(path, {"search": "beam_5"}, search=None) == several
     plain = of(tmp_path, "plain.json", '{"1": "x"}')
     assert refusal(plain, split="test") == " has no captions of split 'test', it has no split"
 

@@ -57,6 +57,24 @@ def test_a_terminal_gets_a_bar() -> None:
     assert "8/8" in shown
 
 
+def test_the_bar_is_away_while_something_else_is_printed() -> None:
+    terminal = Terminal()
+    with Progress("caption", 8, "photos", stream=terminal) as progress:
+        progress.advance(3)
+        with progress.aside():
+            before = terminal.getvalue()
+            terminal.write("a caption\n")
+        assert terminal.getvalue() != before + "a caption\n"  # it is back
+    assert re.search(r"\r *\ra caption\n", terminal.getvalue())
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_of_nothing_there_is_nothing_to_show(stream: io.StringIO) -> None:
+    with Progress("caption", 0, "photos", stream=stream) as progress, progress.aside():
+        stream.write("a caption\n")
+    assert stream.getvalue() == "a caption\n"
+
+
 def test_a_bar_is_closed_when_the_work_fails() -> None:
     terminal = Terminal()
 

@@ -252,6 +252,11 @@ def test_a_run_may_be_a_folder_with_predictions(
         read(run, references, "beam_5")
 
 
+def test_a_run_may_have_a_single_search_whichever_it_is(tmp_path: Path, references: Path) -> None:
+    write_searches(tmp_path / "predictions.parquet", greedy=people(4))
+    assert read(str(tmp_path), references)["BLEU-1"] == 100
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_run_may_be_a_file_without_searches(tmp_path: Path, references: Path, name: str) -> None:
     path = tmp_path / name
@@ -308,13 +313,13 @@ def test_what_is_no_file_is_asked_of_dvc_as_a_revision(
 def test_a_revision_is_named_where_its_captions_are_not_taken(
     tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_searches(tmp_path / "kept.parquet", greedy=people(4))
+    write_searches(tmp_path / "kept.parquet", greedy=people(4), beam_3=people(4))
     a_dvc_that(monkeypatch, 0, "", tmp_path / "kept.parquet")
     with pytest.raises(InputError) as caught:
         read("HEAD~3", references)
     assert str(caught.value) == (
-        "HEAD~3:artifacts/evaluation/predictions.parquet has no captions of search 'beam_20', "
-        "it has greedy"
+        "HEAD~3:artifacts/evaluation/predictions.parquet has the captions of several searches: "
+        "choose one by --search, beam_3 or greedy"
     )
 
 

@@ -120,7 +120,7 @@ def image(
         raise click.UsageError(
             "--sample draws captions, --beam-width and --word-agreement are of a search"
         )
-    if not sample and drawing != {"temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": 0}:
+    if not sample and any(map(_given, drawing)):
         raise click.UsageError("--temperature, --top-k, --top-p and --seed are of --sample")
     asked = list(expand(photos))
     readable = [photo for photo in asked if isinstance(photo, Photo)]
@@ -179,12 +179,14 @@ def _caption_all(
                     data = photo.data if photo.path is None else read_photo(photo.path)
                     decoded[position] = captioner.decode(data)
                 except PhotoError as error:
-                    click.echo(f"{on_one_line(photo.name)}: {error}", err=True)
+                    with progress.aside():
+                        click.echo(f"{on_one_line(photo.name)}: {error}", err=True)
                     failed += 1
             if decoded:
                 found = say(list(decoded.values()))
-                for position, captions in zip(decoded, found, strict=True):
-                    _print(batch[position].name, captions[:top], as_json)
+                with progress.aside():
+                    for position, captions in zip(decoded, found, strict=True):
+                        _print(batch[position].name, captions[:top], as_json)
             if total:
                 progress.advance(len(batch))
     return failed

@@ -1,7 +1,6 @@
 """What `caption image` is asked to caption: files, folders, and standard input."""
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +8,6 @@ from pathlib import Path
 
 from pipeline.commands.names import on_one_line
 from pipeline.datasets.photo_folders import list_photos
-
-_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -46,20 +43,19 @@ def _folder(folder: Path) -> Iterator[Photo | str]:
 
 
 def _standard_input() -> Iterator[Photo | str]:
-    from pipeline.features.photos import MAX_BYTES  # noqa: PLC0415  (imports NumPy)
+    from pipeline.features.photos import MAX_BYTES, SIGNATURE  # noqa: PLC0415  (imports NumPy)
 
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    # It may be closed.
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
     if len(data) > MAX_BYTES:
         yield f"-: more than {MAX_BYTES} bytes, more than any photo has"
         return
-    if _SIGNATURE.match(data):
+    if SIGNATURE.match(data):
         yield Photo("-", data=data)
         return
-    try:
-        names = data.decode("utf-8").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError:
-        names = []
-    names = [name for name in names if name.strip()]
+    # Names of files are bytes that need not be UTF-8; no name has a NUL in it.
+    lines = [] if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
+    names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:
         yield "-: standard input is neither a photo nor a list of files"
     yield from (Photo(name, Path(name)) for name in names)

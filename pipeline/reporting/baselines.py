@@ -20,9 +20,9 @@ def best_constant(training: Sequence[Tokens], groups: Groups) -> tuple[str, Corp
     """Return the one caption that scores best for all photos, and its scores.
 
     The floor of a model that says the same of every photo. It is chosen on the photos
-    that are scored, which no model may do, so that nothing constant is above it: of the
-    training captions whose n-grams are in the most photos' references, the one with the
-    greatest sum of BLEU-4 and CIDEr-D.
+    that are scored, which no model may do: of the `_CONSTANTS` training captions whose n-grams
+    are in the most photos' references, the one with the greatest sum of BLEU-4 and CIDEr-D.
+    By one of the metrics alone another may be better.
 
     Args:
         training: captions to choose from, as tokens.

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed
 
 # Columns, and keys, that name the photo and hold what is said of it.
 IDS = ("image_id", "image", "filename", "file_name", "photo", "id")
@@ -89,11 +89,11 @@ def _read(path: Path, reader: Callable[[Path], Iterator[_Row]]) -> list[_Row]:
             f"{path} is no UTF-8 (byte {error.start}): save it as UTF-8 text"
         ) from None
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = collapsed(error)
         raise InputError(f"{path} cannot be read ({reason}): it has to be {_FORMS}") from None
     except OSError as error:
         # pyarrow's have no errno where the file is damaged.
-        reason = error.strerror or brief(" ".join(str(error).split()))
+        reason = error.strerror or brief(collapsed(error))
         raise InputError(f"{path} cannot be read ({reason}): give another file") from None
 
 
@@ -102,7 +102,9 @@ def _chosen(
 ) -> Iterable[_Row]:
     for column, asked in choose.items():
         there = sorted({str(row.values[column]) for row in rows if column in row.values})
-        wanted = usual.get(column) if asked is None and there else asked
+        wanted = asked
+        if asked is None and len(there) > 1 and usual.get(column) in there:
+            wanted = usual[column]
         if wanted is None and column == "search" and len(there) > 1:
             raise InputError(
                 f"{path} has the captions of several searches: choose one by --search, "
