@@ -117,7 +117,8 @@ def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
             image.load()
             if image.format == "PNG":
                 _mend_png(image, data)
-            return _rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # a copy would be as large as it
+            return _rgb(image)
     except UnidentifiedImageError:
         if SIGNATURE.match(data):
             raise PhotoError("damaged image: its header cannot be read") from None
