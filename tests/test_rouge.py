@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,3 +41,20 @@ def test_precision_and_recall_may_be_of_different_references() -> None:
 def test_words_in_between_do_not_matter_but_order_does() -> None:
     in_order, turned = rouge_l([["a", "b"]] * 2, [[["a", "x", "b"]], [["b", "x", "a"]]])
     assert in_order > turned > 0
+
+
+def test_scores_are_the_same_however_few_pairs_are_looked_at_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(1)
+
+    def caption(longest: int) -> list[str]:
+        return random.choice(list("abcdef"), random.integers(longest + 1)).tolist()
+
+    candidates = [caption(20) for _ in range(30)]
+    references = [[caption(longest) for longest in (5, 20, 300)] for _ in range(30)]
+    scores = rouge_l(candidates, references)
+    monkeypatch.setattr("pipeline.scoring.rouge._CELLS", 64)
+    assert rouge_l(candidates, references).tolist() == scores.tolist()
+    alone = [rouge_l([c], [g]).item() for c, g in zip(candidates, references, strict=True)]
+    assert alone == scores.tolist()

@@ -1,13 +1,14 @@
 """ROUGE-L (Lin 2004, "ROUGE: a package for automatic evaluation of summaries")."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.scoring.ngrams import Ints, Tokens
 
-Rows = npt.NDArray[np.int32]
+Padded = npt.NDArray[np.int32]
 
 _BETA = 1.2  # weight of recall, as in coco-caption
 _CELLS = 1 << 22  # of the table of all pairs, at most so many at a time
@@ -29,29 +30,47 @@ def rouge_l(
     first = np.cumsum(sizes) - sizes
     pair = np.repeat(np.arange(len(candidates)), sizes)
     ids: dict[str, int] = {}
-    ours, our_lengths = _numbered(candidates, ids)
-    theirs, their_lengths = _numbered([r for group in references for r in group], ids)
-    longest = np.zeros(len(theirs), np.int64)
+    ours = _Rows.of(candidates, ids)
+    theirs = _Rows.of([r for group in references for r in group], ids)
+    longest = np.zeros(len(pair), np.int64)
     # Captions of like length together: one that is very long would make all as long.
-    for some in _alike(np.maximum(our_lengths[pair], their_lengths)):
-        longest[some] = _longest_common(
-            _padded([ours[p] for p in pair[some]], -1), _padded([theirs[i] for i in some], -2)
-        )
+    for some in _alike(np.maximum(ours.lengths[pair], theirs.lengths)):
+        longest[some] = _longest_common(ours.padded(pair[some], -1), theirs.padded(some, -2))
     # coco-caption takes a caption without tokens for one empty token, which matches nothing.
-    precision = np.maximum.reduceat(longest / np.maximum(our_lengths[pair], 1), first)
-    recall = np.maximum.reduceat(longest / np.maximum(their_lengths, 1), first)
+    precision = np.maximum.reduceat(longest / np.maximum(ours.lengths[pair], 1), first)
+    recall = np.maximum.reduceat(longest / np.maximum(theirs.lengths, 1), first)
     above = (1 + _BETA**2) * precision * recall
     below = recall + _BETA**2 * precision
     return 100 * np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
-def _numbered(captions: Sequence[Tokens], ids: dict[str, int]) -> tuple[list[Ints], Ints]:
-    """Return the captions' tokens as numbers, and how many each has."""
-    rows = [
-        np.fromiter((ids.setdefault(token, len(ids)) for token in caption), np.int64, len(caption))
-        for caption in captions
-    ]
-    return rows, np.fromiter(map(len, captions), np.int64, len(captions))
+class _Rows(NamedTuple):
+    """Captions as numbers, one for each word.
+
+    Attributes:
+        numbers: of all captions, one after another.
+        first: where each one's begin, (C,).
+        lengths: how many each has, (C,).
+    """
+
+    numbers: Ints
+    first: Ints
+    lengths: Ints
+
+    @staticmethod
+    def of(captions: Sequence[Tokens], ids: dict[str, int]) -> "_Rows":
+        lengths = np.fromiter(map(len, captions), np.int64, len(captions))
+        numbers = (ids.setdefault(token, len(ids)) for caption in captions for token in caption)
+        every = np.fromiter(numbers, np.int64, int(lengths.sum()))
+        return _Rows(every, np.cumsum(lengths) - lengths, lengths)
+
+    def padded(self, some: Ints, padding: int) -> Padded:
+        """Return some of the captions as (N, longest)."""
+        columns = np.arange(self.lengths[some].max(initial=0))
+        inside = columns < self.lengths[some, None]
+        rows = np.full(inside.shape, padding, np.int32)
+        rows[inside] = self.numbers[(self.first[some, None] + columns)[inside]]
+        return rows
 
 
 def _alike(lengths: Ints) -> Iterator[Ints]:
@@ -63,15 +82,7 @@ def _alike(lengths: Ints) -> Iterator[Ints]:
         yield from (positions[i : i + count] for i in range(0, len(positions), count))
 
 
-def _padded(rows: Sequence[Ints], padding: int) -> Rows:
-    """Return rows of numbers as (N, longest)."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    padded = np.full((len(rows), int(lengths.max(initial=0))), padding, np.int32)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(rows)
-    return padded
-
-
-def _longest_common(ours: Rows, theirs: Rows) -> Ints:
+def _longest_common(ours: Padded, theirs: Padded) -> Ints:
     """Return the length of the longest common subsequence of ours[i] and theirs[i].
 
     A row of the usual table at a time, for all pairs at once.
