@@ -368,6 +368,8 @@ def test_a_split_or_search_that_is_not_there_is_told_and_what_is(tmp_path: Path)
     several = " has the captions of several searches: choose one by --search, beam_3 or greedy"
     assert refusal(path, search=None) == several
     assert refusal(path, {"search": "beam_5"}, search=None) == several
+    has = "it has dev and test"
+    assert refusal(path, {"split": "val"}, split=None) == f" has no captions of split 'val', {has}"
     plain = of(tmp_path, "plain.json", '{"1": "x"}')
     assert refusal(plain, split="test") == " has no captions of split 'test', it has no split"
 

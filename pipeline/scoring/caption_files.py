@@ -102,10 +102,9 @@ def _chosen(
 ) -> Iterable[_Row]:
     for column, asked in choose.items():
         there = sorted({str(row.values[column]) for row in rows if column in row.values})
-        wanted = asked
-        if asked is None and len(there) > 1 and usual.get(column) in there:
-            wanted = usual[column]
-        if wanted is None and column == "search" and len(there) > 1:
+        several = len(there) > 1
+        wanted = usual.get(column) if asked is None and several else asked
+        if asked is None and column == "search" and several and wanted not in there:
             raise InputError(
                 f"{path} has the captions of several searches: choose one by --search, "
                 f"{brief(' or '.join(there))}"

@@ -51,7 +51,6 @@ def main() -> None:
     table = read_table(ARTIFACTS / "captions.parquet")
     material = _read_material(table)
     with sole_writer(Path(params.runtime.cache) / "training", "training"), ExitStack() as stack:
-        forget_abandoned(Path(params.runtime.cache))
         curriculum = Curriculum(
             material,
             _teaching(params, material),
@@ -71,6 +70,7 @@ def main() -> None:
             return
         for apprentice in apprentices.values():
             apprentice.forget()
+        forget_abandoned(Path(params.runtime.cache))
 
 
 def _read_material(table: CaptionTable) -> Material:
