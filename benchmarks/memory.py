@@ -1,7 +1,5 @@
 """Peak memory of an extraction at 500 and at 8,000 photos, pooled and as a grid."""
 
-import resource
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import numpy as np
 
 from benchmarks.harness import Row, Worker
 from benchmarks.photos import repeat_photo
+from benchmarks.usage import peak_memory
 from pipeline.features.encoding import Encoding
 from pipeline.features.engines import Engine, Pixels, Vectors
 from pipeline.features.execution import LocalExecutor
@@ -17,8 +16,6 @@ from pipeline.features.extraction import Extractor
 
 _FEW, _MANY = 500, 8_000
 _SHAPES = {"average": (2048,), "grid": (100, 2048)}
-# Of Linux; macOS counts in bytes.
-_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Noise(Engine):
@@ -69,6 +66,6 @@ def _make(folder: str, shape: tuple[int, ...]) -> Any:
             max_pixels=100_000_000,
             max_failed_share=0.0,
         ).extract(photos, place / "photos", place / "features.h5")
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
+        return peak_memory()
 
     return run

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.harness import Row, Worker
 from benchmarks.limits import can_limit, limit_memory, remove_limits
 from benchmarks.reading import write_noise
+from benchmarks.usage import own_memory
 
 _PHOTOS = 8_000
 _SHAPE = (100, 2048)
@@ -70,16 +71,8 @@ def _make(path: Path) -> Callable[[], tuple[float, int]]:
             done += len(batch.inputs)
             if done >= _BATCHES * 64:
                 break
-        rate, own = done / (time.perf_counter() - start), _own_memory()
+        rate, own = done / (time.perf_counter() - start), own_memory()
         validation.cider_d(decoder)
-        return rate, max(own, _own_memory())
+        return rate, max(own, own_memory())
 
     return run
-
-
-def _own_memory() -> int:
-    """Return the bytes in memory that are of no file, as Linux counts them."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    return 0

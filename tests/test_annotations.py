@@ -1,6 +1,6 @@
 import json
 
-from pipeline.datasets.annotations import Summary
+from pipeline.datasets.annotations import SPLITS, Summary
 
 
 def test_settle_counts_photos_and_captions_per_split() -> None:
@@ -38,12 +38,15 @@ def test_shortfall_names_what_is_lacking() -> None:
     assert summary.shortfall() is None
 
 
-def test_splits_without_captions_are_named() -> None:
+def test_splits_that_nothing_can_be_measured_with_are_named() -> None:
     summary = Summary()
-    for pairs, empty in (
-        ([("a.jpg", "train")], "dev and test"),
-        ([("a.jpg", "train"), ("b.jpg", "dev")], "test"),
-        ([("a.jpg", "train"), ("b.jpg", "dev"), ("c.jpg", "test")], None),
+    train, dev, test = ([(f"{split}{n}.jpg", split) for n in (1, 2)] for split in SPLITS)
+    for pairs, few in (
+        (train, "dev and test"),
+        ([*train, *dev], "test"),
+        ([*train, *dev, test[0], test[0]], "test"),
+        ([*train, dev[0], *test], "dev"),
+        ([*train, *dev, *test], None),
     ):
         summary.settle(pairs)
-        assert summary.unmeasurable() == empty
+        assert summary.unmeasurable() == few

@@ -10,8 +10,9 @@ from pipeline.params import Clean
 from pipeline.stages import clean
 
 ROWS = "image,caption\ni.jpg,A dog runs .\nz.jpg,A cat\ni.jpg,A dog\n"
-# With this seed one of the photos falls to each split.
-PHOTOS = {"i.jpg": "train", "c.jpg": "dev", "b.jpg": "test"}
+MORE = ROWS + "c.jpg,A hen\na.jpg,A hen\nb.jpg,A bird\nd.jpg,A bird\n"
+# With this seed i falls to train, a and c to dev, b and d to test.
+PHOTOS = ("i.jpg", "a.jpg", "c.jpg", "b.jpg", "d.jpg")
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def ask_for(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     monkeypatch.setattr(clean, "load_params", lambda: params)
 
 
-def write(folder: Path, rows: str = ROWS + "c.jpg,A hen\nb.jpg,A bird\n") -> None:
+def write(folder: Path, rows: str = MORE) -> None:
     (folder / "data" / "captions.txt").write_text(rows)
 
 
@@ -46,10 +47,10 @@ def test_the_stage_writes_table_and_summary(
     assert table.provenance["dataset_format"] == "kaggle"
     assert table.provenance["clean"]["style"] == "default"
     summary = json.loads((folder / "artifacts" / "captions.json").read_text())
-    assert summary["captions_kept"] == 4
+    assert summary["captions_kept"] == 6
     assert summary["dropped"] == {"photo_not_there": 1}
     shown = capsys.readouterr().out
-    assert "4 of 5 captions kept, of 3 of 3 photos" in shown
+    assert "6 of 7 captions kept, of 5 of 5 photos" in shown
     assert "dropped: photo_not_there 1" in shown
 
 
@@ -63,14 +64,14 @@ def test_running_twice_gives_equal_bytes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "empty"), [(ROWS, "dev and test"), (ROWS + "c.jpg,A hen\n", "test")]
+    ("rows", "few"), [(ROWS, "dev and test"), (MORE.removesuffix("d.jpg,A bird\n"), "test")]
 )
-def test_a_split_without_captions_is_refused_before_anything_is_computed(
-    folder: Path, rows: str, empty: str
+def test_a_split_of_too_few_photos_is_refused_before_anything_is_computed(
+    folder: Path, rows: str, few: str
 ) -> None:
     write(folder, rows)
     with pytest.raises(
-        InputError, match=rf"data leaves no captions for {empty} \(.*clean\.split_seed"
+        InputError, match=rf"data leaves fewer than two photos for {few} \(.*clean\.split_seed"
     ):
         clean.main()
     assert not (folder / "artifacts").exists()

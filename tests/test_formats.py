@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.datasets.annotations import Annotations
-from pipeline.datasets.formats import FORMATS, photos, read
+from pipeline.datasets.formats import FORMATS, photos, photos_left, read
 from pipeline.errors import InputError
 
 FILES = {
@@ -176,3 +176,13 @@ def test_a_folder_that_may_not_be_listed_is_named(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(InputError, match=r"images cannot be read \(Permission denied\)"):
             photos("kaggle", root)
         monkeypatch.undo()
+
+
+def test_photos_that_were_removed_once_encoded_are_none_left(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    assert photos_left("kaggle", root) == {}
+    (root / "images").mkdir(parents=True)
+    assert photos_left("kaggle", root) == {}
+    photo = root / "images" / "a.jpg"
+    photo.touch()
+    assert photos_left("kaggle", root) == {"a.jpg": photo}

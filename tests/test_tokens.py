@@ -124,6 +124,20 @@ def test_captions_become_the_scorers_tokens(caption: str, tokens: str) -> None:
     assert tokenize(caption) == tokens.split()
 
 
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("लड़की खड़ी है।", ["लड़की", "खड़ी", "है"]),
+        ("كَلْبٌ يَجْرِي", ["كَلْبٌ", "يَجْرِي"]),
+        ("ผู้ชาย ยืน", ["ผู้ชาย", "ยืน"]),
+        ("q\u0307\u0323 y", ["q\u0323\u0307", "y"]),
+    ],
+    ids=["Hindi", "Arabic", "Thai", "marks"],
+)
+def test_marks_are_parts_of_their_words(caption: str, words: list[str]) -> None:
+    assert tokenize(caption) == words
+
+
 def test_no_punctuation_is_left() -> None:
     tokens = tokenize("""It's ' "a" ` - b -- c ... d ; e , f : g ? h ! `` i '' .""")
     assert tokens == ["it", "'s", "a", "b", "c", "d", "e", "f", "g", "h", "i"]

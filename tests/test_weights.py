@@ -282,3 +282,7 @@ def test_weights_described_by_another_keras_are_made_anew(
     describe(artifacts, weights_source="wheel x", preprocessing_sha256="0" * 64)
     assert already_there(artifacts, "MobileNet", "imagenet", 32) is None
     assert "scales pixels differently" in capsys.readouterr().out
+
+
+def test_keras_has_no_weights_of_a_network_that_is_not_its_own(network: Any) -> None:
+    assert weights._from_keras(network, "Ours", 32) == "it has no network of that name"

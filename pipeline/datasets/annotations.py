@@ -7,6 +7,7 @@ from typing import Any
 SPLITS = ("train", "dev", "test")
 EXAMPLES_PER_REASON = 3
 _LONGEST_EXAMPLE = 100
+_MEASURABLE = 2  # photos
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,12 @@ class Summary:
         return None
 
     def unmeasurable(self) -> str | None:
-        """Name the splits to measure a captioner with that have no captions; None if all have."""
-        empty = [split for split in ("dev", "test") if not self.captions_per_split[split]]
-        return " and ".join(empty) or None
+        """Name the splits that a captioner cannot be measured with; None if both will do.
+
+        CIDEr-D, which chooses epochs and heads the scores, means nothing of a single photo.
+        """
+        few = [split for split in ("dev", "test") if self.photos_per_split[split] < _MEASURABLE]
+        return " and ".join(few) or None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as a JSON object."""

@@ -35,6 +35,14 @@ def photos(format_name: str, root: Path) -> dict[str, Path]:
     return found
 
 
+def photos_left(format_name: str, root: Path) -> dict[str, Path]:
+    """Return what `photos` does; nothing where the photos, once encoded, were removed."""
+    try:
+        return photos(format_name, root)
+    except InputError:
+        return {}
+
+
 def read(
     format_name: str, root: Path, *, split_seed: int, dev_share: float, test_share: float
 ) -> Annotations:

@@ -201,7 +201,9 @@ def check_weights_file(path: Path, mend: str) -> None:
 
 def _from_keras(network: Any, name: str, input_size: int) -> str | None:
     """Fill `network` by Keras' own download; return why not where it cannot be reached."""
-    constructor = getattr(keras.applications, name)
+    constructor = getattr(keras.applications, name, None)
+    if constructor is None:
+        return "it has no network of that name"
     shape = (input_size, input_size, 3)
     try:
         with _socket_timeout(_DOWNLOAD_TIMEOUT):

@@ -31,7 +31,7 @@ def _intended(model: ModelDescription) -> str:
     config, encoding = model.config, model.encoding
     return (
         f"A `{config.name}` LSTM decoder of {config.units} units over {encoding.encoder} features, "
-        "which describes a photo in one English sentence.\n\n"
+        "which describes a photo in one sentence, in the words of those it learned from.\n\n"
         "It has seen photos and captions like those it was trained on, and no others. Of anything "
         "else it says what would be likely there. Captions are not fit for decisions about people: "
         "they guess at sex, age and occupation from looks, as the captions it learned from do."

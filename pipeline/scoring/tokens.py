@@ -6,8 +6,9 @@ and looking at its tokens; docs/decisions.md tells on how many captions the two 
 """
 
 import html
-import re
 import unicodedata
+
+import regex  # type: ignore[import-untyped]
 
 NAME = "PTBTokenizer of Stanford CoreNLP 3.4.1, by rules of our own"
 
@@ -34,16 +35,17 @@ what when while yet you
 
 def _any(words: str) -> str:
     """Return the pattern of any of the words."""
-    return "|".join(re.escape(word) for word in words.split())
+    return "|".join(regex.escape(word) for word in words.split())
 
 
+# `\w` of `regex`, not of `re`, has the marks that are parts of words, as in Hindi.
 _L = r"[^\W\d_]"  # a letter of any script
 _W = r"[^\W_]"  # a letter or digit
 _ENDING = rf"(?i:[sdm]|ll|re|ve)(?!{_L})"  # what follows the apostrophe in it's, he'd, I'm, ...
 
 # The first alternative that fits wins. What none fits is dropped: white space, the punctuation
 # on coco-caption's list and what PTBTokenizer has no name for.
-_TOKEN = re.compile(
+_TOKEN = regex.compile(
     rf"""
     {_W}+(?=\s|$)                                         # most words: this is for speed alone
   | (?i:https?://|www\.)[^\s"<>|()]+[^\s"<>|().!?,;:'&-]  # an address
@@ -72,7 +74,7 @@ _TOKEN = re.compile(
   | [?!]{{2,}} | \*+ | _+ | \#+ | [A-Z]*\$
   | [](){{}}[%&+/<=>@\\^|~\u00a1-\u00bf\u00d7\u00f7\u2100-\u2bff]
     """,
-    re.VERBOSE,
+    regex.VERBOSE,
 )
 # Quotes, dashes and signs that PTBTokenizer writes in ASCII, or parts from their neighbours.
 _SIGNS = str.maketrans(

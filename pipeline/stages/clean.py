@@ -25,9 +25,9 @@ def main() -> None:
         dev_share=clean.dev_share,
         test_share=clean.test_share,
     )
-    if empty := annotations.summary.unmeasurable():
+    if few := annotations.summary.unmeasurable():
         raise InputError(
-            f"{params.dataset.root} leaves no captions for {empty} (photos per split: "
+            f"{params.dataset.root} leaves fewer than two photos for {few} (photos per split: "
             f"{annotations.summary.photos_per_split}): where its files give no splits, raise "
             "clean.dev_share or clean.test_share in params.yaml, or take another clean.split_seed; "
             "else add photos to its lists"

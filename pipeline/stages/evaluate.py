@@ -57,8 +57,7 @@ def main() -> None:
     inputs = _read_inputs()
     found = _evaluate(params, inputs)
     predictions = [p for search in found.searches.values() for p in search.predictions]
-    root = Path(params.dataset.root)
-    photos = formats.photos(params.dataset.format, root) if root.is_dir() else {}
+    photos = formats.photos_left(params.dataset.format, Path(params.dataset.root))
     write_predictions(EVALUATION / "predictions.parquet", predictions)
     write_report(
         EVALUATION / "report.html",
