@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from pipeline.features import graphs
 from pipeline.features.encoding import Encoding
 from tests.project import Project
 
@@ -99,7 +100,7 @@ def copied_artifacts(artifacts: Path, folder: Path, *, with_graphs: bool = False
 
     Graphs in OpenVINO's form would stand in for what is spoilt.
     """
-    ignore = None if with_graphs else shutil.ignore_patterns(".graphs")
+    ignore = None if with_graphs else shutil.ignore_patterns(graphs.FOLDER)
     return Path(shutil.copytree(artifacts, folder, copy_function=os.link, ignore=ignore))
 
 

@@ -13,9 +13,9 @@ import sys
 import threading
 from pathlib import Path
 import numpy as np
+from pipeline.features.engines import OpenVINOEngine
 import openvino
 from openvino import opset13
-from pipeline.features.engines import OpenVINOEngine
 
 class Both(OpenVINOEngine):
     both = threading.Barrier(2)

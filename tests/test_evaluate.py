@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.captioner.model import Model
 from pipeline.captioner.search import Steps, search
 from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets.table import read_table
+from pipeline.errors import InputError
 from pipeline.features.store import FeatureStore
 from pipeline.scoring.scores import METRICS, Scorer
 from pipeline.scoring.tokens import tokenize
@@ -170,3 +172,12 @@ def test_without_an_ensemble_the_first_seed_is_evaluated(
     # What chance does is told all the same.
     assert {row["seed"] for row in details["seeds"]} == {7, 8}
     assert details["provenance"]["decoder"].startswith("merge")
+
+
+def test_a_single_photo_with_features_is_refused(
+    laid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(laid, tmp_path, dirs_exist_ok=True)
+    make_store(tmp_path / "artifacts" / "features.h5", [dict(EVEN).popitem()[0]])
+    with pytest.raises(InputError, match=r"fewer than 2 test photos.*features.*say why"):
+        metrics_of(tmp_path, monkeypatch)

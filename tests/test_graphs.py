@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,28 @@ def test_a_graph_is_found_again_and_does_what_the_model_does(
     with ready(graph, never) as path:
         assert path == graph.path
         np.testing.assert_allclose(run(path), network.predict_on_batch(INPUTS), atol=1e-6)
+
+
+def test_openvino_tells_nobody(graph: GraphFile, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pipeline.features.graphs import LATENCY, compile_graph\n"
+        f"compile_graph(Path({str(graph.path)!r}), LATENCY)\n"
+        "print(sys.modules['openvino_telemetry'], 'openvino' in sys.modules)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"HOME": str(home), "LOCALAPPDATA": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == ["None", "True"]
+    assert not list(home.iterdir())
 
 
 def test_a_graph_can_take_batches_of_one_size_alone(graph: GraphFile, network: Any) -> None:

@@ -176,11 +176,13 @@ def test_a_vocabulary_of_other_captions_is_refused_by_the_stage(project: Path) -
     assert not (project / "artifacts" / "model").exists()
 
 
-def test_a_split_without_features_is_refused_by_the_stage(project: Path) -> None:
-    make_store(
-        project / "artifacts" / "features.h5", [p for p in PHOTOS if p not in dict(EVEN_DEV)]
-    )
-    with pytest.raises(InputError, match=r"no dev caption has a photo with features.*say why"):
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_split_without_two_photos_of_features_is_refused_by_the_stage(
+    project: Path, left: int
+) -> None:
+    without = sorted(dict(EVEN_DEV))[left:]
+    make_store(project / "artifacts" / "features.h5", [p for p in PHOTOS if p not in without])
+    with pytest.raises(InputError, match=r"fewer than 2 dev photos.*features.*say why"):
         train.main()
 
 

@@ -7,6 +7,7 @@ made from them and only saves time. Loading one imports neither Keras nor its ba
 import importlib.util
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,11 @@ FORMAT_VERSION = 1
 FOLDER = ".graphs"  # in the folder of artefacts
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+
+# Without this package, which pip installs beside it, OpenVINO does not tell Google Analytics of
+# each import and each conversion: it forks a process for it, several times a conversion, waits
+# up to three seconds for it, and leaves an identifier in the home folder.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def installed() -> bool:

@@ -36,6 +36,7 @@ from pipeline.files import atomic_path, fingerprint
 FORMAT_VERSION = 4
 MEND = "run `dvc repro extract`"
 _PART = 256  # photos: a grid of Xception, in two scales, is 1.1 MB of each
+_FEWEST = 2  # photos of a split that can be learned from or measured with
 
 Rows = tuple[list[int], npt.NDArray[Any]]
 
@@ -168,12 +169,12 @@ class FeatureStore:
         Says how many have none.
 
         Raises:
-            InputError: none has.
+            InputError: fewer than two photos have: of a single one CIDEr-D means nothing.
         """
         found = [pair for pair in captions if pair[0] in self.rows]
-        if not found:
+        if len({image_id for image_id, _ in found}) < _FEWEST:
             raise InputError(
-                f"no {split} caption has a photo with features: "
+                f"fewer than {_FEWEST} {split} photos have both captions and features: "
                 "artifacts/captions.json and artifacts/extract.json say why"
             )
         if len(found) < len(captions):

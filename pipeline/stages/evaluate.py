@@ -44,11 +44,12 @@ class Inputs:
     store: FeatureStore
     model: Model
     detector: WordDetector
+    captions: list[tuple[str, str]]  # (image_id, text) of the split's photos that have features
 
     @property
     def image_ids(self) -> list[str]:
-        """Photos of the split that have features."""
-        return [i for i in self.table.image_ids(SPLIT) if i in self.store.rows]
+        """The photos of `captions`."""
+        return list(dict.fromkeys(image_id for image_id, _ in self.captions))
 
 
 def main() -> None:
@@ -68,7 +69,7 @@ def main() -> None:
     )
     write_text(EVALUATION / "model_card.md", model_card(found, inputs.model.description))
     write_json(EVALUATION / "metrics.json", found.as_json())
-    _show(found, len(inputs.table.image_ids(SPLIT)) - len(found.image_ids))
+    _show(found)
 
 
 def _read_inputs() -> Inputs:
@@ -85,22 +86,16 @@ def _read_inputs() -> Inputs:
     detector = WordDetector.load(
         ARTIFACTS / "detector.h5", vocabulary, store.encoding, store.shape[-1], table.fingerprint
     )
-    inputs = Inputs(table, vocabulary, store, model, detector)
-    if not inputs.image_ids:
-        raise InputError(
-            "no test photo has both captions and features: "
-            "artifacts/captions.json and artifacts/extract.json say why"
-        )
-    return inputs
+    captions = store.usable(table.captions(SPLIT), SPLIT)
+    return Inputs(table, vocabulary, store, model, detector, captions)
 
 
 def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
     table, image_ids, model = inputs.table, inputs.image_ids, inputs.model
     references = table.references(SPLIT)
-    captions = [pair for pair in table.captions(SPLIT) if pair[0] in inputs.store.rows]
     training = [raw for group in table.references("train").values() for raw in group]
     longest = model.description.facts["params"]["max_words"]
-    batches = Batches(captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, longest)
+    batches = Batches(inputs.captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, longest)
     seeds = [member.seed for member in model.description.members]
     guides = [guided(decoder, params.evaluate.guidance) for decoder in model.decoders]
     alone = {
@@ -118,7 +113,7 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
         references={image_id: references[image_id] for image_id in image_ids},
         training=training,
         vocabulary=inputs.vocabulary,
-        clean_references=[text for _, text in captions],
+        clean_references=[text for _, text in inputs.captions],
         perplexity=math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in asked)),
         detected=_detected(inputs),
         provenance={
@@ -198,10 +193,9 @@ def _training(member: Member) -> str:
     )
 
 
-def _show(found: Evaluation, left_out: int) -> None:
+def _show(found: Evaluation) -> None:
     """Print the scores beside what they are worth, and where the report is."""
-    without = f" ({left_out} failed photos left out)" if left_out else ""
-    print(f"{len(found.image_ids)} test photos{without}")
+    print(f"{len(found.image_ids)} test photos")
     width = 11 if found.over_seeds else 9
     print(f"{'':20}" + "".join(f"{name:>{width}}" for name in (*METRICS, "distinct")))
     for name, search in found.searches.items():
