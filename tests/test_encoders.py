@@ -223,7 +223,7 @@ def test_larger_maps_come_to_stand_on_the_places_of_the_smallest(
     np.testing.assert_allclose(places[:, -maps.shape[2] :], expected, rtol=1e-4, atol=1e-7)
 
 
-def test_three_scales_of_a_network_without_padding_fit_a_grid() -> None:
+def test_three_scales_of_inceptionv3_which_pads_nothing_fit_a_grid() -> None:
     # 11, 24 and 50 places in a row.
     assert build_encoder("InceptionV3", 420, "grid", 3).output_shape == (None, 121, 3104)
 
