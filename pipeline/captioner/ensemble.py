@@ -56,4 +56,5 @@ def together(members: Sequence[Steps]) -> Steps:
 
 def _softmax(logits: Array) -> Array:
     grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return grown / grown.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+    shares: Array = grown / grown.sum(axis=-1, keepdims=True)
+    return shares

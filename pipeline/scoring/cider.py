@@ -85,7 +85,7 @@ def _norms(grams: Grams, weights: Floats, captions: int) -> Floats:
     return np.sqrt(_sums((grams.count * weights) ** 2, grams.caption, captions))
 
 
-def _sums(values: npt.NDArray[np.generic], of: Ints, size: int) -> Floats:
+def _sums(values: Ints | Floats, of: Ints, size: int) -> Floats:
     # Of nothing it returns integers.
     sums: Floats = np.bincount(of, weights=values, minlength=size).astype(np.float64)
     return sums
