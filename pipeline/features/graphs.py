@@ -75,7 +75,7 @@ class GraphFile:
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".tmp-") as scratch:
             made = Path(scratch) / f"{self.name}.xml"
-            model.export(str(made), format="openvino", verbose=False)
+            _export(model, made)
             # Of what was made here: another process may be about to replace the files.
             facts = self._facts(made)
             # What vouches for the files goes first and comes last.
@@ -94,6 +94,18 @@ class GraphFile:
             "openvino": openvino.__version__,
             "sha256": [sha256_file(graph.with_suffix(s)) for s in (".xml", ".bin")],
         }
+
+
+def _export(model: Any, path: Path) -> None:
+    if sys.version_info >= (3, 13):
+        from openvino.frontend.tensorflow import utils  # noqa: PLC0415  (an optional extra)
+
+        # OpenVINO 2026.4's own ends in `exec("del tensorflow")`, which finds nothing to delete
+        # since Python 3.13 (PEP 667); nothing but this version is read of what it returns.
+        utils.get_environment_setup = lambda _: {
+            "tensorflow": sys.modules["tensorflow"].__version__
+        }
+    model.export(str(path), format="openvino", verbose=False)
 
 
 @contextmanager
