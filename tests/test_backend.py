@@ -52,13 +52,11 @@ def test_importing_the_backend_writes_nothing() -> None:
 def test_only_the_import_is_without_the_garbage_collector(
     tmp_path: Path, *, collects: bool
 ) -> None:
-    folder = fake_keras(tmp_path, then="import gc\nprint(gc.isenabled(), gc.get_freeze_count())\n")
-    code = (
-        f"import gc\nif not {collects}: gc.disable()\n"
-        "import pipeline.backend\n"
-        "print(gc.isenabled(), gc.get_freeze_count() > 1000)"
-    )
-    assert run(code, folder).stdout == f"False 0\n{collects} True\n"
+    # Python 3.12 itself keeps a few hundred objects off the collector.
+    say = "print(gc.isenabled(), gc.get_freeze_count() > 1000)\n"
+    folder = fake_keras(tmp_path, then=f"import gc\n{say}")
+    code = f"import gc\nif not {collects}: gc.disable()\nimport pipeline.backend\n{say}"
+    assert run(code, folder).stdout == f"False False\n{collects} True\n"
 
 
 def test_what_keras_writes_while_it_is_imported_is_dropped_and_no_more(tmp_path: Path) -> None:
