@@ -44,7 +44,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
         "format_version": 1,
         "fingerprint": table.fingerprint,
     }
-    assert table.image_ids("train") == ["a.jpg", "ä.jpg"]
+    assert list(table.references("train")) == ["a.jpg", "ä.jpg"]
     assert table.texts("train") == ["a dog", "ein dackel läuft", "cow"]
     assert table.references("train") == {"a.jpg": ["A dog .", "Ein Dackel läuft"], "ä.jpg": ["Cow"]}
     assert table.references("test") == {}

@@ -52,10 +52,6 @@ class CaptionTable:
         """The SHA-256 of the contents, in hexadecimal."""
         return str(self.provenance["fingerprint"])
 
-    def image_ids(self, split: str) -> list[str]:
-        """Return the image_ids of a split, sorted."""
-        return sorted(set(self._rows(split)["image_id"]))
-
     def texts(self, split: str) -> list[str]:
         """Return the clean captions of a split, in table order."""
         return list(self._rows(split)["text"])

@@ -22,9 +22,9 @@ FOLDER = ".graphs"  # in the folder of artefacts
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
 
-# Without this package, which pip installs beside it, OpenVINO does not tell Google Analytics of
-# each import and each conversion: it forks a process for it, several times a conversion, waits
-# up to three seconds for it, and leaves an identifier in the home folder.
+# With this package, which pip installs beside it, OpenVINO tells Google Analytics of each import
+# and each conversion: it forks the process for every report, waits up to three seconds for it,
+# and leaves an identifier in the home folder. Where the package is missing it has a stub.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
