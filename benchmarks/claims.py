@@ -7,7 +7,7 @@ it judges the sentences of a captioner as well.
 import re
 from collections.abc import Mapping, Sequence
 
-from pipeline.datasets.scenes import BACKGROUNDS, COLOURS, DIAMETERS, SHAPES, Scene
+from pipeline.datasets.sample.scenes import BACKGROUNDS, COLOURS, DIAMETERS, SHAPES, Scene
 
 # What has to be said, and said rightly, of every scene.
 NEEDED = ("count", "colour", "shape", "relation")

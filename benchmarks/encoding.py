@@ -18,10 +18,10 @@ import numpy as np
 from benchmarks import notebook
 from benchmarks.harness import Row, Worker, interleaved, ratio
 from benchmarks.photos import write_photos
-from pipeline.features.encoding import Encoding, read_encoder
-from pipeline.features.engines import load_engine
-from pipeline.features.execution import LocalExecutor
-from pipeline.features.extraction import Extractor
+from pipeline.features.encoders.engines import load_engine
+from pipeline.features.executors.local import LocalExecutor
+from pipeline.features.extractor import Extractor
+from pipeline.features.feature_spec import FeatureSpec, read_encoder_config
 from pipeline.files import write_json
 
 _SIZE = 299
@@ -81,7 +81,7 @@ def rows(artifacts: Path) -> list[Row]:
 def _at_the_notebooks_size(artifacts: Path, folder: Path) -> Path:
     # The weights of a network without its classifier fit every size.
     folder.mkdir()
-    encoder = replace(read_encoder(artifacts / "encoder.json"), input_size=_SIZE)
+    encoder = replace(read_encoder_config(artifacts / "encoder.json"), input_size=_SIZE)
     write_json(folder / "encoder.json", asdict(encoder))
     shutil.copyfile(artifacts / "encoder.weights.h5", folder / "encoder.weights.h5")
     return folder
@@ -109,8 +109,10 @@ def _peak() -> Callable[[], float]:
     return run
 
 
-def _encoding(artifacts: Path) -> Encoding:
-    return read_encoder(artifacts / "encoder.json").encoding("whole", "average", 1, "float16")
+def _encoding(artifacts: Path) -> FeatureSpec:
+    return read_encoder_config(artifacts / "encoder.json").encoding(
+        "whole", "average", 1, "float16"
+    )
 
 
 def _notebook(artifacts: Path) -> Rate:

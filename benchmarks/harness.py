@@ -52,7 +52,7 @@ def seconds(command: Sequence[str], folder: Path) -> float:
 
 def caption(*arguments: str) -> list[str]:
     """Return the command line of `caption` with this Python."""
-    return [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
+    return [sys.executable, "-c", "from pipeline.cli.main import main; main()", *arguments]
 
 
 class Worker:

@@ -9,10 +9,10 @@ import numpy as np
 from benchmarks.harness import Row, Worker
 from benchmarks.photos import repeat_photo
 from benchmarks.usage import peak_memory
-from pipeline.features.encoding import Encoding
-from pipeline.features.engines import Engine, Pixels, Vectors
-from pipeline.features.execution import LocalExecutor
-from pipeline.features.extraction import Extractor
+from pipeline.features.encoders.engines import Engine, Pixels, Vectors
+from pipeline.features.executors.local import LocalExecutor
+from pipeline.features.extractor import Extractor
+from pipeline.features.feature_spec import FeatureSpec
 
 _FEW, _MANY = 500, 8_000
 _SHAPES = {"average": (2048,), "grid": (100, 2048)}
@@ -58,7 +58,7 @@ def _make(folder: str, shape: tuple[int, ...]) -> Any:
     def run() -> int:
         photos = {path.name: path for path in sorted((place / "photos").iterdir())}
         Extractor(
-            encoding=Encoding(
+            encoding=FeatureSpec(
                 "Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16"
             ),
             executor=LocalExecutor(lambda: Noise(shape), None, 3600.0),

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.features.encoding import Encoding
+from pipeline.features.feature_spec import FeatureSpec
 
 _MAX_WORDS = 32
 
 
-def load_encoder(artifacts: Path, encoding: Encoding) -> Any:
+def load_encoder(artifacts: Path, encoding: FeatureSpec) -> Any:
     """Build the network, what pools its maps with it, and load the weights into it."""
-    from pipeline.features.encoders import build_encoder  # noqa: PLC0415  (imports Keras)
+    from pipeline.features.encoders.networks import build_encoder  # noqa: PLC0415  (imports Keras)
 
     encoder = build_encoder(
         encoding.encoder, encoding.input_size, encoding.pooling, encoding.scales
@@ -36,8 +36,8 @@ def encode(encoder: Any, photo: Path) -> Any:
 
 def caption(artifacts: Path, photo: Path) -> str:
     """Caption one photo greedily, the whole prefix through the network for every word."""
-    from pipeline.captioner.model import Model  # noqa: PLC0415  (imports Keras)
-    from pipeline.captions.vocabulary import END, START, Vocabulary  # noqa: PLC0415
+    from pipeline.captioner.model_folder import Model  # noqa: PLC0415  (imports Keras)
+    from pipeline.text.vocabulary import END, START, Vocabulary  # noqa: PLC0415
 
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
     model = Model.load(artifacts / "model", vocabulary)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backend import keras
-from pipeline.captions.vocabulary import END, START
+from pipeline.text.vocabulary import END, START
 
 _UNITS = 256
 _DROPOUT = 0.5
@@ -50,7 +50,7 @@ class NotebookDecoder:
         self._network = keras.Model([vector, ids], share)
         self._network.compile(keras.optimizers.Adam(_LEARNING_RATE), "categorical_crossentropy")
 
-    def learn(self, photos: range) -> None:
+    def train_epoch(self, photos: range) -> None:
         """Take one step for each photo."""
         for photo in photos:
             self._network.train_on_batch(*self._expanded(photo))

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from pipeline.errors import run_stage
-from pipeline.features.engines import Engine, KerasEngine, OpenVINOEngine, Pixels, Vectors
+from pipeline.features.encoders.engines import Engine, KerasEngine, OpenVINOEngine, Pixels, Vectors
 from pipeline.stages import extract
+from pipeline.stages.run import run_stage
 
 
 def _noting(infer: Callable[[Any, Pixels], Vectors]) -> Callable[[Engine, Pixels], Vectors]:

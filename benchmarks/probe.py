@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import Row
-from pipeline.datasets.table import read_table
+from pipeline.datasets.caption_table import read_caption_table
 from pipeline.features.store import FeatureStore
-from pipeline.scoring.tokens import tokenize
+from pipeline.metrics.tokenizer import tokenize
 
 _FOLDS = 10
 _AT_LEAST = 10  # photos that have a word
@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 
 def rows(artifacts: Path) -> list[Row]:
     """Return a row for each share of the training photos; one that says so, if they are too few."""
-    table = read_table(artifacts / "captions.parquet")
+    table = read_caption_table(artifacts / "captions.parquet")
     store = FeatureStore.open(artifacts / "features.h5")
     references = table.references("train")
     ids = [image_id for image_id in references if image_id in store.rows]
@@ -54,7 +54,7 @@ def word_shares(references: Sequence[Sequence[str]]) -> Array:
     )
 
 
-def predicted(vectors: Array, uses: Array, count: int, penalty: float) -> Array:
+def predicted(vectors: Array, uses: Array, count: int, ridge_alpha: float) -> Array:
     """Predict every photo's words by ridge regression from `count` photos of other folds."""
     order = np.random.default_rng(0).permutation(len(vectors))
     found = np.zeros_like(uses)
@@ -64,7 +64,7 @@ def predicted(vectors: Array, uses: Array, count: int, penalty: float) -> Array:
         middle, mean = vectors[taught].mean(axis=0), uses[taught].mean(axis=0)
         known = vectors[taught] - middle
         products = known @ known.T
-        ridge = penalty * np.trace(products) / count * np.eye(count)
+        ridge = ridge_alpha * np.trace(products) / count * np.eye(count)
         weights = np.linalg.solve(products + ridge, uses[taught] - mean)
         found[asked] = (vectors[asked] - middle) @ known.T @ weights + mean
     return found
@@ -85,7 +85,7 @@ def mean_average_precision(uses: Array, found: Array) -> float:
 
 
 def _row(vectors: Array, uses: Array, count: int) -> Row:
-    guesses = (predicted(vectors, uses, count, penalty) for penalty in _PENALTIES)
+    guesses = (predicted(vectors, uses, count, ridge_alpha) for ridge_alpha in _PENALTIES)
     found = max(guesses, key=lambda guess: explained(uses, guess))
     return Row(
         f"{uses.shape[1]} words told by the vectors of {count} photos",

@@ -22,8 +22,8 @@ from typing import Self
 
 import click
 
-from pipeline.datasets.drawing import write_sample
-from tests.project import Project
+from pipeline.datasets.sample.drawing import write_sample
+from tests.support.project import Project
 
 PASS = 4  # photos; two passes are under way at a time
 _ENDLESS = 180.0  # seconds after which a run hangs
@@ -51,7 +51,7 @@ class Summary:
         identical: of these, those that left the right features.h5, no leftovers, and a
             project that DVC calls up to date.
         twice: how often a photo went through the encoder again.
-        mended: how often a command of `_MENDS` was needed for a file of DVC's own.
+        repaired: how often a command of `_MENDS` was needed for a file of DVC's own.
     """
 
     kills: int = 0
@@ -59,7 +59,7 @@ class Summary:
     completed: int = 0
     identical: int = 0
     twice: int = 0
-    mended: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -203,7 +203,7 @@ class Victim:
         """Count how often each photo went through the encoder since the last fresh start."""
         return Counter((self._project.folder / "computed").read_text("utf-8").split())
 
-    def mend(self, said: str) -> str:
+    def fix(self, said: str) -> str:
         """Do what a person does about a file of DVC's own; return the command.
 
         Raises:
@@ -256,7 +256,7 @@ def random_kills(victim: Victim, kills: int, seed: int) -> Summary:
                 return found
             victim.start_afresh()
         else:
-            found.mended[victim.mend("".join(run.said))] += 1
+            found.repaired[victim.fix("".join(run.said))] += 1
 
 
 @click.command()
@@ -268,12 +268,12 @@ def main(kills: int, photos: int, seed: int) -> None:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         found = random_kills(Victim(Path(folder), photos), kills, seed)
-    mended = ", ".join(f"{count} x `{by}`" for by, count in found.mended.items()) or "none"
+    repaired = ", ".join(f"{count} x `{by}`" for by, count in found.repaired.items()) or "none"
     click.echo(
         f"{found.kills} kills ({found.in_stage} within the stage), "
         f"{found.completed} completed runs, {found.identical} identical, "
         f"{found.twice} photos computed twice ({found.twice / max(found.kills, 1):.1f} a kill; "
-        f"{2 * PASS} are under way), files of DVC mended: {mended}; "
+        f"{2 * PASS} are under way), files of DVC mended: {repaired}; "
         f"{(time.monotonic() - begun) / 60:.0f} min"
     )
     if found.identical < found.completed:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from benchmarks.harness import Row, Worker, interleaved, ratio
 from benchmarks.limits import can_limit, limit_memory, remove_limits
-from pipeline.features.encoding import Encoding
+from pipeline.features.feature_spec import FeatureSpec
 from pipeline.features.store import FeatureStore, write_store
 
 _PHOTOS = 8_000
@@ -56,7 +56,9 @@ def rows(_: Path) -> list[Row]:
 
 def write_noise(folder: Path, count: int, shape: tuple[int, ...]) -> None:
     """Write features.h5 and features.npy with the same vectors of `count` photos."""
-    encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16")
+    encoding = FeatureSpec(
+        "Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16"
+    )
     photos = {f"{number:05}.jpg": f"{number:064x}" for number in range(count)}
     random = np.random.default_rng(0)
     whole = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, (count, *shape))

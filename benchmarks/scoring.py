@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import Row, caption, interleaved, ratio, seconds
-from pipeline.datasets.scenes import draw_scene
-from pipeline.datasets.wordings import captions
-from pipeline.scoring.cider import CiderD
-from pipeline.scoring.references import References
-from pipeline.scoring.scores import Scorer
-from pipeline.scoring.tokens import tokenize
+from pipeline.datasets.sample.scenes import draw_scene
+from pipeline.datasets.sample.wordings import captions
+from pipeline.metrics.cider import CiderD
+from pipeline.metrics.references import References
+from pipeline.metrics.scorer import Scorer
+from pipeline.metrics.tokenizer import tokenize
 
 _PHOTOS = 1000
 

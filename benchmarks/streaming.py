@@ -43,13 +43,13 @@ def _make(path: Path) -> Callable[[], tuple[float, int]]:
     """Return what trains and returns captions a second and bytes that are not the store's."""
     limit_memory(_MEMORY)
     from pipeline.backend import keras  # noqa: PLC0415  (its memory counts too)
-    from pipeline.captioner.batches import Batches  # noqa: PLC0415
-    from pipeline.captioner.decoder import build_decoder  # noqa: PLC0415
-    from pipeline.captioner.description import DecoderConfig  # noqa: PLC0415
-    from pipeline.captioner.loss import compile_network  # noqa: PLC0415
-    from pipeline.captioner.validation import Validation  # noqa: PLC0415
-    from pipeline.captions.vocabulary import Vocabulary  # noqa: PLC0415
+    from pipeline.captioner.decoders.decoder import build_decoder  # noqa: PLC0415
+    from pipeline.captioner.model_config import DecoderConfig  # noqa: PLC0415
+    from pipeline.captioner.training.batches import Batches  # noqa: PLC0415
+    from pipeline.captioner.training.loss import compile_network  # noqa: PLC0415
+    from pipeline.captioner.training.validation import Validation  # noqa: PLC0415
     from pipeline.features.store import FeatureStore  # noqa: PLC0415
+    from pipeline.text.vocabulary import Vocabulary  # noqa: PLC0415
 
     store = FeatureStore.open(path)
     words = [f"w{number}" for number in range(_WORDS)]

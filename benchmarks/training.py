@@ -19,17 +19,17 @@ import numpy as np
 from benchmarks.harness import Row, Worker, interleaved, ratio
 from benchmarks.notebook_decoder import NotebookDecoder
 from pipeline.backend import keras
-from pipeline.captioner.batches import Batches
-from pipeline.captioner.decoder import build_decoder
-from pipeline.captioner.description import DecoderConfig
-from pipeline.captioner.loss import compile_network, mean_loss, mean_of
-from pipeline.captioner.search import search
-from pipeline.captions.vocabulary import END, MARKERS, START, Vocabulary
-from pipeline.datasets.scenes import draw_scene
-from pipeline.datasets.wordings import captions
-from pipeline.features.encoding import Encoding
+from pipeline.captioner.decoders.decoder import build_decoder
+from pipeline.captioner.generation.beam_search import search
+from pipeline.captioner.model_config import DecoderConfig
+from pipeline.captioner.training.batches import Batches
+from pipeline.captioner.training.loss import compile_network, mean_loss, mean_of
+from pipeline.datasets.sample.scenes import draw_scene
+from pipeline.datasets.sample.wordings import captions
+from pipeline.features.feature_spec import FeatureSpec
 from pipeline.features.store import FeatureStore, write_store
-from pipeline.scoring.tokens import tokenize
+from pipeline.metrics.tokenizer import tokenize
+from pipeline.text.vocabulary import END, MARKERS, START, Vocabulary
 
 _PHOTOS = 100  # of which the notebook's epoch takes its time
 _DEV = 40
@@ -63,7 +63,7 @@ def _beside_the_notebook(words: int) -> list[Row]:
         ours = _Ours(data)
         theirs = NotebookDecoder(data.features, data.ids, words, _MAX_WORDS)
         train, dev = range(_PHOTOS), range(_PHOTOS, _PHOTOS + _DEV)
-        epoch, their_epoch = _seconds(ours.epoch), _seconds(lambda: theirs.learn(train))
+        epoch, their_epoch = _seconds(ours.epoch), _seconds(lambda: theirs.train_epoch(train))
         # The first of each makes graphs: it teaches, and is no measure of an epoch.
         took, they_took = epoch(), their_epoch()
         quick, slow = interleaved(
@@ -165,7 +165,9 @@ def _our_epoch(
 def _write_features(path: Path, features: Any) -> list[str]:
     """Write a feature store; return its photos' names."""
     names = [f"{number:04}.jpg" for number in range(len(features))]
-    encoding = Encoding("Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16")
+    encoding = FeatureSpec(
+        "Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16"
+    )
     shas = {name: f"{number:064x}" for number, name in enumerate(names)}
     write_store(path, encoding, shas, {}, [(list(range(len(names))), features)])
     return names

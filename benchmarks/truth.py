@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.claims import NEEDED, describes, is_true
 from benchmarks.harness import Row
-from pipeline.datasets.scenes import Scene, draw_scene
-from pipeline.datasets.wordings import captions
+from pipeline.datasets.sample.scenes import Scene, draw_scene
+from pipeline.datasets.sample.wordings import captions
 from pipeline.params import load_params
 
 
@@ -43,7 +43,9 @@ def judge(artifacts: Path) -> list[Judged]:
     }
     return [
         Judged(said["search"], said["caption"], scene, describes(said["caption"], scene))
-        for said in pq.read_table(artifacts / "evaluation" / "predictions.parquet").to_pylist()
+        for said in pq.read_table(
+            artifacts / "evaluation" / "predictions.parquet"
+        ).to_pylist()
         if (scene := scenes.get(said["image_id"])) is not None
     ]
 

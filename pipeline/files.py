@@ -115,19 +115,19 @@ def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
+def read_json(path: Path, fix: str) -> dict[str, Any]:
     """Read a JSON object.
 
-    Raises `InputError`, ending in `mend`, if the file is absent or is no JSON object.
+    Raises `InputError`, ending in `fix`, if the file is absent or is no JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} is not there: {mend}") from None
+        raise InputError(f"{path} is not there: {fix}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}): {mend}") from None
+        raise InputError(f"{path} cannot be read as JSON ({error}): {fix}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds no JSON object: {mend}")
+        raise InputError(f"{path} holds no JSON object: {fix}")
     return value
 
 

@@ -13,7 +13,7 @@ PARAMS_FILE = Path("params.yaml")
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -23,14 +23,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Dataset(_Section):
+class DatasetParams(_Section):
     """Which captions and photos."""
 
     format: Literal["flickr8k", "kaggle", "karpathy", "coco"]
     root: Annotated[str, Field(min_length=1)]
 
 
-class Sample(_Section):
+class SampleParams(_Section):
     """How many scenes the embedded data set has, and which."""
 
     train: Count
@@ -39,22 +39,22 @@ class Sample(_Section):
     seed: Seed
 
 
-class Clean(_Section):
+class CleanParams(_Section):
     """How captions become words, and how photos are split where no list says so."""
 
     style: Literal["default", "notebook"]
     split_seed: Seed
-    dev_share: Share
-    test_share: Share
+    dev_share: Fraction
+    test_share: Fraction
 
     @model_validator(mode="after")
-    def _leave_some_to_train(self) -> "Clean":
+    def _leave_some_to_train(self) -> "CleanParams":
         if self.dev_share + self.test_share >= 1:
             raise ValueError("dev_share and test_share leave no photo to train on")
         return self
 
 
-class Encoder(_Section):
+class EncoderParams(_Section):
     """The CNN: a network of keras.applications and where its weights come from."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -62,7 +62,7 @@ class Encoder(_Section):
     input_size: Annotated[int, Field(ge=32, le=4096)] | None
 
 
-class Extract(_Section):
+class ExtractParams(_Section):
     """What is stored of each photo, and which photos are refused."""
 
     views: Literal["whole", "mirror", "crops"]
@@ -73,39 +73,39 @@ class Extract(_Section):
     max_failed_share: Annotated[float, Field(ge=0, le=1)]
 
 
-class Tokenize(_Section):
+class TokenizeParams(_Section):
     """Which words the vocabulary has."""
 
     min_count: Count
 
 
-class Train(_Section):
+class TrainParams(_Section):
     """The decoder and how it learns."""
 
     decoder: Annotated[str, Field(min_length=1)]
     embedding_size: Count
     units: Count
-    dropout: Share
-    output_dropout: Share
+    dropout: Fraction
+    output_dropout: Fraction
     tied_embeddings: bool
     word_vectors: Literal["random", "captions"]
     output_bias: Literal["zero", "frequency"]
     feature_norm: Literal["none", "center", "l2"]
     feature_noise: Annotated[float, Field(ge=0)]
-    layout_size: Annotated[int, Field(ge=0)]
+    spatial_residual_size: Annotated[int, Field(ge=0)]
     max_words: Count
     batch_size: Count
     learning_rate: Rate
     schedule: Literal["constant", "cosine"]
-    weight_decay: Share
+    weight_decay: Fraction
     clip_norm: Annotated[float, Field(gt=0)] | None
-    label_smoothing: Share
-    photo_dropout: Share
-    scheduled_sampling: Share
+    label_smoothing: Fraction
+    condition_dropout: Fraction
+    scheduled_sampling: Fraction
     epochs: Count
     patience: Count
     select: Literal["cider", "loss"]
-    select_tolerance: Share
+    select_tolerance: Fraction
     average_epochs: Count
     select_beam_width: Annotated[int, Field(ge=1, le=100)]
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]
@@ -120,13 +120,13 @@ class Train(_Section):
         return seeds
 
 
-class Detector(_Section):
+class DetectorParams(_Section):
     """The regression from features to words."""
 
-    penalty: Annotated[float, Field(gt=0)]
+    ridge_alpha: Annotated[float, Field(gt=0)]
 
 
-class SelfCritical(_Section):
+class SelfCriticalParams(_Section):
     """The second phase of training, on CIDEr-D; no epochs, no second phase."""
 
     epochs: Annotated[int, Field(ge=0)]
@@ -135,19 +135,19 @@ class SelfCritical(_Section):
     learning_rate: Rate
 
 
-class Evaluate(_Section):
+class EvaluateParams(_Section):
     """The searches that are scored; greedy always is."""
 
     ensemble: bool
     beam_widths: list[Annotated[int, Field(ge=2, le=100)]]
     guidance: Annotated[float, Field(ge=0, le=10)]
-    word_bias: Annotated[float, Field(ge=0, le=10)]
-    word_agreement: Annotated[float, Field(ge=0, le=100)]
+    word_logit_bias: Annotated[float, Field(ge=0, le=10)]
+    word_rerank_weight: Annotated[float, Field(ge=0, le=100)]
     max_words: Count
     repeat_trigrams: bool
 
 
-class Runtime(_Section):
+class RuntimeParams(_Section):
     """What changes no result; no stage tracks it."""
 
     cache: Annotated[str, Field(min_length=1)]
@@ -164,17 +164,17 @@ class Runtime(_Section):
 class Params(_Section):
     """params.yaml, one attribute per section."""
 
-    dataset: Dataset
-    sample: Sample
-    clean: Clean
-    encoder: Encoder
-    extract: Extract
-    tokenize: Tokenize
-    detector: Detector
-    train: Train
-    self_critical: SelfCritical
-    evaluate: Evaluate
-    runtime: Runtime
+    dataset: DatasetParams
+    sample: SampleParams
+    clean: CleanParams
+    encoder: EncoderParams
+    extract: ExtractParams
+    tokenize: TokenizeParams
+    detector: DetectorParams
+    train: TrainParams
+    self_critical: SelfCriticalParams
+    evaluate: EvaluateParams
+    runtime: RuntimeParams
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -14,11 +14,11 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from pipeline.features import graphs
-from pipeline.features.encoding import Encoding
-from tests.project import Project
+from pipeline.features.feature_spec import FeatureSpec
+from pipeline.storage import openvino_graphs
+from tests.support.project import Project
 
-pytest_plugins = ["tests.small_extraction"]  # its fixtures
+pytest_plugins = ["tests.support.small_extraction"]  # its fixtures
 
 # pytest-xdist has a worker for each core: threads of TensorFlow beside them only wait in turn.
 for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # How vectors might have been made; nothing is there to make them with.
-ENCODING = Encoding(
+ENCODING = FeatureSpec(
     encoder="MobileNet",
     input_size=32,
     weights_sha256="a" * 64,
@@ -100,7 +100,7 @@ def copied_artifacts(artifacts: Path, folder: Path, *, with_graphs: bool = False
 
     Graphs in OpenVINO's form would stand in for what is spoilt.
     """
-    ignore = None if with_graphs else shutil.ignore_patterns(graphs.FOLDER)
+    ignore = None if with_graphs else shutil.ignore_patterns(openvino_graphs.FOLDER)
     return Path(shutil.copytree(artifacts, folder, copy_function=os.link, ignore=ignore))
 
 
@@ -134,17 +134,18 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     of the order of 1e-20, all zeros to a float16 and all alike to any tolerance.
     """
     from pipeline.backend import keras  # noqa: PLC0415
-    from pipeline.features import weights  # noqa: PLC0415
-    from pipeline.features.encoders import describe_encoder  # noqa: PLC0415
+    from pipeline.features.encoders import pretrained  # noqa: PLC0415
+    from pipeline.features.encoders.networks import make_encoder_config  # noqa: PLC0415
     from pipeline.files import write_json  # noqa: PLC0415
+    from pipeline.storage import keras_weights  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("encoder")
-    network, source = weights.fetch("MobileNet", "random", 32)
+    network, source = pretrained.fetch("MobileNet", "random", 32)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(np.full(layer.moving_variance.shape, 0.02, np.float32))
-    weights.save(network, folder / "encoder.weights.h5")
-    description = describe_encoder("MobileNet", 32, source, weights.digest(network))
+    keras_weights.save(network, folder / "encoder.weights.h5")
+    description = make_encoder_config("MobileNet", 32, source, keras_weights.digest(network))
     write_json(folder / "encoder.json", asdict(description))
     return folder
 
@@ -180,7 +181,7 @@ def project(after_first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write an encoder, a vocabulary and a model that belong together; not to be changed."""
-    from tests.artifacts_fixture import write_artifacts  # noqa: PLC0415  (imports Keras)
+    from tests.support.artifacts import write_artifacts  # noqa: PLC0415  (imports Keras)
 
     made = _made_once(tmp_path_factory, "learned", write_artifacts)
     return copied_artifacts(made, tmp_path_factory.mktemp("run") / "artifacts")
@@ -190,7 +191,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def converted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with graphs in OpenVINO's form; not to be changed."""
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    from pipeline.captioner.captioning import Captioner  # noqa: PLC0415
+    from pipeline.captioner.captioner import Captioner  # noqa: PLC0415
 
     def convert(folder: Path) -> None:
         Captioner.load(copied_artifacts(artifacts, folder / "artifacts"), 1, "openvino")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.closure import ROOT, closure
+from tests.support.closure import ROOT, closure
 
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES = DVC["stages"]

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from pipeline.errors import InputError, run_stage
+from pipeline.errors import InputError
+from pipeline.stages.run import run_stage
 
 
 def fail_with(error: BaseException) -> None:

@@ -75,7 +75,7 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_told_with_the_mend(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    for options, mend in [
+    for options, fix in [
         ({}, "make it writable, or set runtime.cache in params.yaml to another folder"),
         ({"elsewhere": ""}, "make it writable"),
     ]:
@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_with_the_mend(tmp_path: Path
         ):
             pass
         assert str(caught.value).startswith(f"{tmp_path / 'file'} cannot be written to (")
-        assert str(caught.value).endswith(f"): {mend}")
+        assert str(caught.value).endswith(f"): {fix}")
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Summary:
 
     Two sums hold: `captions_read` is `captions_kept` plus all of `dropped`, which counts
     captions; `photos_there` is `photos_kept` + `photos_in_no_split` +
-    `photos_without_captions`. `mended` counts what was repaired and kept, `noted` what is
+    `photos_without_captions`. `repaired` counts what was repaired and kept, `noted` what is
     odd and was kept as it is. `examples` holds the first few of each reason.
     """
 
@@ -51,7 +51,7 @@ class Summary:
     distinct_words: int | None = None
     longest_caption_words: int | None = None
     dropped: dict[str, int] = field(default_factory=dict)
-    mended: dict[str, int] = field(default_factory=dict)
+    repaired: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -59,15 +59,15 @@ class Summary:
         """Count one caption that is left out."""
         self._count(self.dropped, reason, where, what)
 
-    def mend(self, reason: str, where: str, what: str, times: int = 1) -> None:
+    def fix(self, reason: str, where: str, what: str, times: int = 1) -> None:
         """Count what was repaired and is used."""
-        self._count(self.mended, reason, where, what, times)
+        self._count(self.repaired, reason, where, what, times)
 
     def note(self, reason: str, where: str, what: str) -> None:
         """Count what is odd and used as it stands."""
         self._count(self.noted, reason, where, what)
 
-    def settle(self, kept: Iterable[tuple[str, str]]) -> None:
+    def finalize(self, kept: Iterable[tuple[str, str]]) -> None:
         """Set every figure that follows from the kept captions: (image_id, split) pairs."""
         pairs = list(kept)
         split_by_photo = dict(pairs)
@@ -81,7 +81,7 @@ class Summary:
         self.captions_per_split = {split: of_captions.count(split) for split in SPLITS}
         self.photos_per_split = {split: of_photos.count(split) for split in SPLITS}
 
-    def shortfall(self) -> str | None:
+    def why_untrainable(self) -> str | None:
         """Say why the kept captions cannot train a captioner; None if they can."""
         if not self.captions_read:
             return "no captions in it"
@@ -92,7 +92,7 @@ class Summary:
             return f"no captions for training (photos per split: {self.photos_per_split})"
         return None
 
-    def unmeasurable(self) -> str | None:
+    def unmeasurable_splits(self) -> str | None:
         """Name the splits that a captioner cannot be measured with; None if both will do.
 
         CIDEr-D, which chooses epochs and heads the scores, means nothing of a single photo.

@@ -28,7 +28,7 @@ from pipeline.errors import InputError
 CAPTION_FILES = ("captions_*.json", "annotations/captions_*.json")
 _SPLITS = {"train": "train", "val": "dev", "dev": "dev", "test": "test"}
 _SPLIT_NAME = re.compile("|".join(_SPLITS))
-_MEND = "get the file again, or set dataset.format in params.yaml to its form"
+_FIX = "get the file again, or set dataset.format in params.yaml to its form"
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ def _folder_name(path: Path) -> str:
 
 
 def _load(path: Path, summary: Summary) -> _CaptionFile:
-    content = read_json_object(path, _MEND, summary)
+    content = read_json_object(path, _FIX, summary)
     for key in ("images", "annotations"):
         if not isinstance(content.get(key), list):
-            raise InputError(f"{path}: key {key} holds no list: {_MEND}")
+            raise InputError(f"{path}: key {key} holds no list: {_FIX}")
     names: dict[int | str, tuple[str, ...]] = {}
     for position, image in enumerate(content["images"]):
         number = identity(image, "id")

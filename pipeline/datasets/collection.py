@@ -89,7 +89,7 @@ class _Collector:
         self._summary.photos_there = len(self._photos)
         self._summary.photos_not_there = len(self._not_there)
         self._summary.photos_in_no_split = len(self._in_no_split)
-        self._summary.settle((row.image_id, row.split) for row in rows)
+        self._summary.finalize((row.image_id, row.split) for row in rows)
         return Annotations(rows, self._summary)
 
     def _photo(self, record: Record) -> str | None:
@@ -110,7 +110,7 @@ class _Collector:
                 summary.note("stray_suffix_not_there", where, name)
             return None
         if stray:
-            summary.mend("stray_suffix", where, name)
+            summary.fix("stray_suffix", where, name)
         if image_id not in self._splits:
             self._in_no_split.add(image_id)
             summary.drop("photo_in_no_split", where, name)
@@ -126,12 +126,12 @@ class _Collector:
         caption = raw
         if "\0" in caption:
             caption = caption.replace("\0", " ")
-            summary.mend("nul_characters", where, raw)
+            summary.fix("nul_characters", where, raw)
         # JSON can spell half a character (\ud800), which no UTF-8 file can hold.
         whole = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if whole != caption:
             caption = whole
-            summary.mend("lone_surrogates", where, raw)
+            summary.fix("lone_surrogates", where, raw)
         caption = caption.strip()
         if not caption:
             summary.drop("empty_caption", where, raw)

@@ -15,7 +15,7 @@ _CAPTION_FILES = {
     "karpathy": karpathy.CAPTION_FILES,
     "coco": coco.CAPTION_FILES,
 }
-FORMATS = tuple(_CAPTION_FILES)
+CAPTION_FORMATS = tuple(_CAPTION_FILES)
 
 
 def photos(format_name: str, root: Path) -> dict[str, Path]:
@@ -49,7 +49,7 @@ def read(
     """Read a data set's captions, with every one accounted for.
 
     Args:
-        format_name: one of `FORMATS`.
+        format_name: one of `CAPTION_FORMATS`.
         root: the data set's folder.
         split_seed: what draws the splits where the format has none.
         dev_share: the share of photos drawn for dev, in [0, 1].
@@ -73,7 +73,7 @@ def read(
             annotations = kaggle.read(root, there, split_seed=split_seed, **drawing)
         else:
             annotations = coco.read(root, there, split_seed=split_seed, **drawing)
-    problem = annotations.summary.shortfall()
+    problem = annotations.summary.why_untrainable()
     if problem is not None:
         raise InputError(f"{root} leaves {problem}: {_mend(format_name, root)}")
     return annotations
@@ -91,9 +91,9 @@ def _list(format_name: str, root: Path) -> dict[str, Path]:
 @contextmanager
 def _usable(format_name: str, root: Path) -> Iterator[None]:
     """Turn what the file system refuses, and names of nothing, into an `InputError`."""
-    if format_name not in FORMATS:
+    if format_name not in CAPTION_FORMATS:
         raise InputError(
-            f"params.yaml: dataset.format is {format_name!r}: set it to one of {', '.join(FORMATS)}"
+            f"params.yaml: dataset.format is {format_name!r}: set it to one of {', '.join(CAPTION_FORMATS)}"
         )
     try:
         if not root.is_dir():
@@ -116,11 +116,11 @@ def _mend(format_name: str, root: Path) -> str:
     """Say what the format expects, and which other format would find its files."""
     files = " or ".join(_CAPTION_FILES[format_name])
     folders = ", ".join(PHOTO_FOLDERS)
-    mend = f"{format_name} expects {files}, and .jpg, .png or .webp photos in one of {folders}"
+    fix = f"{format_name} expects {files}, and .jpg, .png or .webp photos in one of {folders}"
     if format_name in {"karpathy", "coco"}:
-        mend += ", or in folders such as train2014"
-    others = [name for name in FORMATS if name != format_name and _has_captions(name, root)]
+        fix += ", or in folders such as train2014"
+    others = [name for name in CAPTION_FORMATS if name != format_name and _has_captions(name, root)]
     if others:
         fitting = " or ".join(f"dataset.format: {name}" for name in others)
-        mend += f"; by its files, {fitting} would fit"
-    return mend
+        fix += f"; by its files, {fitting} would fit"
+    return fix

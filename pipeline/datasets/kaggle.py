@@ -56,10 +56,10 @@ def _records(path: Path, summary: Summary) -> Iterator[Record]:
             yield Record(where, (), None, row)
             continue
         if len(columns) > _COLUMNS:
-            summary.mend("unquoted_comma", where, row)
+            summary.fix("unquoted_comma", where, row)
         name, caption = columns[0], ",".join(columns[1:])
         if _has_open_quote(row):
-            summary.mend("open_quote", where, row)
+            summary.fix("open_quote", where, row)
         yield Record(where, (name.strip(),), None, caption)
 
 

@@ -29,7 +29,7 @@ from pipeline.errors import InputError
 
 CAPTION_FILES = ("dataset_*.json",)
 _SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
-_MEND = "get the file again, or set dataset.format in params.yaml to its form"
+_FIX = "get the file again, or set dataset.format in params.yaml to its form"
 
 
 def photos(root: Path) -> dict[str, Path]:
@@ -55,9 +55,9 @@ def read(root: Path, photos: Collection[str]) -> Annotations:
             "that describes the photos there"
         )
     summary = Summary()
-    images = read_json_object(paths[0], _MEND, summary).get("images")
+    images = read_json_object(paths[0], _FIX, summary).get("images")
     if not isinstance(images, list):
-        raise InputError(f"{paths[0]}: key images holds no list: {_MEND}")
+        raise InputError(f"{paths[0]}: key images holds no list: {_FIX}")
     splits = _splits(images, photos, paths[0].name, summary)
     return collect(_records(images, paths[0].name), photos, splits, summary)
 

@@ -94,11 +94,11 @@ def find(names: Iterable[str], photos: Collection[str]) -> tuple[str | None, boo
     plain = [str(PurePosixPath(name)) for name in names]
     if there := _first(plain, photos):
         return there, False
-    mended = [_STRAY_SUFFIX.sub("", name) for name in plain]
-    stray = mended != plain and any(
-        PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES for name in mended
+    repaired = [_STRAY_SUFFIX.sub("", name) for name in plain]
+    stray = repaired != plain and any(
+        PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES for name in repaired
     )
-    return _first(mended, photos) if stray else None, stray
+    return _first(repaired, photos) if stray else None, stray
 
 
 def _first(names: Iterable[str], photos: Collection[str]) -> str | None:

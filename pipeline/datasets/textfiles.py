@@ -27,40 +27,40 @@ def read_lines(path: Path, summary: Summary) -> list[str]:
     crlf = text.count("\r\n")
     lone = text.count("\r") - crlf
     if crlf:
-        summary.mend("crlf_line_ends", path.name, "\r\n", crlf)
+        summary.fix("crlf_line_ends", path.name, "\r\n", crlf)
     if lone:
-        summary.mend("lone_cr_line_ends", path.name, "\r", lone)
+        summary.fix("lone_cr_line_ends", path.name, "\r", lone)
     return _LINE_END.split(text)
 
 
-def read_json_object(path: Path, mend: str, summary: Summary) -> dict[str, Any]:
+def read_json_object(path: Path, fix: str, summary: Summary) -> dict[str, Any]:
     """Read a JSON object from a file in any encoding that `read_lines` understands.
 
     Raises:
-        InputError: not JSON (named with line and column) or no object; ends in `mend`.
+        InputError: not JSON (named with line and column) or no object; ends in `fix`.
         OSError: the file cannot be read.
     """
     try:
         value = json.loads("\n".join(read_lines(path, summary)))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}, {place}: no JSON ({error.msg}): {mend}") from None
+        raise InputError(f"{path}, {place}: no JSON ({error.msg}): {fix}") from None
     except (ValueError, RecursionError) as error:  # a number or a nesting beyond all bounds
-        raise InputError(f"{path} cannot be read as JSON ({error}): {mend}") from None
+        raise InputError(f"{path} cannot be read as JSON ({error}): {fix}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}, line 1: holds no JSON object: {mend}")
+        raise InputError(f"{path}, line 1: holds no JSON object: {fix}")
     return value
 
 
 def _decode(data: bytes, path: Path, summary: Summary) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = data.decode("utf-16", errors="replace")
-        summary.mend("byte_order_mark", path.name, "UTF-16")
+        summary.fix("byte_order_mark", path.name, "UTF-16")
         if "\ufffd" in text:
-            summary.mend("broken_utf16", path.name, "\ufffd", text.count("\ufffd"))
+            summary.fix("broken_utf16", path.name, "\ufffd", text.count("\ufffd"))
         return text
     if data.startswith(codecs.BOM_UTF8):
-        summary.mend("byte_order_mark", path.name, "UTF-8")
+        summary.fix("byte_order_mark", path.name, "UTF-8")
         data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return data.decode("utf-8")
@@ -77,7 +77,7 @@ def _decode_by_line(data: bytes, path: Path, summary: Summary) -> str:
         except UnicodeDecodeError:
             pieces.append(_decode_western(piece))
             # Lines and their ends alternate in the split.
-            summary.mend("not_utf8", f"{path.name}:{number // 2 + 1}", pieces[-1])
+            summary.fix("not_utf8", f"{path.name}:{number // 2 + 1}", pieces[-1])
     return "".join(pieces)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.features.views import VIEWS
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+PHOTO_FORMATS = ("JPEG", "PNG", "WEBP")
 _THUMBNAIL_MAX_PIXELS = 1 << 28
 # 512 MiB: what 100 million pixels take as 16-bit RGB, not compressed at all, and no photo does.
 MAX_BYTES = 1 << 29
@@ -105,7 +105,7 @@ def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
         PhotoError: with the reason.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=PHOTO_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise PhotoError(
                     f"{image.width} x {image.height} pixels, more than max_pixels {max_pixels}"

@@ -20,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError, collapsed
-from pipeline.features.encoding import Encoding
-from pipeline.features.hdf5 import (
+from pipeline.features.feature_spec import FeatureSpec
+from pipeline.features.views import join
+from pipeline.files import atomic_path, fingerprint
+from pipeline.storage.hdf5 import (
     DAMAGE,
     Disk,
     check_extent,
@@ -30,23 +32,21 @@ from pipeline.features.hdf5 import (
     open_self_contained,
     read_attribute,
 )
-from pipeline.features.views import join
-from pipeline.files import atomic_path, fingerprint
 
 FORMAT_VERSION = 4
-MEND = "run `dvc repro extract`"
+FIX = "run `dvc repro extract`"
 _PART = 256  # photos: a grid of Xception, in two scales, is 1.1 MB of each
 _FEWEST = 2  # photos of a split that can be learned from or measured with
 
-Rows = tuple[list[int], npt.NDArray[Any]]
+VectorRows = tuple[list[int], npt.NDArray[Any]]
 
 
 def write_store(
     path: Path,
-    encoding: Encoding,
+    encoding: FeatureSpec,
     photos: Mapping[str, str],
     failed: Mapping[str, str],
-    rows: Iterable[Rows],
+    rows: Iterable[VectorRows],
 ) -> str:
     """Write a feature store atomically: equal input, equal bytes.
 
@@ -95,7 +95,7 @@ class FeatureStore:
     """
 
     path: Path
-    encoding: Encoding
+    encoding: FeatureSpec
     fingerprint: str
     image_ids: list[str]
     failed: dict[str, str]
@@ -111,12 +111,12 @@ class FeatureStore:
             InputError: the file is absent, damaged, of another version, not
                 self-contained, or its parts do not fit together.
         """
-        with open_self_contained(path, MEND) as file:
+        with open_self_contained(path, FIX) as file:
             try:
                 return _read(path, file)
             except DAMAGE as error:
                 raise InputError(
-                    f"{path} is no feature store ({collapsed(error)}): {MEND}"
+                    f"{path} is no feature store ({collapsed(error)}): {FIX}"
                 ) from None
 
     @cached_property
@@ -146,7 +146,7 @@ class FeatureStore:
             elif not vector.any():
                 wrong = "holds nothing but zeros"
             if wrong:
-                raise InputError(f"{self.path}: the row of {image_id} {wrong}: {MEND}")
+                raise InputError(f"{self.path}: the row of {image_id} {wrong}: {FIX}")
             whole.update(bytes.fromhex(digest))
         return whole.hexdigest()
 
@@ -192,7 +192,7 @@ class FeatureStore:
         return self.features[rows, views].astype(np.float32)
 
 
-def _write_features(file: Any, count: int, dtype: str, rows: Iterable[Rows]) -> None:
+def _write_features(file: Any, count: int, dtype: str, rows: Iterable[VectorRows]) -> None:
     digests = [""] * count
     features = None
     for positions, vectors in rows:
@@ -210,7 +210,7 @@ def _write_features(file: Any, count: int, dtype: str, rows: Iterable[Rows]) -> 
     _write_strings(file, "vector_sha256", digests)
 
 
-def _checked(rows: Iterable[Rows], disk: Disk) -> Iterator[Rows]:
+def _checked(rows: Iterable[VectorRows], disk: Disk) -> Iterator[VectorRows]:
     """Yield `rows` as long as the disk takes them."""
     for row in rows:
         yield row
@@ -226,7 +226,7 @@ def _read(path: Path, file: Any) -> FeatureStore:
     version = file.attrs["format_version"]
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {version}, not {FORMAT_VERSION}")
-    encoding = Encoding(**json.loads(read_attribute(file, "encoding")))
+    encoding = FeatureSpec(**json.loads(read_attribute(file, "encoding")))
     ids = _read_strings(file["image_id"])
     photos = dict(zip(ids, _read_strings(file["photo_sha256"]), strict=True))
     if ids != sorted(photos):
@@ -271,7 +271,7 @@ def _mapped(file: Any, dataset: Any) -> npt.NDArray[Any]:
         )
 
 
-def _fingerprint(encoding: Encoding, photos: Mapping[str, str]) -> str:
+def _fingerprint(encoding: FeatureSpec, photos: Mapping[str, str]) -> str:
     return fingerprint([encoding.fingerprint, sorted(photos.items())])
 
 

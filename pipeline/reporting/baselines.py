@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.scoring.ngrams import Tokens
-from pipeline.scoring.scores import METRICS, Scorer, Scores
+from pipeline.metrics.ngrams import Tokens
+from pipeline.metrics.scorer import METRICS, Scorer, Scores
 
 _SEED = 0  # equal captions, equal baselines
 _DRAWS = 5  # of what chance decides; their mean is reported
 _CONSTANTS = 50  # captions tried for the best constant
 
-Corpus = dict[str, float]
+CorpusScores = dict[str, float]
 Groups = Sequence[Sequence[Tokens]]
 
 
-def best_constant(training: Sequence[Tokens], groups: Groups) -> tuple[str, Corpus]:
+def best_constant(training: Sequence[Tokens], groups: Groups) -> tuple[str, CorpusScores]:
     """Return the one caption that scores best for all photos, and its scores.
 
     The floor of a model that says the same of every photo. It is chosen on the photos
@@ -45,7 +45,7 @@ def best_constant(training: Sequence[Tokens], groups: Groups) -> tuple[str, Corp
     return " ".join(best), scored[best]
 
 
-def random_captions(training: Sequence[Tokens], groups: Groups) -> Corpus:
+def random_captions(training: Sequence[Tokens], groups: Groups) -> CorpusScores:
     """Return what a training caption scores that is drawn anew for each photo."""
     random = np.random.default_rng(_SEED)
     draws = [random.integers(0, len(training), len(groups)) for _ in range(_DRAWS)]
@@ -53,7 +53,7 @@ def random_captions(training: Sequence[Tokens], groups: Groups) -> Corpus:
     return _mean([scorer.score([training[i] for i in drawn.tolist()]) for drawn in draws])
 
 
-def human(groups: Groups) -> Corpus | None:
+def human_agreement(groups: Groups) -> CorpusScores | None:
     """Return what one reference scores against the photo's others: the ceiling.
 
     The mean over which reference it is; None where no photo has two.
@@ -70,7 +70,7 @@ def human(groups: Groups) -> Corpus | None:
     )
 
 
-def blind(candidates: Sequence[Tokens], groups: Groups) -> Corpus | None:
+def shuffled_features(candidates: Sequence[Tokens], groups: Groups) -> CorpusScores | None:
     """Return what captions score against the references of other photos.
 
     A caption follows from its photo's features alone, so this is what the model scores when
@@ -89,7 +89,7 @@ def blind(candidates: Sequence[Tokens], groups: Groups) -> Corpus | None:
     return _mean(swapped)
 
 
-def _mean(scored: Sequence[Scores]) -> Corpus:
+def _mean(scored: Sequence[Scores]) -> CorpusScores:
     corpora: list[Mapping[str, float]] = [scores.corpus for scores in scored]
     return {name: float(np.mean([corpus[name] for corpus in corpora])) for name in METRICS}
 

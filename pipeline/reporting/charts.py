@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.captioner.history import Epoch, SelfCriticalEpoch
+from pipeline.captioner.training.history import Epoch, SelfCriticalEpoch
 from pipeline.errors import InputError
+from pipeline.reporting.evaluation import Evaluation, SearchMetrics
 from pipeline.reporting.lengths import LengthGroup
-from pipeline.reporting.metrics import Evaluation, SearchMetrics
-from pipeline.reporting.words import Word
+from pipeline.reporting.word_usage import Word
 
 _TICKS = 4  # about so many steps
 
@@ -34,7 +34,7 @@ class History(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class Bar:
     """A value of a chart, with a line of its own.
 
     Attributes:
@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Rows:
+class BarChart:
     """Values below each other on one scale that starts at 0.
 
     Attributes:
@@ -65,7 +65,7 @@ class Rows:
     """
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[Bar]
     lines: Mapping[str, float]
 
     @property
@@ -81,7 +81,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Line:
     """A kind of line of a chart.
 
     Attributes:
@@ -94,7 +94,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Curves:
+class LineChart:
     """Learning curves on one scale.
 
     Attributes:
@@ -107,44 +107,48 @@ class Curves:
     """
 
     title: str
-    curves: Sequence[Curve]
+    curves: Sequence[Line]
     epochs: Sequence[tuple[str, str]]
     values: Sequence[tuple[str, str]]
     best: tuple[str, str]
     said: str
 
 
-def of_metric(found: Evaluation, metric: str) -> Rows:
+def of_metric(found: Evaluation, metric: str) -> BarChart:
     """Return the chart of a metric: every search beside floors, blind check and ceiling."""
     rows = [_of_search(name, search, metric, found) for name, search in found.searches.items()]
     beside = [
-        ("features swapped", found.blind, "blind" if found.looks else "blind failed"),
+        (
+            "features swapped",
+            found.shuffled_features,
+            "blind" if found.uses_image else "blind failed",
+        ),
         ("random caption", found.random_floor, "floor"),
         ("constant caption", found.constant_floor, "floor"),
-        ("a person", found.ceiling, "ceiling"),
+        ("a person", found.human_agreement, "ceiling"),
     ]
     rows += [
-        Row(label, corpus[metric], f"{corpus[metric]:.1f}", kind=kind)
+        Bar(label, corpus[metric], f"{corpus[metric]:.1f}", kind=kind)
         for label, corpus, kind in beside
         if corpus is not None
     ]
     lines = {"floor": max(found.constant_floor[metric], found.random_floor[metric])}
-    if found.ceiling is not None:
-        lines["ceiling"] = found.ceiling[metric]
-    return Rows(metric, rows, lines)
+    if found.human_agreement is not None:
+        lines["ceiling"] = found.human_agreement[metric]
+    return BarChart(metric, rows, lines)
 
 
-def of_lengths(groups: Sequence[LengthGroup]) -> list[Rows]:
+def of_lengths(groups: Sequence[LengthGroup]) -> list[BarChart]:
     """Return the charts of scores by caption length, one a metric."""
     cider_d = [_of_length(group, group.cider_d) for group in groups]
     rouge_l = [_of_length(group, group.rouge_l) for group in groups]
-    return [Rows("Mean CIDEr-D", cider_d, {}), Rows("Mean ROUGE-L", rouge_l, {})]
+    return [BarChart("Mean CIDEr-D", cider_d, {}), BarChart("Mean ROUGE-L", rouge_l, {})]
 
 
-def of_over_used(words: Sequence[Word]) -> Rows:
+def of_over_used(words: Sequence[Word]) -> BarChart:
     """Return the chart of words that captions have too often."""
     rows = [
-        Row(
+        Bar(
             word.word,
             math.log2(word.ratio),
             f"{word.ratio:.1f} times",
@@ -152,13 +156,13 @@ def of_over_used(words: Sequence[Word]) -> Rows:
         )
         for word in words
     ]
-    return Rows("Said too often", rows, {})
+    return BarChart("Said too often", rows, {})
 
 
-def of_never_used(words: Sequence[Word]) -> Rows:
+def of_never_used(words: Sequence[Word]) -> BarChart:
     """Return the chart of words that captions never have."""
-    rows = [Row(word.word, word.written, f"{word.written:,}") for word in words]
-    return Rows("Never said", rows, {})
+    rows = [Bar(word.word, word.written, f"{word.written:,}") for word in words]
+    return BarChart("Never said", rows, {})
 
 
 def read_history(path: Path) -> list[History]:
@@ -184,7 +188,7 @@ def read_history(path: Path) -> list[History]:
         raise InputError(f"{path} cannot be read ({error}): run `dvc repro train`") from None
 
 
-def of_history(history: Sequence[History]) -> list[Curves]:
+def of_history(history: Sequence[History]) -> list[LineChart]:
     """Return the learning curves, of losses and of scores; none where nothing is to be drawn."""
     shown = _finite(history)
     if not shown:
@@ -202,7 +206,7 @@ def of_history(history: Sequence[History]) -> list[Curves]:
     ]
 
 
-def of_rewards(history: Sequence[History]) -> list[Curves]:
+def of_rewards(history: Sequence[History]) -> list[LineChart]:
     """Return the curve of self-critical training; none where there was no such phase."""
     shown = _finite(history)
     title = "Self-critical phase: CIDEr-D of captions, drawn of training photos and found of dev's"
@@ -214,7 +218,7 @@ def _finite(history: Sequence[History]) -> list[History]:
     return [row for row in history if all(map(math.isfinite, row))]
 
 
-def _of_scores(title: str, shown: Sequence[History], kinds: Sequence[str]) -> Curves:
+def _of_scores(title: str, shown: Sequence[History], kinds: Sequence[str]) -> LineChart:
     columns = {"training": "learned", "validation": "validation_cider_d"}
     most = max(shown, key=lambda row: row.validation_cider_d)
     said = f"highest: {most.validation_cider_d:.1f} at epoch {most.epoch}"
@@ -223,7 +227,7 @@ def _of_scores(title: str, shown: Sequence[History], kinds: Sequence[str]) -> Cu
 
 def _curves(
     title: str, shown: Sequence[History], columns: Mapping[str, str], best: History, said: str
-) -> Curves:
+) -> LineChart:
     """Draw columns by their kind, "training" or "validation", a line for each seed.
 
     `best` is marked in the last of them.
@@ -242,11 +246,10 @@ def _curves(
         return " ".join(",".join(place(row.epoch, getattr(row, column))) for row in of_seed)
 
     steps = [step for step in ticks(first, last) if first <= step <= last and step % 1 == 0]
-    return Curves(
+    return LineChart(
         title=title,
         curves=[
-            Curve(kind, [points(column, seed) for seed in seeds])
-            for kind, column in columns.items()
+            Line(kind, [points(column, seed) for seed in seeds]) for kind, column in columns.items()
         ],
         epochs=[(f"{step:g}", place(step, low)[0]) for step in steps],
         values=[(f"{value:g}", place(first, value)[1]) for value in reversed(values)],
@@ -267,23 +270,23 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 9) for i in range(begin, end + 1)]
 
 
-def _of_search(name: str, search: SearchMetrics, metric: str, found: Evaluation) -> Row:
+def _of_search(name: str, search: SearchMetrics, metric: str, found: Evaluation) -> Bar:
     low, high = search.intervals[metric]
-    return Row(
+    return Bar(
         label=name.replace("_", " "),
         value=search.corpus[metric],
         text=f"{search.corpus[metric]:.1f}",
         note=f"{low:.1f} to {high:.1f}",
         interval=(low, high),
-        kind="headline" if name == found.headline else "search",
+        kind="headline" if name == found.primary_search else "search",
     )
 
 
-def _of_length(group: LengthGroup, value: float) -> Row:
+def _of_length(group: LengthGroup, value: float) -> Bar:
     several = group.longest > group.shortest
     words = f"{group.shortest} to {group.longest}" if several else f"{group.shortest}"
     captions = "1 caption" if group.captions == 1 else f"{group.captions:,} captions"
-    return Row(words, value, f"{value:.1f}", captions)
+    return Bar(words, value, f"{value:.1f}", captions)
 
 
 def _percent(value: float, low: float, high: float) -> str:

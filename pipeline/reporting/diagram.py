@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.captioner.description import ModelDescription
+from pipeline.captioner.model_config import ModelConfig
 
 Lane = Literal["photo", "words", "both"]
 
@@ -107,7 +107,7 @@ class Diagram:
                 yield f"M{begin} {middles[0]}H{_WIDTH - 8}V{middles[1]}H{stop}", "back"
 
 
-def diagram(model: ModelDescription) -> Diagram:
+def diagram(model: ModelConfig) -> Diagram:
     """Return the picture of a model; a plain one for a decoder that has none of its own."""
     boxes, arrows = _DRAWN.get(model.config.name, _plain)(model)
     return Diagram({box.key: box for box in boxes}, arrows)
@@ -116,7 +116,7 @@ def diagram(model: ModelDescription) -> Diagram:
 Drawn = tuple[list[Box], list[tuple[str, str]]]
 
 
-def _merge(model: ModelDescription) -> Drawn:
+def _merge(model: ModelConfig) -> Drawn:
     units = f"{model.config.units:,}"
     boxes = [
         *_inputs(model),
@@ -131,25 +131,25 @@ def _merge(model: ModelDescription) -> Drawn:
     return boxes, [*arrows, *_OUTPUT_ARROWS]
 
 
-def _init_inject(model: ModelDescription) -> Drawn:
+def _init_inject(model: ModelConfig) -> Drawn:
     state = Box("state", "First state", "hidden; the cell begins at 0", "photo", 4, "data")
     return _begun(model, _image(model, "tanh", model.config.units), state)
 
 
-def _pre_inject(model: ModelDescription) -> Drawn:
+def _pre_inject(model: ModelConfig) -> Drawn:
     size = model.config.embedding_size
     word = Box("before", "Word before the first", f"{size:,} numbers", "photo", 4, "data")
     return _begun(model, _image(model, "linear", size), word)
 
 
-def _begun(model: ModelDescription, image: Box, first: Box) -> Drawn:
+def _begun(model: ModelConfig, image: Box, first: Box) -> Drawn:
     """Return the picture of an LSTM that has seen the photo, as `first`, before any word."""
     boxes = [*_inputs(model), image, first, _lstm(model, 5), *_outputs(model, 6)]
     arrows = [*_INPUT_ARROWS, ("features", "image"), ("image", first.key), (first.key, "lstm")]
     return boxes, [*arrows, ("embedding", "lstm"), ("lstm", "softmax"), *_OUTPUT_ARROWS]
 
 
-def _par_inject(model: ModelDescription) -> Drawn:
+def _par_inject(model: ModelConfig) -> Drawn:
     size = f"{model.config.embedding_size:,}"
     inject = Box("inject", "Concatenate", f"{size} + {size}, at every word", "both", 4)
     boxes = [
@@ -163,7 +163,7 @@ def _par_inject(model: ModelDescription) -> Drawn:
     return boxes, [*arrows, ("inject", "lstm"), ("lstm", "softmax"), *_OUTPUT_ARROWS]
 
 
-def _attention(model: ModelDescription) -> Drawn:
+def _attention(model: ModelConfig) -> Drawn:
     config = model.config
     units = f"{config.units:,}"
     boxes = [
@@ -182,7 +182,7 @@ def _attention(model: ModelDescription) -> Drawn:
     return boxes, [*arrows, *_OUTPUT_ARROWS]
 
 
-def _plain(model: ModelDescription) -> Drawn:
+def _plain(model: ModelConfig) -> Drawn:
     config = model.config
     decoder = Box("decoder", f"{config.name} decoder", f"LSTM, {config.units:,} units", "both", 3)
     arrows = [*_INPUT_ARROWS, ("features", "decoder"), ("embedding", "decoder")]
@@ -190,7 +190,7 @@ def _plain(model: ModelDescription) -> Drawn:
     return [*_inputs(model), decoder, *_outputs(model, 4)], arrows
 
 
-def _inputs(model: ModelDescription) -> list[Box]:
+def _inputs(model: ModelConfig) -> list[Box]:
     config, encoding = model.config, model.encoding
     side = encoding.input_size
     *places, size = config.feature_shape
@@ -207,31 +207,31 @@ def _inputs(model: ModelDescription) -> list[Box]:
     ]
 
 
-def _image(model: ModelDescription, activation: str, size: int) -> Box:
+def _image(model: ModelConfig, activation: str, size: int) -> Box:
     """Return what is learned to be seen in a photo as a whole, see `layers.image_vector`."""
     *places, _ = model.config.feature_shape
-    layout = math.prod(places) * model.config.layout_size if places else 0
+    layout = math.prod(places) * model.config.spatial_residual_size if places else 0
     layers = "Mean, layout" if layout else "Mean: dense" if places else "Dense"
     return Box("image", f"{layers}, {activation}", _learned(model, size, layout), "photo", 3)
 
 
-def _learned(model: ModelDescription, size: int, layout: int = 0) -> str:
+def _learned(model: ModelConfig, size: int, layout: int = 0) -> str:
     """Return the sizes of the first layer that learns, which is where features are dropped."""
     given = model.config.feature_shape[-1] + layout
     return f"{given:,}{_dropped(model.config.dropout)}, to {size:,}"
 
 
-def _lstm(model: ModelDescription, row: int) -> Box:
+def _lstm(model: ModelConfig, row: int) -> Box:
     detail = f"{model.config.units:,} units{_dropped(model.config.output_dropout)}"
     return Box("lstm", "LSTM", detail, "both", row)
 
 
-def _joined(model: ModelDescription, row: int) -> Box:
+def _joined(model: ModelConfig, row: int) -> Box:
     detail = f"{model.config.units:,}{_dropped(model.config.output_dropout)}"
     return Box("joined", "Dense, ReLU", detail, "both", row)
 
 
-def _outputs(model: ModelDescription, row: int) -> list[Box]:
+def _outputs(model: ModelConfig, row: int) -> list[Box]:
     size = f"over {model.config.vocabulary_size:,} words and marks"
     return [
         Box("softmax", "Dense, softmax", size, "both", row),
@@ -245,7 +245,7 @@ def _dropped(share: float) -> str:
 
 _INPUT_ARROWS = [("photo", "encoder"), ("encoder", "features"), ("words", "embedding")]
 _OUTPUT_ARROWS = [("softmax", "next"), ("next", "words")]
-_DRAWN: Mapping[str, Callable[[ModelDescription], Drawn]] = {
+_DRAWN: Mapping[str, Callable[[ModelConfig], Drawn]] = {
     "merge": _merge,
     "init_inject": _init_inject,
     "pre_inject": _pre_inject,

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.reporting.metrics import Evaluation
-from pipeline.reporting.pictures import Picture, picture, shade
+from pipeline.reporting.evaluation import Evaluation
 from pipeline.reporting.predictions import Prediction
+from pipeline.reporting.thumbnails import Picture, picture, shade
 
 _PICKED = 6
 _SEED = 0  # equal photos, equal picks
 
 
 @dataclass(frozen=True)
-class Said:
+class PhotoCaption:
     """A caption of a photo.
 
     Attributes:
@@ -34,7 +34,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Glance:
+class AttentionFrame:
     """Where the decoder looked for a word.
 
     Attributes:
@@ -49,7 +49,7 @@ class Glance:
 
 
 @dataclass(frozen=True)
-class Card:
+class PhotoCard:
     """One photo.
 
     Attributes:
@@ -64,19 +64,19 @@ class Card:
 
     image_id: str
     picture: Picture | None
-    said: Sequence[Said]
+    said: Sequence[PhotoCaption]
     detected: Sequence[str]
     references: Sequence[str]
-    glances: Sequence[Glance]
+    glances: Sequence[AttentionFrame]
 
     @property
-    def headline(self) -> Said:
+    def primary_search(self) -> PhotoCaption:
         """What the headline's search said."""
         return self.said[0]
 
 
 @dataclass(frozen=True)
-class Picks:
+class Selection:
     """A few photos to begin with.
 
     Attributes:
@@ -85,10 +85,10 @@ class Picks:
     """
 
     title: str
-    cards: Sequence[Card]
+    cards: Sequence[PhotoCard]
 
 
-def make_cards(found: Evaluation, photos: Mapping[str, Path]) -> list[Card]:
+def make_cards(found: Evaluation, photos: Mapping[str, Path]) -> list[PhotoCard]:
     """Return each photo's card, in the order of the evaluation.
 
     Args:
@@ -101,18 +101,18 @@ def make_cards(found: Evaluation, photos: Mapping[str, Path]) -> list[Card]:
     ]
 
 
-def pick(cards: Sequence[Card]) -> list[Picks]:
+def pick(cards: Sequence[PhotoCard]) -> list[Selection]:
     """Return the best, the worst and some random photos by the headline's CIDEr-D."""
-    ranked = sorted(cards, key=lambda card: (-card.headline.cider_d, card.image_id))
+    ranked = sorted(cards, key=lambda card: (-card.primary_search.cider_d, card.image_id))
     few = min(_PICKED, len(cards))
     return [
-        Picks("The best", ranked[:few]),
-        Picks("The worst", ranked[::-1][:few]),
-        Picks("Drawn at random", random.Random(_SEED).sample(list(cards), few)),
+        Selection("The best", ranked[:few]),
+        Selection("The worst", ranked[::-1][:few]),
+        Selection("Drawn at random", random.Random(_SEED).sample(list(cards), few)),
     ]
 
 
-def as_json(cards: Sequence[Card]) -> str:
+def as_json(cards: Sequence[PhotoCard]) -> str:
     """Return cards as JSON that can stand in a script element, whatever strangers wrote."""
     text = json.dumps([_values(card) for card in cards], ensure_ascii=False, separators=(",", ":"))
     # Nothing is left of what could end the element, or begin a comment in it.
@@ -121,10 +121,10 @@ def as_json(cards: Sequence[Card]) -> str:
     return text
 
 
-def _card(found: Evaluation, row: int, small: Picture | None) -> Card:
+def _card(found: Evaluation, row: int, small: Picture | None) -> PhotoCard:
     image_id = found.image_ids[row]
-    names = sorted(found.searches, key=lambda name: name != found.headline)
-    said: dict[str, Said] = {}
+    names = sorted(found.searches, key=lambda name: name != found.primary_search)
+    said: dict[str, PhotoCaption] = {}
     for name in names:
         search = found.searches[name]
         caption, label = search.predictions[row].caption, name.replace("_", " ")
@@ -132,10 +132,10 @@ def _card(found: Evaluation, row: int, small: Picture | None) -> Card:
             said[caption] = replace(said[caption], search=f"{said[caption].search}, {label}")
         else:
             scores = float(search.scores.cider_d[row]), float(search.scores.rouge_l[row])
-            said[caption] = Said(label, caption, *scores)
-    headline = found.searches[found.headline].predictions[row]
-    glances = _glances(headline) if small else []
-    return Card(
+            said[caption] = PhotoCaption(label, caption, *scores)
+    primary_search = found.searches[found.primary_search].predictions[row]
+    glances = _glances(primary_search) if small else []
+    return PhotoCard(
         image_id,
         small,
         list(said.values()),
@@ -145,12 +145,12 @@ def _card(found: Evaluation, row: int, small: Picture | None) -> Card:
     )
 
 
-def _glances(prediction: Prediction) -> list[Glance]:
+def _glances(prediction: Prediction) -> list[AttentionFrame]:
     if prediction.maps is None:
         return []
     words = prediction.caption.split()
     return [
-        Glance(word, _place(places), shade(places))
+        AttentionFrame(word, _place(places), shade(places))
         for word, places in zip(words, prediction.maps, strict=True)
     ]
 
@@ -164,13 +164,13 @@ def _place(places: Sequence[int]) -> str:
     return f"{down} {right}".strip() or "centre"
 
 
-def _values(card: Card) -> dict[str, Any]:
+def _values(card: PhotoCard) -> dict[str, Any]:
     return {
         "id": card.image_id,
         "picture": card.picture and card.picture.data,
         "size": card.picture and [card.picture.width, card.picture.height],
-        "score": round(card.headline.cider_d, 2),
-        "alt": card.headline.caption,
+        "score": round(card.primary_search.cider_d, 2),
+        "alt": card.primary_search.caption,
         "said": [
             [said.search, said.caption, f"{said.cider_d:.0f}", f"{said.rouge_l:.0f}"]
             for said in card.said

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.reporting.metrics import SearchMetrics
+from pipeline.reporting.evaluation import SearchMetrics
 
 _GROUPS = 10  # at most, so that each mean is of some captions
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from pipeline.captioner.description import ModelDescription
-from pipeline.reporting.metrics import Evaluation
-from pipeline.scoring.scores import METRICS
+from pipeline.captioner.model_config import ModelConfig
+from pipeline.metrics.scorer import METRICS
+from pipeline.reporting.evaluation import Evaluation
 
 _BLIND = (
     "**The model hardly looks**: with each photo's features swapped for another photo's, its "
@@ -12,7 +12,7 @@ _BLIND = (
 )
 
 
-def model_card(found: Evaluation, model: ModelDescription) -> str:
+def model_card(found: Evaluation, model: ModelConfig) -> str:
     """Write what the model is, what it was made of, and what it scores."""
     sections = [
         "# Model card: an image captioner",
@@ -27,7 +27,7 @@ def model_card(found: Evaluation, model: ModelDescription) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _intended(model: ModelDescription) -> str:
+def _intended(model: ModelConfig) -> str:
     config, encoding = model.config, model.encoding
     return (
         f"A `{config.name}` LSTM decoder of {config.units} units over {encoding.encoder} features, "
@@ -46,29 +46,29 @@ def _scores(found: Evaluation) -> str:
         for name, corpus in (
             (f"the constant “{found.constant}”", found.constant_floor),
             ("a random training caption", found.random_floor),
-            ("features swapped", found.blind),
-            ("one reference against the others", found.ceiling),
+            ("features swapped", found.shuffled_features),
+            ("one reference against the others", found.human_agreement),
         )
         if corpus is not None
     ]
-    headline = found.searches[found.headline]
-    low, high = headline.intervals["CIDEr-D"]
+    primary_search = found.searches[found.primary_search]
+    low, high = primary_search.intervals["CIDEr-D"]
     beside = [
         ("CIDEr-D with other photos, 95 %", f"{low:.1f} to {high:.1f}"),
-        ("METEOR 1.5", "n/a" if headline.meteor is None else f"{headline.meteor:.1f}"),
-        ("different captions", f"{headline.distinct:.1f} %"),
-        ("vocabulary used", f"{headline.words_used:.1f} %"),
-        ("copied from the training captions", f"{headline.copied:.1f} %"),
-        ("words a caption", f"{headline.mean_length:.1f}"),
-        ("unfinished", f"{headline.unfinished:.1f} %"),
+        ("METEOR 1.5", "n/a" if primary_search.meteor is None else f"{primary_search.meteor:.1f}"),
+        ("different captions", f"{primary_search.distinct:.1f} %"),
+        ("vocabulary used", f"{primary_search.words_used:.1f} %"),
+        ("copied from the training captions", f"{primary_search.copied:.1f} %"),
+        ("words a caption", f"{primary_search.mean_length:.1f}"),
+        ("unfinished", f"{primary_search.unfinished:.1f} %"),
         ("words of the references it does not know", f"{found.unknown_words:.1f} %"),
         ("perplexity", f"{found.perplexity:.2f}"),
     ]
-    warning = "" if found.looks else f"{_BLIND}\n\n"
+    warning = "" if found.uses_image else f"{_BLIND}\n\n"
     return (
         f"{warning}Of {photos}, x100, computed as coco-caption does.\n\n"
         f"{_table(('captions', *METRICS), rows)}\n\n{_over_seeds(found)}"
-        f"Of {found.headline}:\n\n{_table(('what', 'value'), beside)}"
+        f"Of {found.primary_search}:\n\n{_table(('what', 'value'), beside)}"
     )
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.captioner.maps import caption_maps
-from pipeline.captioner.search import Steps, search
-from pipeline.captions.vocabulary import Vocabulary
+from pipeline.captioner.generation.attention_maps import caption_maps
+from pipeline.captioner.generation.beam_search import search
+from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.features.store import FeatureStore
 from pipeline.files import atomic_path
+from pipeline.text.vocabulary import Vocabulary
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:
@@ -60,7 +61,7 @@ def search_name(beam_width: int) -> str:
 
 
 def predict(
-    decoder: Steps,
+    decoder: StepDecoder,
     store: FeatureStore,
     vocabulary: Vocabulary,
     image_ids: Sequence[str],

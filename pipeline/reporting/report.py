@@ -9,15 +9,15 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.captioner.description import ModelDescription
+from pipeline.captioner.model_config import ModelConfig
 from pipeline.files import write_text
+from pipeline.metrics.scorer import METRICS
 from pipeline.reporting import charts
 from pipeline.reporting.diagram import diagram
+from pipeline.reporting.evaluation import Evaluation
 from pipeline.reporting.gallery import as_json, make_cards, pick
 from pipeline.reporting.lengths import by_length
-from pipeline.reporting.metrics import Evaluation
-from pipeline.reporting.words import compare
-from pipeline.scoring.scores import METRICS
+from pipeline.reporting.word_usage import compare_words
 
 _PICTURED = ("CIDEr-D", "BLEU-4")
 
@@ -27,7 +27,7 @@ def write_report(
     found: Evaluation,
     photos: Mapping[str, Path],
     artifacts: Path,
-    model: ModelDescription,
+    model: ModelConfig,
 ) -> None:
     """Write the report: self-contained, every caption escaped.
 
@@ -45,16 +45,16 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    headline = found.searches[found.headline]
+    primary_search = found.searches[found.primary_search]
     cards = make_cards(found, photos)
-    words = compare(
-        [prediction.caption for prediction in headline.predictions],
+    words = compare_words(
+        [prediction.caption for prediction in primary_search.predictions],
         [reference for group in found.references.values() for reference in group],
     )
     script = _source("report.js")
     page = environment.get_template("report.html").render(
         found=found,
-        headline=headline,
+        primary_search=primary_search,
         metrics=METRICS,
         style=_source("report.css"),
         script=script,
@@ -64,11 +64,11 @@ def write_report(
             *charts.of_history(charts.read_history(artifacts / "history.csv")),
             *charts.of_rewards(charts.read_history(artifacts / "self_critical.csv")),
         ],
-        picks=pick(cards),
+        selections=pick(cards),
         words=words,
         over_used=charts.of_over_used(words.over_used),
         never_used=charts.of_never_used(words.never_used),
-        length_charts=charts.of_lengths(by_length(headline)),
+        length_charts=charts.of_lengths(by_length(primary_search)),
         cards_json=as_json(cards),
         looked=any(card.glances for card in cards),
         model=model,

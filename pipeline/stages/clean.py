@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from pipeline.captions.cleaning import clean_captions
 from pipeline.datasets.annotations import Summary
+from pipeline.datasets.caption_table import write_caption_table
 from pipeline.datasets.formats import read
-from pipeline.datasets.table import write_table
-from pipeline.errors import InputError, run_stage
+from pipeline.errors import InputError
 from pipeline.files import write_json
 from pipeline.params import load_params
+from pipeline.stages.run import run_stage
+from pipeline.text.cleaning import clean_captions
 
 TABLE = Path("artifacts/captions.parquet")
 SUMMARY = Path("artifacts/captions.json")
@@ -25,7 +26,7 @@ def main() -> None:
         dev_share=clean.dev_share,
         test_share=clean.test_share,
     )
-    if few := annotations.summary.unmeasurable():
+    if few := annotations.summary.unmeasurable_splits():
         raise InputError(
             f"{params.dataset.root} leaves fewer than two photos for {few} (photos per split: "
             f"{annotations.summary.photos_per_split}): where its files give no splits, raise "
@@ -34,7 +35,7 @@ def main() -> None:
         )
     frame, summary = clean_captions(annotations, clean.style)
     made_by = {"dataset_format": params.dataset.format, "clean": clean.model_dump()}
-    write_table(TABLE, frame, made_by)
+    write_caption_table(TABLE, frame, made_by)
     write_json(SUMMARY, summary.as_dict())
     _show(summary)
 
@@ -48,7 +49,7 @@ def _show(summary: Summary) -> None:
         print(f"  {split}: {photos} photos, {summary.captions_per_split[split]} captions")
     for title, counts in (
         ("dropped", summary.dropped),
-        ("mended", summary.mended),
+        ("repaired", summary.repaired),
         ("noted", summary.noted),
     ):
         if counts:

@@ -4,11 +4,12 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.errors import run_stage
-from pipeline.features import weights
-from pipeline.features.encoders import default_input_size, describe_encoder
+from pipeline.features.encoders import pretrained
+from pipeline.features.encoders.networks import default_input_size, make_encoder_config
 from pipeline.files import atomic_path, write_json
-from pipeline.params import Encoder, load_params
+from pipeline.params import EncoderParams, load_params
+from pipeline.stages.run import run_stage
+from pipeline.storage import keras_weights
 
 ARTIFACTS = Path("artifacts")
 FILES = ("encoder.weights.h5", "encoder.json")
@@ -22,7 +23,7 @@ def main() -> None:
     # DVC deletes the stage's outputs before it runs; what was downloaded is kept here.
     kept = Path(params.runtime.cache) / "encoders" / f"{asked.name}-{input_size}"
     for folder in (ARTIFACTS, kept):
-        source = weights.already_there(folder, asked.name, asked.weights, input_size)
+        source = pretrained.already_there(folder, asked.name, asked.weights, input_size)
         if source:
             _copy(folder, ARTIFACTS)
             print(f"{asked.name} is here already, in {folder}: {source}")
@@ -33,10 +34,10 @@ def main() -> None:
     print(f"{asked.name}, {input_size} x {input_size} pixels, weights: {source}")
 
 
-def _fetch(asked: Encoder, input_size: int) -> str:
-    network, source = weights.fetch(asked.name, asked.weights, input_size)
-    description = describe_encoder(asked.name, input_size, source, weights.digest(network))
-    weights.save(network, ARTIFACTS / "encoder.weights.h5")
+def _fetch(asked: EncoderParams, input_size: int) -> str:
+    network, source = pretrained.fetch(asked.name, asked.weights, input_size)
+    description = make_encoder_config(asked.name, input_size, source, keras_weights.digest(network))
+    keras_weights.save(network, ARTIFACTS / "encoder.weights.h5")
     write_json(ARTIFACTS / "encoder.json", asdict(description))
     return source
 

@@ -5,28 +5,29 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.captioner.batches import Batches
-from pipeline.captioner.description import Member
-from pipeline.captioner.detector import WordDetector
-from pipeline.captioner.ensemble import together
-from pipeline.captioner.evidence import informed
-from pipeline.captioner.guidance import guided
-from pipeline.captioner.loss import mean_loss
-from pipeline.captioner.model import Model
-from pipeline.captioner.search import Steps
-from pipeline.captions.vocabulary import Vocabulary
+from pipeline.captioner.generation.ensemble import make_ensemble
+from pipeline.captioner.generation.guidance import with_guidance
+from pipeline.captioner.generation.interfaces import StepDecoder
+from pipeline.captioner.generation.word_guidance import with_word_guidance
+from pipeline.captioner.model_config import Member
+from pipeline.captioner.model_folder import Model
+from pipeline.captioner.training.batches import Batches
+from pipeline.captioner.training.loss import mean_loss
+from pipeline.captioner.word_detector import WordDetector
 from pipeline.datasets import formats
-from pipeline.datasets.table import CaptionTable, read_table
-from pipeline.errors import InputError, run_stage
+from pipeline.datasets.caption_table import CaptionTable, read_caption_table
+from pipeline.errors import InputError
 from pipeline.features.store import FeatureStore
 from pipeline.files import fingerprint, write_json, write_text
-from pipeline.params import Evaluate, Params, load_params
-from pipeline.reporting.metrics import Evaluation, measure
+from pipeline.metrics import tokenizer
+from pipeline.metrics.scorer import METRICS
+from pipeline.params import EvaluateParams, Params, load_params
+from pipeline.reporting.evaluation import Evaluation, evaluate
 from pipeline.reporting.model_card import model_card
 from pipeline.reporting.predictions import Prediction, predict, search_name, write_predictions
 from pipeline.reporting.report import write_report
-from pipeline.scoring import tokens
-from pipeline.scoring.scores import METRICS
+from pipeline.stages.run import run_stage
+from pipeline.text.vocabulary import Vocabulary
 
 ARTIFACTS = Path("artifacts")
 EVALUATION = ARTIFACTS / "evaluation"
@@ -77,7 +78,7 @@ def _read_inputs() -> Inputs:
     model = Model.load(ARTIFACTS / "model", vocabulary)
     store = FeatureStore.open(ARTIFACTS / "features.h5")
     model.description.check_encoding(store.encoding, store.path)
-    table = read_table(ARTIFACTS / "captions.parquet")
+    table = read_caption_table(ARTIFACTS / "captions.parquet")
     if model.description.facts.get("captions") != table.fingerprint:
         raise InputError(
             "artifacts/model was trained on other captions, perhaps on what is the test split "
@@ -97,7 +98,7 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
     longest = model.description.facts["params"]["max_words"]
     batches = Batches(inputs.captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, longest)
     seeds = [member.seed for member in model.description.members]
-    guides = [guided(decoder, params.evaluate.guidance) for decoder in model.decoders]
+    guides = [with_guidance(decoder, params.evaluate.guidance) for decoder in model.decoders]
     alone = {
         seed: _predict(params, inputs, decoder)
         for seed, decoder in zip(seeds, guides, strict=True)
@@ -105,11 +106,13 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
     }
     asked = model.decoders if params.evaluate.ensemble else model.decoders[:1]
     predictions = (
-        _predict(params, inputs, together(guides)) if params.evaluate.ensemble else alone[seeds[0]]
+        _predict(params, inputs, make_ensemble(guides))
+        if params.evaluate.ensemble
+        else alone[seeds[0]]
     )
-    return measure(
+    return evaluate(
         predictions,
-        headline=_headline(params.evaluate),
+        primary_search=_headline(params.evaluate),
         references={image_id: references[image_id] for image_id in image_ids},
         training=training,
         vocabulary=inputs.vocabulary,
@@ -120,8 +123,8 @@ def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
             **_provenance(inputs, len(asked), {i: references[i] for i in image_ids}),
             "guidance": f"{params.evaluate.guidance:g}",
             "evidence": (
-                f"word bias {params.evaluate.word_bias:g}, "
-                f"agreement {params.evaluate.word_agreement:g}, "
+                f"word bias {params.evaluate.word_logit_bias:g}, "
+                f"agreement {params.evaluate.word_rerank_weight:g}, "
                 f"detector {inputs.detector.digest}"
             ),
         },
@@ -134,19 +137,21 @@ def _detected(inputs: Inputs) -> dict[str, list[str]]:
     return {
         image_id: inputs.vocabulary.decode(ids).split()
         for some, features in inputs.store.parts(inputs.image_ids)
-        for image_id, ids in zip(some, inputs.detector.foremost(features, _DETECTED), strict=True)
+        for image_id, ids in zip(some, inputs.detector.top_words(features, _DETECTED), strict=True)
     }
 
 
-def _headline(wanted: Evaluate) -> str:
+def _headline(wanted: EvaluateParams) -> str:
     """Name the search that figures without a name are of: the widest."""
     return search_name(max(wanted.beam_widths, default=1))
 
 
-def _predict(params: Params, inputs: Inputs, decoder: Steps) -> dict[str, list[Prediction]]:
+def _predict(params: Params, inputs: Inputs, decoder: StepDecoder) -> dict[str, list[Prediction]]:
     """Caption the split by every search."""
     wanted = params.evaluate
-    decoder = informed(decoder, inputs.detector, wanted.word_bias, wanted.word_agreement)
+    decoder = with_word_guidance(
+        decoder, inputs.detector, wanted.word_logit_bias, wanted.word_rerank_weight
+    )
     return {
         search_name(width): predict(
             decoder,
@@ -167,7 +172,7 @@ def _provenance(inputs: Inputs, decoders: int, references: dict[str, list[str]])
     kind = f"{config.name}, {config.units} units, {len(inputs.vocabulary.words)} words"
     together_of = f"{decoders} decoders together: " if decoders > 1 else ""
     return {
-        "tokenizer": tokens.NAME,
+        "tokenizer": tokenizer.NAME,
         "split": SPLIT,
         "references": fingerprint(references),
         "decoder": f"{together_of}{kind}",
@@ -207,13 +212,13 @@ def _show(found: Evaluation) -> None:
     beside = {
         "a constant caption": found.constant_floor,
         "random captions": found.random_floor,
-        "features swapped": found.blind,
-        "a person": found.ceiling,
+        "features swapped": found.shuffled_features,
+        "a person": found.human_agreement,
     }
     for name, corpus in beside.items():
         if corpus is not None:
             print(f"{name:20}" + "".join(f"{value:{width}.2f}" for value in corpus.values()))
-    if not found.looks:
+    if not found.uses_image:
         print("the model hardly looks: its captions score as well for other photos")
     print(f"report: {EVALUATION / 'report.html'}")
 

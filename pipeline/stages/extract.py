@@ -5,14 +5,15 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.datasets import formats
-from pipeline.errors import one_line, run_stage
-from pipeline.features.cluster import RayExecutor
-from pipeline.features.encoding import Encoding, read_encoder
-from pipeline.features.engines import load_engine
-from pipeline.features.execution import LocalExecutor
-from pipeline.features.extraction import Executor, Extraction, Extractor
+from pipeline.errors import one_line
+from pipeline.features.encoders.engines import load_engine
+from pipeline.features.executors.local import LocalExecutor
+from pipeline.features.executors.ray import RayExecutor
+from pipeline.features.extractor import Executor, ExtractionResult, Extractor
+from pipeline.features.feature_spec import FeatureSpec, read_encoder_config
 from pipeline.files import write_json
-from pipeline.params import Runtime, load_params
+from pipeline.params import RuntimeParams, load_params
+from pipeline.stages.run import run_stage
 
 ARTIFACTS = Path("artifacts")
 
@@ -22,7 +23,7 @@ def main() -> None:
     params = load_params()
     root = Path(params.dataset.root)
     photos = formats.photos(params.dataset.format, root)
-    encoder = read_encoder(ARTIFACTS / "encoder.json")
+    encoder = read_encoder_config(ARTIFACTS / "encoder.json")
     wanted = params.extract
     encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)
     result = Extractor(
@@ -44,7 +45,7 @@ def main() -> None:
     _report(result)
 
 
-def _executor(runtime: Runtime, encoding: Encoding) -> Executor:
+def _executor(runtime: RuntimeParams, encoding: FeatureSpec) -> Executor:
     # One pass is under way while the one before it is written: a batch is the two of them,
     # so that no kill costs more. A cluster's passes are of the same size, for the same bits.
     photos = max(1, runtime.batch_size // 2)
@@ -62,7 +63,7 @@ def _executor(runtime: Runtime, encoding: Encoding) -> Executor:
     )
 
 
-def _report(result: Extraction) -> None:
+def _report(result: ExtractionResult) -> None:
     encoded = result.encoded
     copies = len(result.photos) - encoded.computed - result.known
     print(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.datasets.drawing import write_sample
-from pipeline.errors import run_stage
+from pipeline.datasets.sample.drawing import write_sample
 from pipeline.params import load_params
+from pipeline.stages.run import run_stage
 
 ROOT = Path("data/sample")
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from pipeline.captions.vocabulary import Vocabulary
-from pipeline.datasets.table import read_table
-from pipeline.errors import InputError, run_stage
+from pipeline.datasets.caption_table import read_caption_table
+from pipeline.errors import InputError
 from pipeline.params import load_params
+from pipeline.stages.run import run_stage
+from pipeline.text.vocabulary import Vocabulary
 
 ARTIFACTS = Path("artifacts")
 
@@ -13,7 +14,7 @@ ARTIFACTS = Path("artifacts")
 def main() -> None:
     """Write artifacts/vocabulary.json."""
     min_count = load_params().tokenize.min_count
-    table = read_table(ARTIFACTS / "captions.parquet")
+    table = read_caption_table(ARTIFACTS / "captions.parquet")
     vocabulary = Vocabulary.build(table.texts("train"), min_count, table.fingerprint)
     if not vocabulary.words:
         raise InputError(

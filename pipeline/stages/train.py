@@ -7,37 +7,37 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.backend import keras
-from pipeline.captioner.checkpoint import Checkpoint, forget_abandoned
-from pipeline.captioner.compiled import load_compiled
-from pipeline.captioner.curriculum import (
-    CRITICIZED,
-    TAUGHT,
-    Apprentice,
-    Criticism,
-    Curriculum,
+from pipeline.captioner.decoders.decoder import Decoder
+from pipeline.captioner.decoders.openvino import load_compiled
+from pipeline.captioner.model_config import DecoderConfig
+from pipeline.captioner.model_folder import Model
+from pipeline.captioner.training.checkpoint import Checkpoint, remove_abandoned_checkpoints
+from pipeline.captioner.training.cross_entropy import CrossEntropy
+from pipeline.captioner.training.epoch_logger import EpochLogger
+from pipeline.captioner.training.history import EpochRow, SelfCriticalEpoch, write_history
+from pipeline.captioner.training.optimizer import OptimizerConfig
+from pipeline.captioner.training.samples import choose
+from pipeline.captioner.training.self_critical import SelfCritical
+from pipeline.captioner.training.tensorboard import TensorBoard
+from pipeline.captioner.training.trainer import (
+    CROSS_ENTROPY,
+    SELF_CRITICAL,
     Lesson,
-    Material,
-    Teaching,
+    SelfCriticalConfig,
+    TrainConfig,
+    Trainer,
+    TrainingData,
+    TrainResult,
     epochs_of,
 )
-from pipeline.captioner.decoder import Decoder
-from pipeline.captioner.description import DecoderConfig
-from pipeline.captioner.diary import Diary
-from pipeline.captioner.history import Row, SelfCriticalEpoch, write_table
-from pipeline.captioner.model import Model
-from pipeline.captioner.optimizer import Optimization
-from pipeline.captioner.samples import choose
-from pipeline.captioner.self_critical import SelfCritical
-from pipeline.captioner.teacher_forcing import TeacherForcing
-from pipeline.captioner.tensorboard import TensorBoard
-from pipeline.captions.vocabulary import Vocabulary
 from pipeline.datasets import formats
-from pipeline.datasets.table import CaptionTable, read_table
-from pipeline.errors import run_stage
-from pipeline.features import graphs
+from pipeline.datasets.caption_table import CaptionTable, read_caption_table
 from pipeline.features.store import FeatureStore
 from pipeline.files import fingerprint, sha256_file, sole_writer
 from pipeline.params import Params, load_params
+from pipeline.stages.run import run_stage
+from pipeline.storage import openvino_graphs
+from pipeline.text.vocabulary import Vocabulary
 
 ARTIFACTS = Path("artifacts")
 LOGS = Path("runs")
@@ -48,38 +48,38 @@ _DECIDING = ("captioner", "captions", "features", "scoring")
 def main() -> None:
     """Write artifacts/model/, history.csv, self_critical.csv and samples/."""
     params = load_params()
-    table = read_table(ARTIFACTS / "captions.parquet")
+    table = read_caption_table(ARTIFACTS / "captions.parquet")
     material = _read_material(table)
     with sole_writer(Path(params.runtime.cache) / "training", "training"), ExitStack() as stack:
-        curriculum = Curriculum(
+        curriculum = Trainer(
             material,
             _teaching(params, material),
             _criticism(params),
             checkpoint=partial(_checkpoint, params, table, material),
-            attend=partial(_attend, params, table, material, stack),
+            on_phase_start=partial(_attend, params, table, material, stack),
         )
         apprentices = curriculum.train(params.train.seeds)
         # Also those without rows: DVC wants every output.
-        write_table(ARTIFACTS / f"{TAUGHT}.csv", epochs_of(apprentices, TeacherForcing))
+        write_history(ARTIFACTS / f"{CROSS_ENTROPY}.csv", epochs_of(apprentices, CrossEntropy))
         criticized = epochs_of(apprentices, SelfCritical)
-        write_table(ARTIFACTS / f"{CRITICIZED}.csv", criticized, SelfCriticalEpoch)
+        write_history(ARTIFACTS / f"{SELF_CRITICAL}.csv", criticized, SelfCriticalEpoch)
         _save(apprentices, material, _facts(params, table, material))
         whole = len(apprentices) == len(params.train.seeds)
         if not whole or any(apprentice.interrupted for apprentice in apprentices.values()):
             print("to go on from here later: dvc repro --force --single-item train")
             return
         for apprentice in apprentices.values():
-            apprentice.forget()
-        forget_abandoned(Path(params.runtime.cache))
+            apprentice.remove_checkpoints()
+        remove_abandoned_checkpoints(Path(params.runtime.cache))
 
 
-def _read_material(table: CaptionTable) -> Material:
+def _read_material(table: CaptionTable) -> TrainingData:
     """Read what the earlier stages left and check that it belongs together."""
     vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json", table.fingerprint)
     store = FeatureStore.open(ARTIFACTS / "features.h5")
     splits = ("train", "dev")
     references = {split: table.references(split) for split in splits}
-    return Material(
+    return TrainingData(
         store,
         vocabulary,
         {split: store.usable(table.captions(split), split) for split in splits},
@@ -87,9 +87,9 @@ def _read_material(table: CaptionTable) -> Material:
     )
 
 
-def _teaching(params: Params, material: Material) -> Teaching:
+def _teaching(params: Params, material: TrainingData) -> TrainConfig:
     wanted = params.train
-    return Teaching(
+    return TrainConfig(
         decoder=DecoderConfig(
             name=wanted.decoder,
             vocabulary_size=len(material.vocabulary),
@@ -101,9 +101,9 @@ def _teaching(params: Params, material: Material) -> Teaching:
             tied_embeddings=wanted.tied_embeddings,
             feature_norm=wanted.feature_norm,
             feature_noise=wanted.feature_noise,
-            layout_size=wanted.layout_size,
+            spatial_residual_size=wanted.spatial_residual_size,
         ),
-        optimization=Optimization(
+        optimization=OptimizerConfig(
             wanted.learning_rate, wanted.schedule, wanted.weight_decay, wanted.clip_norm
         ),
         word_vectors=wanted.word_vectors,
@@ -111,7 +111,7 @@ def _teaching(params: Params, material: Material) -> Teaching:
         batch_size=wanted.batch_size,
         max_words=wanted.max_words,
         label_smoothing=wanted.label_smoothing,
-        photo_dropout=wanted.photo_dropout,
+        condition_dropout=wanted.condition_dropout,
         scheduled_sampling=wanted.scheduled_sampling,
         epochs=wanted.epochs,
         patience=wanted.patience,
@@ -122,12 +122,12 @@ def _teaching(params: Params, material: Material) -> Teaching:
     )
 
 
-def _criticism(params: Params) -> Criticism | None:
+def _criticism(params: Params) -> SelfCriticalConfig | None:
     wanted = params.self_critical
-    return Criticism(**wanted.model_dump()) if wanted.epochs else None
+    return SelfCriticalConfig(**wanted.model_dump()) if wanted.epochs else None
 
 
-def _facts(params: Params, table: CaptionTable, material: Material) -> dict[str, Any]:
+def _facts(params: Params, table: CaptionTable, material: TrainingData) -> dict[str, Any]:
     """Return what is the same for all decoders, for model.json."""
     return {
         "params": params.train.model_dump(),
@@ -138,14 +138,14 @@ def _facts(params: Params, table: CaptionTable, material: Material) -> dict[str,
 
 
 def _checkpoint(
-    params: Params, table: CaptionTable, material: Material, phase: str, seed: int
+    params: Params, table: CaptionTable, material: TrainingData, phase: str, seed: int
 ) -> Checkpoint:
     """Name a checkpoint by all that decides its training, but not by the other seeds."""
     rooms = Path(__file__).parent.parent
     code = [path for room in _DECIDING for path in sorted(rooms.glob(f"{room}/*.py"))]
     decides = [
         [params.train.model_dump(exclude={"seeds"}), phase, seed],
-        params.self_critical.model_dump() if phase == CRITICIZED else None,
+        params.self_critical.model_dump() if phase == SELF_CRITICAL else None,
         table.fingerprint,
         material.vocabulary.fingerprint,
         material.store.fingerprint,
@@ -156,17 +156,17 @@ def _checkpoint(
 
 
 def _attend(
-    params: Params, table: CaptionTable, material: Material, stack: ExitStack, lesson: Lesson
-) -> Callable[[Sequence[Row]], None]:
+    params: Params, table: CaptionTable, material: TrainingData, stack: ExitStack, lesson: Lesson
+) -> Callable[[Sequence[EpochRow]], None]:
     """Open the diary of a lesson."""
-    taught = lesson.phase == TAUGHT
+    taught = lesson.phase == CROSS_ENTROPY
     if len(params.train.seeds) > 1:
         print(f"seed {lesson.seed}{'' if taught else ', second phase'}", flush=True)
     folder = _checkpoint(params, table, material, lesson.phase, lesson.seed).folder
     board = None
     if params.runtime.tensorboard:
         board = stack.enter_context(TensorBoard(LOGS / folder.name))
-    diary = Diary(
+    diary = EpochLogger(
         folder=folder / "diary",
         artifacts=ARTIFACTS,
         name=lesson.phase,
@@ -179,21 +179,23 @@ def _attend(
         max_words=params.train.max_words,
         keep_every_epoch=params.train.keep_every_epoch and taught,
         facts=_facts(params, table, material),
-        board=board,
+        tensorboard=board,
     )
     # What a training that was killed had written: it may have nothing to add.
-    diary.show()
+    diary.publish()
     return diary.write
 
 
-def _samples(params: Params, material: Material) -> Mapping[str, Path | None]:
+def _samples(params: Params, material: TrainingData) -> Mapping[str, Path | None]:
     photos = formats.photos_left(params.dataset.format, Path(params.dataset.root))
     dev = list(material.references["dev"])
     chosen = choose(dev, params.train.sample_photos, params.train.seeds[0])
     return {image_id: photos.get(image_id) for image_id in chosen}
 
 
-def _save(apprentices: Mapping[int, Apprentice], material: Material, facts: dict[str, Any]) -> None:
+def _save(
+    apprentices: Mapping[int, TrainResult], material: TrainingData, facts: dict[str, Any]
+) -> None:
     model = Model.of(
         {seed: (apprentice.decoder, apprentice.facts) for seed, apprentice in apprentices.items()},
         material.store.encoding,
@@ -201,7 +203,7 @@ def _save(apprentices: Mapping[int, Apprentice], material: Material, facts: dict
         facts,
     )
     model.save(ARTIFACTS / "model")
-    if graphs.in_use(ARTIFACTS):
+    if openvino_graphs.in_use(ARTIFACTS):
         # Now, with the decoders at hand, so that the first `caption image` need not.
         for decoder, member in zip(model.decoders, model.description.members, strict=True):
             load_compiled(ARTIFACTS, model.description, member, partial(_same, decoder))

@@ -1,0 +1,47 @@
+"""`caption score`: scores a file of captions against references."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import all_of
+
+# Which captions are scored.
+scored_against = all_of(
+    click.option("--split", help="Of the references, where the file has several."),
+    click.option("--subset", is_flag=True, help="Leave out photos that a file lacks."),
+)
+
+
+@click.command()
+@click.argument("candidates", type=click.Path(path_type=Path))
+@click.argument("references", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, x100.")
+@click.option("--search", help="Of the candidates, where the file has several.")
+@scored_against
+def score(
+    candidates: Path,
+    references: Path,
+    as_json: bool,
+    search: str | None,
+    split: str | None,
+    subset: bool,
+) -> None:
+    """Score the captions of the file CANDIDATES against those of REFERENCES.
+
+    As coco-caption does, without Java. Either file may be a JSON object of ids to
+    captions, COCO results or annotations, JSON Lines, CSV or Parquet.
+
+    \b
+    Examples:
+      caption score candidates.json references.json
+      caption score --json results.json captions_val2014.json
+      caption score --search beam_20 --split test predictions.parquet captions.parquet
+    """  # noqa: D301  (click wants a real backspace)
+    from pipeline.comparison.scorecard import score_files  # noqa: PLC0415  (imports NumPy)
+
+    card = score_files(candidates, references, split, search, subset=subset)
+    for note in card.pairing.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(json.dumps(card.corpus) if as_json else "\n".join(card.lines()))

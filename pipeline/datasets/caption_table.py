@@ -1,0 +1,170 @@
+"""The caption table: one row per caption, as a Parquet file that vouches for its contents."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.datasets.annotations import SPLITS
+from pipeline.errors import InputError
+from pipeline.files import atomic_path
+
+FORMAT_VERSION = 1
+METADATA_KEY = b"caption_pipeline"
+SCHEMA = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in (
+            ("image_id", pa.string()),
+            ("split", pa.string()),
+            ("caption_index", pa.int32()),
+            ("raw", pa.string()),
+            ("text", pa.string()),
+            ("n_words", pa.int32()),
+        )
+    ]
+)
+_FIX = "run `dvc repro clean`"
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionTable:
+    """A validated caption table.
+
+    Attributes:
+        frame: columns image_id, split (train, dev or test), caption_index (from 0), raw (as
+            written), text (clean words joined by spaces) and n_words; sorted by image_id
+            and caption_index.
+        provenance: how the table came about, with its format_version and fingerprint.
+    """
+
+    frame: pd.DataFrame
+    provenance: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the contents, in hexadecimal."""
+        return str(self.provenance["fingerprint"])
+
+    def texts(self, split: str) -> list[str]:
+        """Return the clean captions of a split, in table order."""
+        return list(self._rows(split)["text"])
+
+    def captions(self, split: str) -> list[tuple[str, str]]:
+        """Return (image_id, clean caption) pairs of a split, in table order."""
+        rows = self._rows(split)
+        return list(zip(rows["image_id"], rows["text"], strict=True))
+
+    def references(self, split: str) -> dict[str, list[str]]:
+        """Return image_id -> raw captions of a split: ids sorted, captions by index."""
+        rows = self._rows(split)
+        found: dict[str, list[str]] = {}
+        for image_id, raw in zip(rows["image_id"], rows["raw"], strict=True):
+            found.setdefault(image_id, []).append(raw)
+        return found
+
+    def _rows(self, split: str) -> pd.DataFrame:
+        return self.frame[self.frame["split"] == split]
+
+
+def write_caption_table(path: Path, frame: pd.DataFrame, provenance: dict[str, Any]) -> None:
+    """Write captions as Parquet, atomically; the same input gives the same bytes.
+
+    Args:
+        path: the file to write.
+        frame: the six columns of `SCHEMA`, in any order of rows.
+        provenance: JSON-serialisable facts about the table's making, stored beside the
+            format version and the contents' fingerprint.
+
+    Raises:
+        ValueError: the frame breaks a rule of the table.
+    """
+    frame = frame[SCHEMA.names].sort_values(["image_id", "caption_index"], ignore_index=True)
+    problem = _problem(frame)
+    if problem is not None:
+        raise ValueError(problem)
+    facts = provenance | {"format_version": FORMAT_VERSION, "fingerprint": _fingerprint(frame)}
+    metadata = {METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
+    # Metadata of pandas would carry its version into the file.
+    table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary)
+
+
+def read_caption_table(path: Path) -> CaptionTable:
+    """Read a table and check its schema, version, rules and fingerprint.
+
+    Raises:
+        InputError: the file is absent, damaged or of another version.
+    """
+    if not path.exists():
+        raise InputError(f"{path} is not there: {_FIX}")
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException):
+        raise InputError(f"{path} cannot be read as Parquet: {_FIX}") from None
+    provenance = _provenance(path, table.schema.metadata or {})
+    if not table.schema.equals(SCHEMA):
+        raise InputError(f"{path} has other columns than a caption table: {_FIX}")
+    frame: pd.DataFrame = table.to_pandas()
+    problem = _problem(frame)
+    if problem is not None:
+        raise InputError(f"{path}: {problem}: {_FIX}")
+    if _fingerprint(frame) != provenance.get("fingerprint"):
+        raise InputError(f"{path} does not hold what its fingerprint says: {_FIX}")
+    return CaptionTable(frame, provenance)
+
+
+def _provenance(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    try:
+        facts = json.loads(metadata.get(METADATA_KEY, b"null"))
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise InputError(f"{path} does not say how it was made: {_FIX}")
+    version = facts.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} is of version {version!r}, not {FORMAT_VERSION}: {_FIX}")
+    return facts
+
+
+def _problem(frame: pd.DataFrame) -> str | None:
+    """Return the first rule of the table that the rows break; None if they keep them all."""
+    return next(_problems(frame), None)
+
+
+def _problems(frame: pd.DataFrame) -> Iterator[str]:
+    if frame.empty:
+        yield "no captions"
+    if frame.isna().to_numpy().any():
+        yield "a missing value"
+    for column in ("image_id", "raw", "text"):
+        if not all(value.strip() for value in frame[column]):
+            yield f"an empty {column}"
+    if not frame["split"].isin(SPLITS).all():
+        yield f"a split other than {', '.join(SPLITS)}"
+    if frame.duplicated(["image_id", "caption_index"]).any():
+        yield "two captions with the same image_id and caption_index"
+    if frame.drop_duplicates(["image_id", "split"]).duplicated("image_id").any():
+        yield "a photo in two splits"
+    if [len(text.split()) for text in frame["text"]] != frame["n_words"].tolist():
+        yield "an n_words that is not the number of words of its text"
+    keys = list(zip(frame["image_id"], frame["caption_index"], strict=True))
+    if keys != sorted(keys):
+        yield "rows out of order"
+
+
+def _fingerprint(frame: pd.DataFrame) -> str:
+    """Return the SHA-256 over the rows, each as a JSON array on a line of its own."""
+    digest = hashlib.sha256()
+    for row in frame[SCHEMA.names].itertuples(index=False, name=None):
+        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.claims import describes, is_true
+from pipeline.datasets.sample.scenes import COLOURS, SHAPES, Scene, Thing, draw_scene
+from pipeline.datasets.sample.wordings import captions
+
+CIRCLE = Thing("circle", "red", "large", 88.0, ((100.0, 120.0),))
+SQUARE = Thing("square", "red", "large", 88.0, ((220.0, 120.0),))
+PAIR = Scene("pair.jpg", "pink", (CIRCLE, SQUARE), "left of", 0)
+ROW = dataclasses.replace(CIRCLE, size="small", centres=((90.0, 9.0), (160.0, 9.0), (230.0, 9.0)))
+GROUP = Scene("group.jpg", "grey", (ROW,), None, 0)
+
+# Words of which one in the place of another makes a true caption false.
+EXCHANGED = (
+    ("a", "two", "three"),
+    COLOURS,
+    SHAPES,
+    tuple(f"{shape}s" for shape in SHAPES),
+    ("left", "right", "above", "below", "inside"),
+)
+
+
+def wrong(caption: str, scene: Scene) -> set[str]:
+    return {aspect for aspect, right in describes(caption, scene).items() if not right}
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A red circle to the left of a red square .",
+        "a red square is to the right of a red circle on a pink background",
+        "To the left of a red square is a red circle .",
+        "To the right of a red circle is a red square .",
+        "A red square with a red circle to its left .",
+        "A red circle with a red square to its right on a pink background .",
+    ],
+)
+def test_every_way_to_say_a_relation_is_read(caption: str) -> None:
+    assert wrong(caption, PAIR) == set()
+
+
+@pytest.mark.parametrize(
+    ("caption", "aspects"),
+    [
+        ("a red square to the left of a red circle", {"relation"}),
+        ("a red circle to the right of a red square", {"relation"}),
+        ("a red square with a red circle to its right", {"relation"}),
+        ("a red circle to the left of a red star", {"shape"}),
+        ("a red square to the left of a red star", {"shape"}),
+        ("a red circle above a red square", {"relation"}),
+        ("a red circle and a red square", {"relation"}),
+        ("a blue circle to the left of a red square", {"colour"}),
+        ("two red circles to the left of a red square", {"count"}),
+        ("a small red circle to the left of a red square", {"size"}),
+        ("a red circle to the left of a red square on a brown background", {"background"}),
+        ("a red circle to the left of a red square and two blue", {"count", "colour"}),
+        ("a red circle to the left of a red square, a star", {"shape"}),
+        ("a red circle to the left of a red square above", {"relation"}),
+        ("a red circle", {"count", "colour", "shape", "relation", "size"}),
+        ("", {"count", "colour", "shape", "relation", "size"}),
+    ],
+)
+def test_what_is_wrong_about_a_pair_is_named(caption: str, aspects: set[str]) -> None:
+    assert wrong(caption, PAIR) == aspects
+
+
+def test_the_order_of_unequal_things_is_told_from_their_colours() -> None:
+    dot = dataclasses.replace(CIRCLE, colour="white", size="small")
+    within = Scene("within.jpg", "pink", (dot, SQUARE), "inside", 0)
+    assert wrong("a white square inside a red circle", within) == {"shape"}
+    assert wrong("a red circle inside a white square", within) == {"colour"}
+    assert wrong("a red square inside a white circle", within) == {"relation"}
+
+
+@pytest.mark.parametrize(
+    ("caption", "aspects"),
+    [
+        ("Three small red circles in a row .", set()),
+        ("a grey picture with three red circles in it", set()),
+        ("two small red circles", {"count"}),
+        ("three red circles side by side", {"relation"}),
+        ("three large red circles on a pink background", {"size", "background"}),
+        ("three red circles inside a red square", {"count", "colour", "shape", "relation", "size"}),
+    ],
+)
+def test_what_is_wrong_about_a_group_is_named(caption: str, aspects: set[str]) -> None:
+    assert wrong(caption, GROUP) == aspects
+
+
+def with_a_mistake(caption: str) -> Iterator[str]:
+    words = caption.split()
+    for place, word in enumerate(words):
+        for kind in EXCHANGED:
+            # The "a" of a background counts nothing.
+            if word.lower() in kind and (word.lower() != "a" or words[place + 1] in COLOURS):
+                for other in set(kind) - {word.lower()}:
+                    yield " ".join([*words[:place], other, *words[place + 1 :]])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_true_captions_are_true_and_none_with_a_word_exchanged(seed: int) -> None:
+    mistakes = 0
+    for scene in (draw_scene(seed, "test", index) for index in range(500)):
+        for caption in captions(scene):
+            assert wrong(caption, scene) == set(), caption
+            for mistaken in with_a_mistake(caption):
+                assert not is_true(describes(mistaken, scene)), mistaken
+                mistakes += 1
+    assert mistakes > 20_000

@@ -1,0 +1,109 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.captioner.decoders import merge
+from pipeline.captioner.decoders.decoder import Decoder
+from pipeline.captioner.model_config import DecoderConfig
+from pipeline.storage import keras_weights
+from pipeline.text.vocabulary import START
+from tests.support.captioner import (
+    logits_of,
+    make_decided_decoder,
+    make_decoder,
+    vectors,
+)
+
+
+def paths(decoder: Decoder) -> list[str]:
+    return [weight.path for weight in decoder.network.weights]
+
+
+def layer_names(decoder: Decoder) -> list[list[str]]:
+    graphs = decoder.graphs[:3]
+    return [[graph.name, *(layer.name for layer in graph.layers)] for graph in graphs]
+
+
+def test_the_notebooks_sizes_give_the_notebooks_number_of_parameters() -> None:
+    config = DecoderConfig("merge", 7577, (2048,), 256, 256, dropout=0.5, output_dropout=0.0)
+    assert merge.build(config).network.count_params() == 5_002_649
+
+
+def test_two_builds_have_equal_names() -> None:
+    first, second = make_decoder(), make_decoder()
+    assert paths(first) == paths(second)
+    assert layer_names(first) == layer_names(second)
+    assert [path.split("/")[0] for path in paths(first)] == [
+        *("embedding", "image", "image", "lstm", "lstm", "lstm"),
+        *("joined", "joined", "logits", "logits"),
+    ]
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    first, second = make_decoder(seed=1), make_decoder(seed=2)
+    second.network.set_weights(first.network.get_weights())
+    keras_weights.save(first.network, tmp_path / "1.weights.h5")
+    keras_weights.save(second.network, tmp_path / "2.weights.h5")
+    assert (tmp_path / "1.weights.h5").read_bytes() == (tmp_path / "2.weights.h5").read_bytes()
+    assert keras_weights.digest(first.network) == keras_weights.digest(second.network)
+
+
+def test_a_grid_is_taken_by_its_mean() -> None:
+    pooled, grid = make_decided_decoder(), make_decided_decoder(feature_shape=(4, 6))
+    features = vectors((4, 6), 3)
+    ids = [[START, 4, 5]] * 3
+    np.testing.assert_allclose(
+        logits_of(grid, features, ids), logits_of(pooled, features.mean(axis=1), ids), atol=1e-5
+    )
+
+
+def sigmoid(values: Any) -> Any:
+    return 1 / (1 + np.exp(-values))
+
+
+def by_hand(decoder: Decoder, features: Any, ids: Any) -> Any:
+    """Follow Tanti et al. in NumPy: an LSTM over the words, the photo added after it."""
+    embedding, image_w, image_b, kernel, recurrent, bias, joined_w, joined_b, out_w, out_b = (
+        decoder.network.get_weights()
+    )
+    image = np.maximum(features @ image_w + image_b, 0)
+    hidden = cell = np.zeros((len(features), recurrent.shape[0]))
+    logits = []
+    for words in np.asarray(ids).T:
+        gates = embedding[words] @ kernel + hidden @ recurrent + bias
+        into, forget, candidate, out = np.split(gates, 4, axis=1)
+        cell = sigmoid(forget) * cell + sigmoid(into) * np.tanh(candidate)
+        hidden = sigmoid(out) * np.tanh(cell)
+        logits.append(np.maximum((hidden + image) @ joined_w + joined_b, 0) @ out_w + out_b)
+    return np.stack(logits, axis=1)
+
+
+def test_logits_are_those_of_the_paper() -> None:
+    decoder = make_decided_decoder()
+    ids = [[START, 4, 5, 6], [START, 9, 7, 4]]
+    features = vectors()[:2]
+    np.testing.assert_allclose(
+        logits_of(decoder, features, ids), by_hand(decoder, features, ids), atol=1e-4
+    )
+
+
+def test_the_state_is_the_image_and_an_empty_memory() -> None:
+    decoder = make_decided_decoder()
+    image, hidden, cell = decoder.graphs.start.predict_on_batch(vectors()[:3])
+    kernel, bias = decoder.network.get_weights()[1:3]
+    np.testing.assert_allclose(image, np.maximum(vectors()[:3] @ kernel + bias, 0), atol=1e-5)
+    assert hidden.shape == cell.shape == (3, 8)
+    assert not hidden.any()
+    assert not cell.any()
+
+
+def test_the_sizes_are_those_asked_for() -> None:
+    config = DecoderConfig("merge", 11, (3, 6), 5, 7, dropout=0.0, output_dropout=0.0)
+    network, start, step, _ = merge.build(config)
+    shapes = {weight.path: tuple(weight.shape) for weight in network.weights}
+    assert shapes["embedding/embeddings"] == (11, 5)
+    assert shapes["image/kernel"] == (6, 7)
+    assert shapes["logits/kernel"] == (7, 11)
+    assert [tuple(output.shape) for output in start.outputs] == [(None, 7)] * 3
+    assert [tuple(output.shape) for output in step.outputs] == [(None, 11), *[(None, 7)] * 3]

@@ -1,0 +1,126 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.captioner.model_config import DecoderConfig, Member, ModelConfig, read_model_config
+from pipeline.errors import InputError
+from pipeline.text.vocabulary import Vocabulary
+from tests.conftest import ENCODING, change_json, slow_imports
+
+VOCABULARY = Vocabulary.build(["a dog runs", "a cat sleeps"], 1, "captions")
+MODEL = ModelConfig(
+    config=DecoderConfig("merge", len(VOCABULARY), (4, 6), 8, 16, 0.5, 0.25),
+    members=(
+        Member(3, "c" * 64, {"epochs": 3, "best": {"epoch": 2, "validation_loss": 1.5}}),
+        Member(1, "d" * 64, {"epochs": 4, "best": {"epoch": 4, "validation_loss": 1.25}}),
+    ),
+    encoding=ENCODING,
+    vocabulary=VOCABULARY.fingerprint,
+    facts={"captions": "these"},
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    MODEL.write(tmp_path / "model.json")
+    return tmp_path / "model.json"
+
+
+def refused(path: Path, problem: str, vocabulary: Vocabulary = VOCABULARY) -> None:
+    with pytest.raises(InputError, match=rf"{problem}.*: run `dvc repro train`") as error:
+        read_model_config(path, vocabulary)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_description_comes_back_as_it_was(path: Path) -> None:
+    assert read_model_config(path, VOCABULARY) == MODEL
+
+
+def test_equal_descriptions_are_equal_bytes(path: Path, tmp_path: Path) -> None:
+    read_model_config(path, VOCABULARY).write(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_reading_one_imports_no_keras() -> None:
+    _, modules = slow_imports("import pipeline.captioner.model_config")
+    assert modules == ["PIL", "numpy"]
+
+
+def test_another_vocabulary_is_refused(path: Path) -> None:
+    other = replace(VOCABULARY, words=VOCABULARY.words[::-1])
+    assert len(other) == len(VOCABULARY)
+    refused(path, "was trained with another vocabulary", other)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"format_version": 2}, "another format version"),
+        ({"format_version": None}, "another format version"),
+        ({"decoder": None}, "damaged"),
+        ({"decoder": []}, "damaged"),
+        ({"decoder": {"feature_shape": None}}, "damaged"),
+        ({"decoder": {"heads": 8}}, "damaged"),
+        ({"decoder": {"vocabulary_size": 99}}, "was trained with another vocabulary"),
+        ({"encoding": None}, "damaged"),
+        ({"encoding": {"more": 1}}, "damaged"),
+        ({"encoding": {"dtype": "object"}}, "damaged"),
+        ({"encoding": {"views": "many"}}, "damaged"),
+        ({"members": None}, "damaged"),
+        ({"members": []}, "damaged"),
+        ({"members": [{"seed": 1}]}, "damaged"),
+        ({"members": [{"seed": 1, "weights_sha256": "c", "facts": {}}] * 2}, "damaged"),
+        ({"members": [{"seed": [1], "weights_sha256": "c", "facts": {}}]}, "damaged"),
+        ({"members": [{"seed": 1, "weights_sha256": "c", "facts": None}]}, "damaged"),
+        ({"facts": None}, "damaged"),
+        ({"vocabulary": None}, "was trained with another vocabulary"),
+    ],
+)
+def test_a_json_that_does_not_fit_is_refused(
+    path: Path, values: dict[str, Any], problem: str
+) -> None:
+    change_json(path, values)
+    refused(path, problem)
+
+
+@pytest.mark.parametrize(
+    "key", ["decoder", "members", "encoding", "vocabulary", "facts", "format_version"]
+)
+def test_a_missing_key_is_refused(path: Path, key: str) -> None:
+    values = json.loads(path.read_text())
+    del values[key]
+    path.write_text(json.dumps(values))
+    refused(path, "another format version" if key == "format_version" else key)
+
+
+@pytest.mark.parametrize("field", asdict(MODEL.config))
+def test_a_missing_size_of_the_decoder_is_refused(path: Path, field: str) -> None:
+    values = json.loads(path.read_text())
+    del values["decoder"][field]
+    path.write_text(json.dumps(values))
+    refused(path, rf"damaged .*{field}")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
+def test_what_is_no_json_is_refused(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    refused(path, "JSON")
+
+
+def test_a_missing_file_is_refused(path: Path) -> None:
+    path.unlink()
+    refused(path, "is not there")
+
+
+def test_features_of_another_making_are_refused() -> None:
+    path = Path("artifacts/features.h5")
+    MODEL.check_encoding(ENCODING, path)
+    other = replace(ENCODING, pooling="grid", dtype="float16")
+    with pytest.raises(
+        InputError, match=r"features\.h5 and the model .*other pooling, dtype.*run `dvc repro`"
+    ):
+        MODEL.check_encoding(other, path)

@@ -1,0 +1,163 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.backend import keras
+from pipeline.captioner.model_folder import Model
+from pipeline.errors import InputError
+from pipeline.storage.keras_weights import digest
+from pipeline.text.vocabulary import START, Vocabulary
+from tests.conftest import ENCODING, change_json
+from tests.support.captioner import logits_of, make_decided_decoder, make_vocabulary, vectors
+
+IDS = [[START, 4, 5]] * 3
+
+
+def make_model(seed: int = 1, shape: tuple[int, ...] = (6,)) -> Model:
+    facts = {"epochs": 3, "best": {"validation_loss": 1.5}}
+    decoder = make_decided_decoder(feature_shape=shape, seed=seed)
+    trained = {5: (decoder, facts)}
+    return Model.of(trained, ENCODING, make_vocabulary().fingerprint, {"captions": "these"})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_model().save(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """Copy a saved model, to spoil it."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def refused(folder: Path, problem: str, vocabulary: Vocabulary | None = None) -> None:
+    with pytest.raises(InputError, match=rf"{problem}.*: run `dvc repro train`") as error:
+        Model.load(folder, vocabulary or make_vocabulary())
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 6)], ids=["pooled", "grid"])
+def test_a_model_comes_back_as_it_was(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    model = make_model(shape=shape)
+    model.save(tmp_path)
+    loaded = Model.load(tmp_path, make_vocabulary())
+    assert loaded.description == model.description
+    assert loaded.description.config == model.description.config
+    features = vectors(shape, 3)
+    np.testing.assert_array_equal(
+        logits_of(loaded.decoders[0], features, IDS), logits_of(model.decoders[0], features, IDS)
+    )
+
+
+def test_a_model_is_described_as_it_is() -> None:
+    model = make_model()
+    described = model.description
+    assert described.config == model.decoders[0].config
+    assert described.encoding == ENCODING
+    assert described.vocabulary == make_vocabulary().fingerprint
+    assert described.facts == {"captions": "these"}
+    (member,) = described.members
+    assert member.seed == 5
+    assert member.facts["epochs"] == 3
+    assert member.weights_sha256 == digest(model.decoders[0].network)
+    assert member.weights_sha256 != make_model(seed=2).description.members[0].weights_sha256
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
+    make_model().save(tmp_path / "1")
+    make_model().save(tmp_path / "2")
+    Model.load(tmp_path / "1", make_vocabulary()).save(tmp_path / "3")
+    assert sorted(contents(tmp_path / "1")) == ["model.json", "seed_5.weights.h5"]
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
+
+
+def test_a_model_in_training_is_saved_without_its_optimizer(tmp_path: Path, saved: Path) -> None:
+    model = make_model()
+    network = model.decoders[0].network
+    network.compile(optimizer=keras.optimizers.Adam())
+    network.optimizer.build(network.trainable_variables)
+    model.save(tmp_path)
+    assert contents(tmp_path) == contents(saved)
+
+
+def test_another_vocabulary_is_refused(folder: Path) -> None:
+    words = make_vocabulary().words[::-1]
+    other = Vocabulary(words, make_vocabulary().counts, 0, "captions")
+    refused(folder, r"model\.json was trained with another vocabulary", other)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"decoder": {"name": "inject"}}, "unknown decoder 'inject'"),
+        ({"decoder": {"name": ["merge"]}}, "damaged|unknown decoder"),
+        ({"decoder": {"units": "eight"}}, "damaged"),
+        ({"decoder": {"units": 0}}, "damaged"),
+        ({"decoder": {"units": None}}, "damaged"),
+        ({"decoder": {"embedding_size": -1}}, "damaged"),
+        ({"decoder": {"dropout": 7}}, "damaged"),
+        ({"decoder": {"dropout": "half"}}, "damaged"),
+        ({"decoder": {"feature_shape": "six"}}, "damaged"),
+        ({"decoder": {"feature_shape": []}}, "damaged"),
+        ({"decoder": {"feature_shape": [2, 2, 6]}}, "damaged"),
+        (
+            {"members": [{"seed": 5, "weights_sha256": "0" * 64, "facts": {}}]},
+            r"seed_5\.weights\.h5 is not what .*model\.json tells of",
+        ),
+    ],
+)
+def test_a_json_that_does_not_fit_is_refused(
+    folder: Path, values: dict[str, Any], problem: str
+) -> None:
+    change_json(folder / "model.json", values)
+    refused(folder, problem)
+
+
+@pytest.mark.parametrize("name", ["model.json", "seed_5.weights.h5"])
+def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    refused(folder, rf"{name} is not there")
+
+
+def test_the_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
+    make_model(seed=2).save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "seed_5.weights.h5", folder)
+    refused(folder, r"seed_5\.weights\.h5 is not what .*model\.json tells of")
+
+
+def test_the_weights_of_a_model_of_another_size_are_refused(folder: Path, tmp_path: Path) -> None:
+    make_model(shape=(7,)).save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "seed_5.weights.h5", folder)
+    refused(folder, r"seed_5\.weights\.h5 (does not fit|is not what)")
+
+
+def test_damaged_weights_are_refused(folder: Path) -> None:
+    path = folder / "seed_5.weights.h5"
+    path.write_bytes(path.read_bytes()[:1000])
+    refused(folder, r"seed_5\.weights\.h5 is no readable HDF5 file")
+
+
+def test_weights_that_lie_in_another_file_are_refused(folder: Path) -> None:
+    path = folder / "seed_5.weights.h5"
+    with h5py.File(path, "r+") as file:
+        del file["layers/embedding"]
+        file["layers/embedding"] = h5py.ExternalLink("other.h5", "/embedding")
+    refused(folder, r"seed_5\.weights\.h5: /layers/embedding is a link")
+
+
+def test_weights_that_lack_a_layer_are_refused(folder: Path) -> None:
+    with h5py.File(folder / "seed_5.weights.h5", "r+") as file:
+        del file["layers/embedding"]
+    refused(folder, r"seed_5\.weights\.h5 (does not fit|is not what)")

@@ -1,0 +1,136 @@
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.captioner.training.checkpoint import Checkpoint, remove_abandoned_checkpoints
+
+ARRAYS: dict[str, Any] = {
+    "state_0": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "state_1": np.array(7, dtype=np.int64),
+    "best_0": np.array([np.nan, np.inf, -0.0]),
+}
+FACTS = {"history": [{"epoch": 1, "loss": 0.1}], "stopped": ""}
+FINGERPRINT = "0123456789abcdef" * 4
+
+
+def is_as_saved(loaded: tuple[dict[str, Any], dict[str, Any]] | None) -> bool:
+    assert loaded is not None
+    arrays, facts = loaded
+    return (
+        facts == FACTS
+        and list(arrays) == list(ARRAYS)
+        and all(arrays[name].dtype == ARRAYS[name].dtype for name in ARRAYS)
+        and all(arrays[name].tobytes() == ARRAYS[name].tobytes() for name in ARRAYS)
+        and all(arrays[name].shape == ARRAYS[name].shape for name in ARRAYS)
+    )
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, FINGERPRINT).save(ARRAYS, FACTS)
+    assert is_as_saved(Checkpoint(tmp_path, FINGERPRINT).load())
+
+
+def test_the_last_state_replaces_the_one_before(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.save({"other": np.zeros(9)}, {})
+    checkpoint.save(ARRAYS, FACTS)
+    assert is_as_saved(checkpoint.load())
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["state.npz"]
+
+
+def test_there_is_nothing_before_the_first_save(tmp_path: Path) -> None:
+    assert Checkpoint(tmp_path, FINGERPRINT).load() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_save_leaves_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.save(ARRAYS, FACTS)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save({}, {})
+    assert is_as_saved(checkpoint.load())
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["state.npz"]
+
+
+@pytest.mark.parametrize("data", [b"", b"not a zip file", b"PK\x03\x04"])
+def test_a_damaged_state_is_told_of_and_ignored(
+    tmp_path: Path, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.save(ARRAYS, FACTS)
+    (checkpoint.folder / "state.npz").write_bytes(data)
+    assert checkpoint.load() is None
+    shown = capsys.readouterr().out
+    assert "state.npz is damaged" in shown
+    assert "training starts anew" in shown
+
+
+def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.folder.mkdir(parents=True)
+    objects = np.array([{}], dtype=object)
+    np.savez(checkpoint.folder / "state.npz", note=np.array("{}"), state_0=objects)
+    assert checkpoint.load() is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_state_with_any_byte_damaged_is_ignored_or_reads_the_same(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    checkpoint = Checkpoint(tmp_path_factory.getbasetemp() / "damaged", FINGERPRINT)
+    checkpoint.save(ARRAYS, FACTS)
+    state = checkpoint.folder / "state.npz"
+    good = state.read_bytes()
+    place = data.draw(st.integers(0, len(good) - 1))
+    value = data.draw(st.integers(0, 255))
+    cut = data.draw(st.sampled_from([len(good), place]))
+    state.write_bytes((good[:place] + bytes([value]) + good[place + 1 :])[:cut])
+    loaded = checkpoint.load()
+    assert loaded is None or is_as_saved(loaded)
+
+
+def test_another_training_has_another_folder(tmp_path: Path) -> None:
+    one, other = Checkpoint(tmp_path, "a" * 64), Checkpoint(tmp_path, "b" * 64)
+    one.save(ARRAYS, FACTS)
+    assert one.folder != other.folder
+    assert other.load() is None
+    assert one.folder.parent == other.folder.parent == tmp_path / "training"
+
+
+def test_a_removed_training_is_forgotten_with_all_beside_it(tmp_path: Path) -> None:
+    one, other = Checkpoint(tmp_path, "a" * 64), Checkpoint(tmp_path, "b" * 64)
+    one.save(ARRAYS, FACTS)
+    other.save(ARRAYS, FACTS)
+    (one.folder / "diary").mkdir()
+    one.remove()
+    one.remove()
+    assert one.load() is None
+    assert not one.folder.exists()
+    assert is_as_saved(other.load())
+
+
+def test_what_nobody_went_on_from_is_forgotten_after_a_month(tmp_path: Path) -> None:
+    old, new = (Checkpoint(tmp_path, str(number) * 64) for number in (1, 2))
+    for days, checkpoint in ((31, old), (29, new)):
+        checkpoint.save(ARRAYS, FACTS)
+        (checkpoint.folder / "diary").mkdir()
+        then = time.time() - days * 24 * 3600
+        os.utime(checkpoint.folder / "state.npz", (then, then))
+    remove_abandoned_checkpoints(tmp_path)
+    assert not old.folder.exists()
+    assert is_as_saved(new.load())
+    remove_abandoned_checkpoints(tmp_path / "no cache yet")

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.captioner.training import samples
+from pipeline.captioner.training.samples import choose, write_contact_sheet, write_text_sample
+
+IDS = [f"{number}.jpg" for number in range(20)]
+GREY = (211, 211, 211)
+
+
+def test_the_same_photos_are_chosen_each_time() -> None:
+    chosen = choose(IDS, 6, seed=1)
+    assert chosen == choose(IDS, 6, seed=1)
+    assert chosen != choose(IDS, 6, seed=2)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == 6
+    assert set(chosen) <= set(IDS)
+    assert all(type(image_id) is str for image_id in chosen)
+
+
+def test_no_more_photos_are_chosen_than_there_are() -> None:
+    assert choose(IDS[:2], 6, seed=1) == IDS[:2]
+    assert choose(IDS, 0, seed=1) == []
+    assert choose([], 6, seed=1) == []
+
+
+def test_the_text_has_a_line_a_photo(tmp_path: Path) -> None:
+    path = tmp_path / "samples" / "epoch_001.txt"
+    write_text_sample(path, {"b.jpg": "ein dackel läuft", "a.jpg": ""})
+    assert path.read_bytes() == "b.jpg\tein dackel läuft\na.jpg\t\n".encode()
+
+
+def photo(path: Path, colour: str, size: tuple[int, int] = (300, 300)) -> Path:
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def sheet(
+    tmp_path: Path, captions: dict[str, str], photos: dict[str, Path | None] | None = None
+) -> Image.Image:
+    path = tmp_path / "sheet.png"
+    write_contact_sheet(path, photos or {}, captions, "epoch 1")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def cell(image: Image.Image, row: int, column: int) -> tuple[int, int]:
+    """Return the middle of a photo's place."""
+    margin, side = samples._MARGIN, samples._SIDE
+    height = side + samples._CAPTION_HEIGHT + margin
+    middle = side // 2
+    place = (margin + column * (side + margin) + middle, 3 * margin + row * height + middle)
+    assert place[0] < image.width
+    assert place[1] < image.height
+    return place
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
+def test_the_sheet_has_a_row_for_every_three_photos(tmp_path: Path, count: int, rows: int) -> None:
+    image = sheet(tmp_path, dict.fromkeys(IDS[:count], "a dog"))
+    margin, side = samples._MARGIN, samples._SIDE
+    assert image.width == 3 * (side + margin) + margin
+    height = side + samples._CAPTION_HEIGHT + margin
+    assert image.height == rows * height + 3 * margin
+    # Grey squares stand for photos, and nothing stands where there are none.
+    for position in range(3 * rows):
+        colour = image.getpixel(cell(image, *divmod(position, 3)))
+        assert colour == (GREY if position < count else (255, 255, 255))
+
+
+def test_photos_stand_in_the_order_of_the_captions(tmp_path: Path) -> None:
+    colours = {"c.jpg": "red", "a.jpg": "blue", "b.jpg": "lime", "d.jpg": "black"}
+    photos: dict[str, Path | None] = {
+        name: photo(tmp_path / f"{name}.png", colour) for name, colour in colours.items()
+    }
+    image = sheet(tmp_path, dict.fromkeys(colours, "a dog"), photos)
+    found = [image.getpixel(cell(image, *divmod(position, 3))) for position in range(4)]
+    assert found == [(255, 0, 0), (0, 0, 255), (0, 255, 0), (0, 0, 0)]
+
+
+def test_a_photo_that_is_gone_or_damaged_is_a_grey_square(tmp_path: Path) -> None:
+    (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    photos: dict[str, Path | None] = {
+        "gone.jpg": tmp_path / "gone.jpg",
+        "damaged.jpg": tmp_path / "damaged.jpg",
+        "unknown.jpg": None,
+    }
+    image = sheet(tmp_path, dict.fromkeys(photos, "a dog"), photos)
+    assert [image.getpixel(cell(image, 0, column)) for column in range(3)] == [GREY] * 3
+
+
+def test_captions_are_written_below_their_photos(tmp_path: Path) -> None:
+    empty = np.asarray(sheet(tmp_path, dict.fromkeys(IDS[:3], "")))
+    written = np.asarray(sheet(tmp_path, {IDS[0]: "", IDS[1]: "a dog", IDS[2]: ""}))
+    rows, columns = np.nonzero((empty != written).any(axis=-1))
+    margin, side = samples._MARGIN, samples._SIDE
+    assert rows.size > 20
+    assert rows.min() >= 2 * margin + side
+    assert columns.min() >= 2 * margin + side
+    assert columns.max() < 2 * (margin + side)
+
+
+def test_long_captions_and_other_scripts_stay_in_their_place(tmp_path: Path) -> None:
+    texts = ["word " * 200, "x" * 500, "ein dackel läuft 狗 🐕"]
+    image = np.asarray(sheet(tmp_path, dict(zip(IDS, [*texts, "a", "b", "c"], strict=False))))
+    # The second row of photos is whole.
+    margin, side = samples._MARGIN, samples._SIDE
+    top = 2 * margin + 4 + side + samples._CAPTION_HEIGHT + margin
+    for column in range(3):
+        left = margin + column * (side + margin)
+        assert (image[top : top + side, left : left + side] == GREY).all()
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        write_contact_sheet(tmp_path / name, {}, {"a.jpg": "a dog"}, "epoch 1")
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()

@@ -1,0 +1,138 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.captioner.training.checkpoint import Checkpoint
+from pipeline.captioner.training.fit import FitLoop
+from pipeline.captioner.training.history import EpochRow, SelfCriticalEpoch
+from pipeline.captioner.training.self_critical import SelfCritical, advantages
+from tests.support.captioner import (
+    EVEN_DEV,
+    Killed,
+    make_batches,
+    make_decoder,
+    make_store,
+    make_vocabulary,
+    weights_of,
+)
+
+# Each photo's own words: where all photos have a word, it counts nothing.
+REFERENCES = {
+    "0.jpg": ["A dog runs .", "a dog"],
+    "1.jpg": ["two cats sleep"],
+    "2.jpg": ["grass on grass", "Grass"],
+    "3.jpg": ["a bed"],
+}
+
+
+def test_advantages_are_over_the_mean_of_a_photos_other_samples() -> None:
+    found = advantages(np.array([[10.0, 20.0, 60.0], [5.0, 5.0, 5.0]]))
+    np.testing.assert_allclose(found, [[10 - 40, 20 - 35, 60 - 15], [0, 0, 0]], atol=1e-12)
+
+
+@given(
+    st.integers(2, 5).flatmap(
+        lambda samples: st.lists(
+            st.lists(st.floats(0, 1000), min_size=samples, max_size=samples), min_size=1, max_size=4
+        )
+    )
+)
+def test_advantages_are_those_of_leaving_one_out(rewards: list[list[float]]) -> None:
+    expected = [
+        [reward - np.mean([*row[:i], *row[i + 1 :]]) for i, reward in enumerate(row)]
+        for row in rewards
+    ]
+    np.testing.assert_allclose(advantages(np.array(rewards)), expected, atol=1e-8)
+
+
+def ignore(_: Sequence[EpochRow]) -> None:
+    """Stand where a diary would."""
+
+
+def make_training(
+    folder: Path,
+    *,
+    weights: int = 1,
+    epochs: int = 3,
+    samples: int = 4,
+    learning_rate: float = 0.05,
+    after_epoch: Callable[[Sequence[EpochRow]], None] = ignore,
+) -> FitLoop:
+    """Set up a second phase of a decoder with initial weights from the seed `weights`."""
+    store = make_store(folder / "features.h5")
+    decoder = make_decoder(seed=weights, dropout=0.2)
+    phase = SelfCritical(
+        decoder,
+        store,
+        make_vocabulary(),
+        REFERENCES,
+        samples=samples,
+        batch_size=2,
+        learning_rate=learning_rate,
+        max_words=3,
+        seed=5,
+    )
+    return FitLoop(
+        decoder=decoder,
+        phase=phase,
+        dev=make_batches(store, EVEN_DEV),
+        cider_d=lambda _: 0.0,
+        epochs=epochs,
+        patience=99,
+        select="cider",
+        select_tolerance=0.0,
+        average_epochs=1,
+        checkpoint=Checkpoint(folder, "fingerprint"),
+        after_epoch=after_epoch,
+    )
+
+
+def rewards(training: FitLoop) -> list[float]:
+    return [row.reward for row in training.history if isinstance(row, SelfCriticalEpoch)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> FitLoop:
+    """Train for three epochs without a pause."""
+    training = make_training(tmp_path_factory.mktemp("whole"))
+    training.run()
+    return training
+
+
+def test_captions_drawn_get_better(tmp_path: Path) -> None:
+    training = make_training(tmp_path, epochs=30, samples=10)
+    training.run()
+    found = rewards(training)
+    assert len(found) == 30
+    assert np.mean(found[-8:]) > 1.5 * np.mean(found[:8])
+
+
+def test_a_killed_second_phase_goes_on_to_the_very_same_end(
+    whole: FitLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = make_training(tmp_path)
+    save = killed.checkpoint.save
+
+    def save_and_kill(arrays: dict[str, object], facts: dict[str, object]) -> None:
+        save(arrays, facts)
+        if len(killed.history) == 2:
+            raise Killed
+
+    monkeypatch.setattr(killed.checkpoint, "save", save_and_kill)
+    with pytest.raises(Killed):
+        killed.run()
+    assert killed.history == whole.history[:2]  # equal seeds, equal epochs
+    seen: list[int] = []
+    # Other initial weights: all has to come from the checkpoint.
+    resumed = make_training(
+        tmp_path, weights=2, after_epoch=lambda history: seen.append(len(history))
+    )
+    resumed.run()
+    assert seen == [3]
+    assert resumed.history == whole.history
+    assert resumed.stopped == whole.stopped == "all 3 epochs done"
+    assert weights_of(resumed.decoder) == weights_of(whole.decoder)

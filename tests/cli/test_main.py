@@ -1,0 +1,40 @@
+import importlib.metadata
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli.main import main
+from tests.conftest import slow_imports
+
+
+def test_help_needs_neither_numpy_nor_keras() -> None:
+    commands = [[], *([name] for name in main.commands)]
+    code = "from pipeline.cli.main import main\n" + "\n".join(
+        f"main({[*command, '--help']}, standalone_mode=False)" for command in commands
+    )
+    said, modules = slow_imports(code)
+    assert said.count("Usage: ") == len(commands)
+    assert modules == []
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_command_and_option_has_help_and_every_command_an_example(name: str) -> None:
+    assert main.help
+    assert "image" in main.commands
+    options = [p for p in main.commands[name].params if isinstance(p, click.Option)]
+    assert all(option.help for option in options)
+    shown = CliRunner().invoke(main, [name, "--help"])
+    assert shown.exit_code == 0
+    examples = shown.stdout.partition("\n  Examples:\n")[2].partition("\n\n")[0]
+    # Each on a line of its own, as it is to be typed.
+    assert examples
+    assert all(line.count(f"caption {name}") == 1 for line in examples.splitlines())
+    assert "\\b" not in shown.stdout
+    assert CliRunner().invoke(main, [name, "-h"]).stdout == shown.stdout
+
+
+def test_version_is_the_package_s() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert importlib.metadata.version("caption-pipeline") in result.stdout
+    assert result.exit_code == 0

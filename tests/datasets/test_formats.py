@@ -1,0 +1,188 @@
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.datasets.annotations import Annotations
+from pipeline.datasets.formats import CAPTION_FORMATS, photos, photos_left, read
+from pipeline.errors import InputError
+
+FILES = {
+    "flickr8k": "Flickr8k.token.txt",
+    "kaggle": "captions.txt",
+    "karpathy": "dataset_x.json",
+    "coco": "captions_x.json",
+}
+NAMES = st.sampled_from(["a.jpg", "b.jpg", "c.jpg", "z.jpg", "a.jpg.1", "../a.jpg", "a\0.jpg", ""])
+CAPTIONS = st.text(max_size=8) | st.sampled_from(["A dog", "A dog, a cat", '"', 'A "x"', " "])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["a.jpg", "train", "\ud800x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["images", "annotations", "filename", "sentences", "raw", "split", "id"]
+            ),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@contextmanager
+def data_set(format_name: str, data: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "images").mkdir()
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            (root / "images" / name).touch()
+        if format_name == "flickr8k":
+            (root / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\n")
+        (root / FILES[format_name]).write_bytes(data)
+        yield root
+
+
+def loaded(format_name: str, root: Path) -> Annotations:
+    return read(format_name, root, split_seed=1, dev_share=0.0, test_share=0.0)
+
+
+def check(format_name: str, data: bytes) -> None:
+    """Read a file of one's own making: it is refused in one line, or everything adds up."""
+    with data_set(format_name, data) as root:
+        there = photos(format_name, root)
+        try:
+            found = loaded(format_name, root)
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            return
+    summary, rows = found.summary, found.rows
+    assert summary.captions_kept == len(rows) > 0
+    assert summary.captions_read == summary.captions_kept + sum(summary.dropped.values())
+    assert (
+        summary.photos_there
+        == len(there)
+        == (summary.photos_kept + summary.photos_in_no_split + summary.photos_without_captions)
+    )
+    assert {row.image_id for row in rows} <= set(there)
+    keys = [(row.image_id, row.caption_index) for row in rows]
+    assert keys == sorted(set(keys))
+    assert all(row.raw == row.raw.strip() != "" and row.raw.encode() for row in rows)
+    json.dumps(summary.as_dict(), ensure_ascii=False).encode()
+
+
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("format_name", CAPTION_FORMATS)
+@given(data=st.binary(max_size=80))
+def test_any_bytes_are_refused_or_add_up(format_name: str, data: bytes) -> None:
+    check(format_name, data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(NAMES, st.sampled_from(["#0", "#1", ""]), CAPTIONS), max_size=8),
+    junk=st.binary(max_size=10),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    codec=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+def test_any_lines_are_refused_or_add_up(
+    rows: list[tuple[str, str, str]], junk: bytes, end: str, codec: str
+) -> None:
+    tokens = end.join(f"{name}{number}\t{caption}" for name, number, caption in rows)
+    check("flickr8k", tokens.encode(codec, "replace") + junk)
+    table = end.join(["image,caption", *(f"{name},{caption}" for name, _, caption in rows)])
+    check("kaggle", table.encode(codec, "replace") + junk)
+
+
+@settings(max_examples=60, deadline=None)
+@given(captions=st.lists(JSON | CAPTIONS, max_size=3), name=NAMES | JSON, junk=JSON)
+def test_any_json_is_refused_or_adds_up(captions: list[Any], name: Any, junk: Any) -> None:
+    sentences = [{"raw": caption} for caption in captions]
+    good = {"filename": "a.jpg", "split": "train", "sentences": [{"raw": "A dog"}]}
+    images = [good, {"filename": name, "split": "train", "sentences": sentences}, junk]
+    check("karpathy", json.dumps({"images": images}).encode())
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": name}, junk],
+        "annotations": [
+            {"image_id": 1, "caption": "A dog"},
+            *({"image_id": 2, "id": 3, "caption": caption} for caption in captions),
+            junk,
+        ],
+    }
+    check("coco", json.dumps(coco).encode())
+    for format_name in ("karpathy", "coco"):
+        check(format_name, json.dumps(junk).encode())
+
+
+@pytest.mark.parametrize("format_name", CAPTION_FORMATS)
+def test_the_form_of_the_files_there_is_suggested(format_name: str) -> None:
+    other = "coco" if format_name == "kaggle" else "kaggle"
+    with (
+        data_set(other, b"image,caption\n") as root,
+        pytest.raises(
+            InputError, match=f"{format_name} expects .*dataset.format: {other} would fit"
+        ),
+    ):
+        loaded(format_name, root)
+
+
+def test_a_file_without_a_usable_row_says_what_was_wrong() -> None:
+    data = b"hello\nz.jpg#0\tA dog\n"
+    with (
+        data_set("flickr8k", data) as root,
+        pytest.raises(
+            InputError, match=r"none of its 2 captions .*malformed: 1, photo_not_there: 1"
+        ),
+    ):
+        loaded("flickr8k", root)
+
+
+def test_a_root_or_format_that_is_not_there_names_the_key(tmp_path: Path) -> None:
+    for call in (photos, loaded):
+        with pytest.raises(InputError, match=r"nowhere is no folder: set dataset\.root"):
+            call("flickr8k", tmp_path / "nowhere")
+        with pytest.raises(InputError, match=r"dataset\.format is 'parrot'"):
+            call("parrot", tmp_path)
+
+
+@pytest.mark.parametrize("format_name", CAPTION_FORMATS)
+def test_a_root_without_photos_is_an_input_error(format_name: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match="holds no photos"):
+        photos(format_name, tmp_path)
+
+
+def test_what_cannot_be_opened_is_named() -> None:
+    with data_set("kaggle", b"") as root:
+        (root / "captions.txt").unlink()
+        (root / "captions.txt").mkdir()
+        with pytest.raises(InputError, match=r"captions\.txt cannot be read"):
+            loaded("kaggle", root)
+
+
+def test_a_folder_that_may_not_be_listed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with data_set("kaggle", b"image,caption\na.jpg,A dog\n") as root:
+        monkeypatch.setattr(os, "scandir", refuse)
+        with pytest.raises(InputError, match=r"images cannot be read \(Permission denied\)"):
+            photos("kaggle", root)
+        monkeypatch.undo()
+
+
+def test_photos_that_were_removed_once_encoded_are_none_left(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    assert photos_left("kaggle", root) == {}
+    (root / "images").mkdir(parents=True)
+    assert photos_left("kaggle", root) == {}
+    photo = root / "images" / "a.jpg"
+    photo.touch()
+    assert photos_left("kaggle", root) == {"a.jpg": photo}

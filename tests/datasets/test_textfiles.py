@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.datasets.annotations import Summary
+from pipeline.datasets.textfiles import read_json_object, read_lines
+from pipeline.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("data", "lines", "repaired"),
+    [
+        ("é\nb".encode(), ["é", "b"], {}),
+        (b"\xef\xbb\xbfa\nb", ["a", "b"], {"byte_order_mark": 1}),
+        ("é\nb".encode("utf-16"), ["é", "b"], {"byte_order_mark": 1}),
+        ("\ufeffé\nb".encode("utf-16-be"), ["é", "b"], {"byte_order_mark": 1}),
+        (b"\xff\xfea\0\n\0\x00\xd8", ["a", "\ufffd"], {"byte_order_mark": 1, "broken_utf16": 1}),
+        (b"a\r\nb\r\nc", ["a", "b", "c"], {"crlf_line_ends": 2}),
+        (b"a\rb\rc\n", ["a", "b", "c", ""], {"lone_cr_line_ends": 2}),
+        ("a\u2028b\x85c\x0bd".encode(), ["a\u2028b\x85c\x0bd"], {}),
+        ("é".encode() + b"\ncaf\xe9 \x93ok\x94", ["é", "café “ok”"], {"not_utf8": 1}),
+        (b"\x81\xe9", ["\x81é"], {"not_utf8": 1}),
+    ],
+)
+def test_encodings_and_line_ends(
+    tmp_path: Path, data: bytes, lines: list[str], repaired: dict[str, int]
+) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_bytes(data)
+    summary = Summary()
+    assert read_lines(path, summary) == lines
+    assert summary.repaired == repaired
+
+
+def test_the_line_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_bytes(b"a\r\nb\r\n\xe9")
+    summary = Summary()
+    read_lines(path, summary)
+    assert summary.examples["not_utf8"] == ["captions.txt:3: 'é'"]
+
+
+@given(data=st.binary(max_size=60))
+def test_any_bytes_become_lines(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_bytes(data)
+    assert not any("\n" in line or "\r" in line for line in read_lines(path, Summary()))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('{\n "a": }', "line 2, column 7"),
+        ("[1]", "no JSON object"),
+        ("", "line 1, column 1"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"a": ' + "1" * 5000 + "}", "cannot be read as JSON"),
+    ],
+)
+def test_wrong_json_is_an_input_error_with_place_and_mend(
+    tmp_path: Path, data: str, message: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(data)
+    with pytest.raises(InputError, match=message) as caught:
+        read_json_object(path, "do this", Summary())
+    assert str(path) in str(caught.value)
+    assert str(caught.value).endswith("do this")
+
+
+def test_json_in_any_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes('{"a": "é"}'.encode("utf-16"))
+    assert read_json_object(path, "", Summary()) == {"a": "é"}

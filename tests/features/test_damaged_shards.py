@@ -1,0 +1,276 @@
+"""Shards that are not as they were written, or no shards at all.
+
+Each is mended in silence, or ends in one line that names the mend; no row is ever wrong.
+"""
+
+import io
+import random
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.features.shard_cache import ShardFolder
+from tests.support import kill_points
+from tests.support.kill_points import ENCODING, PASS
+from tests.support.small_extraction import (
+    PHOTOS,
+    extracted_again,
+    shards,
+    store,
+)
+
+
+def test_a_shard_cut_off_anywhere_is_computed_again(spoilable: Path, finished: Path) -> None:
+    shard = shards(spoilable)[2]
+    whole = shard.read_bytes()
+    for length in range(0, len(whole), 29):
+        shard.write_bytes(whole[:length])
+        assert extracted_again(spoilable, finished) == PASS
+        assert shard.read_bytes() == whole
+
+
+def test_a_tail_of_zeros_after_a_power_cut_is_computed_again(
+    spoilable: Path, finished: Path
+) -> None:
+    shard = shards(spoilable)[2]
+    whole = shard.read_bytes()
+    for length in range(0, len(whole), 29):
+        shard.write_bytes(whole[:length].ljust(len(whole), b"\0"))
+        assert extracted_again(spoilable, finished) == PASS
+
+
+def test_a_flipped_bit_anywhere_is_computed_again_or_changes_nothing(
+    spoilable: Path, finished: Path
+) -> None:
+    shard = shards(spoilable)[2]
+    whole = shard.read_bytes()
+    dice = random.Random(0)
+    computed = []
+    for byte in dice.sample(range(len(whole)), 150):
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1 << dice.randrange(8)
+        shard.write_bytes(damaged)
+        computed.append(extracted_again(spoilable, finished))
+        shard.write_bytes(whole)
+    assert set(computed) == {0, PASS}
+    assert computed.count(PASS) > len(computed) / 2
+
+
+def test_any_number_of_damaged_shards_is_mended_in_one_run(spoilable: Path, finished: Path) -> None:
+    for shard in shards(spoilable):
+        data = bytearray(shard.read_bytes())
+        data[data.index(b"NUMPY", data.index(b"vectors")) + 128] ^= 1
+        shard.write_bytes(data)
+    assert extracted_again(spoilable, finished) == PHOTOS
+
+
+def test_a_disk_that_damages_all_it_is_given_is_named(
+    spoilable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = ShardFolder.add
+
+    def damaging(folder: ShardFolder, *arguments: object) -> None:
+        add(folder, *arguments)  # type: ignore[arg-type]
+        for shard in folder.folder.glob("*.npz"):
+            shard.write_bytes(shard.read_bytes()[:-60])
+
+    monkeypatch.setattr(ShardFolder, "add", damaging)
+    for shard in shards(spoilable):
+        shard.unlink()
+    with pytest.raises(InputError, match=r"was found damaged 3 times: look after that disk"):
+        kill_points.extract(spoilable)
+
+
+def members(shard: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(shard) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def write_members(shard: Path, content: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(shard, "w") as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+
+
+def swap_members(spoilable: Path, name: str) -> None:
+    one, other = shards(spoilable)[1:3]
+    in_one, in_other = members(one), members(other)
+    write_members(one, in_one | {name: in_other[name]})
+    write_members(other, in_other | {name: in_one[name]})
+
+
+def swap_keys(spoilable: Path) -> None:
+    swap_members(spoilable, "sha256.npy")
+
+
+def swap_vectors(spoilable: Path) -> None:
+    swap_members(spoilable, "vectors.npy")
+
+
+def swap_names(spoilable: Path) -> None:
+    one, other = shards(spoilable)[1:3]
+    in_one = one.read_bytes()
+    other.replace(one)
+    other.write_bytes(in_one)
+
+
+def swap_rows(spoilable: Path) -> None:
+    shard = shards(spoilable)[1]
+    content = members(shard)
+    keys = np.load(io.BytesIO(content["sha256.npy"]))
+    file = io.BytesIO()
+    np.save(file, keys[::-1])
+    write_members(shard, content | {"sha256.npy": file.getvalue()})
+
+
+@pytest.mark.parametrize("swap", [swap_keys, swap_vectors, swap_names, swap_rows])
+def test_swapped_shards_move_no_row(
+    spoilable: Path, finished: Path, swap: Callable[[Path], None]
+) -> None:
+    swap(spoilable)
+    assert extracted_again(spoilable, finished) == (PASS if swap is swap_rows else 2 * PASS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype", "shape"),
+    [
+        ({"weights_sha256": "c" * 64}, "f4", (3,)),
+        ({"dtype": "float16"}, "f2", (3,)),
+        ({"encoder": "Another"}, "f4", (7,)),
+        ({"pooling": "grid"}, "f4", (4, 3)),
+    ],
+    ids=["other weights", "other dtype", "other length", "a grid"],
+)
+@pytest.mark.parametrize("beside", [True, False], ids=["beside its own", "in their place"])
+def test_shards_of_other_params_are_not_taken_for_its_own(
+    spoilable: Path,
+    finished: Path,
+    *,
+    beside: bool,
+    changes: dict[str, Any],
+    dtype: str,
+    shape: tuple[int, ...],
+) -> None:
+    other = ShardFolder(spoilable / "cache", replace(ENCODING, **changes).fingerprint)
+    for shard in shards(spoilable):
+        keys = [key.decode() for key in np.load(shard)["sha256"].tolist()]
+        other.add(keys, np.full((len(keys), *shape), 7, dtype))
+        if not beside:
+            shard.unlink()
+    for shard in other.folder.glob("*.npz"):
+        shutil.copy(shard, shards_folder(spoilable))
+    assert extracted_again(spoilable, finished) == (0 if beside else PHOTOS)
+
+
+def shards_folder(spoilable: Path) -> Path:
+    return ShardFolder(spoilable / "cache", ENCODING.fingerprint).folder
+
+
+class Burglar:
+    def __init__(self, loot: Path) -> None:
+        self._loot = loot
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self._loot,)
+
+
+def pickled(spoilable: Path) -> None:
+    shard = shards(spoilable)[0]
+    file = io.BytesIO()
+    np.save(file, np.array([Burglar(spoilable / "loot")] * PASS, dtype=object), allow_pickle=True)
+    write_members(shard, members(shard) | {"vectors.npy": file.getvalue()})
+    write_members(shard.with_name("0.npz"), members(shard) | {"sha256.npy": file.getvalue()})
+
+
+def older_version(spoilable: Path) -> None:
+    for shard in shards(spoilable):
+        arrays = dict(np.load(shard))
+        shard.unlink()
+        np.savez(shard.with_name(f"old{shard.name}"), **arrays)
+
+
+def an_empty_file(spoilable: Path) -> None:
+    (shards_folder(spoilable) / "x.npz").touch()
+
+
+def an_empty_archive(spoilable: Path) -> None:
+    write_members(shards_folder(spoilable) / "x.npz", {})
+
+
+def a_text(spoilable: Path) -> None:
+    (shards_folder(spoilable) / "x.npz").write_text("<html>")
+
+
+def a_folder(spoilable: Path) -> None:
+    (shards_folder(spoilable) / "x.npz").mkdir()
+
+
+def a_link_to_nowhere(spoilable: Path) -> None:
+    (shards_folder(spoilable) / "x.npz").symlink_to("nowhere")
+
+
+def a_copy(spoilable: Path) -> None:
+    shutil.copy(shards(spoilable)[0], shards_folder(spoilable) / "copy of it.npz")
+
+
+def leftovers(spoilable: Path) -> None:
+    shard = shards(spoilable)[0]
+    shutil.copy(shard, shard.with_name(f".tmp-1-{shard.name}"))
+    shard.with_name(f".tmp-2-{shard.name}").write_bytes(shard.read_bytes()[:100])
+    store(spoilable).with_name(".tmp-1-features.h5").write_bytes(b"\x89HDF")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "computed"),
+    [
+        (pickled, PASS),
+        (older_version, PHOTOS),
+        (an_empty_file, 0),
+        (an_empty_archive, 0),
+        (a_text, 0),
+        (a_folder, 0),
+        (a_link_to_nowhere, 0),
+        (a_copy, 0),
+        (leftovers, 0),
+    ],
+)
+def test_what_is_no_shard_is_never_a_row(
+    spoilable: Path, finished: Path, spoil: Callable[[Path], None], computed: int
+) -> None:
+    spoil(spoilable)
+    assert extracted_again(spoilable, finished) == computed
+    assert not (spoilable / "loot").exists()
+
+
+def test_a_shard_that_may_not_be_read_is_kept(
+    spoilable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As with too many open files, or another's shard: it says nothing of what is in it.
+    shard = shards(spoilable)[0]
+    with monkeypatch.context() as patch:
+        opened = zipfile.ZipFile.__init__
+
+        def denied(file: zipfile.ZipFile, name: Path, *arguments: object) -> None:
+            if name == shard:
+                raise PermissionError(13, "Permission denied", str(name))
+            opened(file, name, *arguments)  # type: ignore[call-overload]
+
+        patch.setattr(zipfile.ZipFile, "__init__", denied)
+        with pytest.raises(InputError, match=r"\.npz cannot be read \(Permission denied\): make"):
+            kill_points.extract(spoilable)
+    assert extracted_again(spoilable, finished) == 0
+
+
+def test_a_file_that_another_reader_finds_half_written_is_left_alone(spoilable: Path) -> None:
+    folder = ShardFolder(spoilable / "cache", ENCODING.fingerprint)
+    half = folder.folder / ".tmp-1-x.npz"
+    half.write_bytes(b"PK")
+    assert len(folder.index()) == PHOTOS
+    assert half.exists()

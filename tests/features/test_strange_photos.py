@@ -1,0 +1,214 @@
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.datasets import formats
+from pipeline.datasets.photo_folders import list_photos
+from pipeline.errors import InputError
+from pipeline.features.encoders.engines import Engine, Pixels, Vectors
+from pipeline.features.executors.local import LocalExecutor
+from pipeline.features.extractor import Extractor
+from pipeline.features.feature_spec import FeatureSpec
+from pipeline.features.store import FeatureStore
+from tests.support.photo_parts import as_png, picture
+from tests.support.strange_photos import (
+    MAX_PIXELS,
+    NOT_THERE,
+    UNSAFE,
+    Strange,
+    corpus,
+    write_data_set,
+)
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="such names and files are POSIX's"),
+    # What Pillow says of odd metadata; the pipeline hides it, pytest shows all.
+    pytest.mark.filterwarnings("ignore::UserWarning:PIL"),
+]
+CORPUS = [] if sys.platform == "win32" else corpus()
+ENCODING = FeatureSpec(
+    "Corners", 32, "a" * 64, "none", "b" * 64, "as it is", "whole", "average", 1, "float32"
+)
+
+
+class Corners(Engine):
+    """Encodes a photo as the colours of its corners, plus one: black is no vector."""
+
+    def __init__(self) -> None:
+        super().__init__((12,), batch_size=8, part=8, threads=1)
+
+    def _infer(self, part: Pixels) -> Vectors:
+        shown = part[:, [4, 4, -5, -5], [4, -5, 4, -5]]
+        return shown.reshape(len(part), 12).astype(np.float32) + 1
+
+
+def extract(root: Path, max_failed_share: float) -> FeatureStore:
+    Extractor(
+        encoding=ENCODING,
+        executor=LocalExecutor(Corners, workers=2, progress_seconds=3600),
+        cache=root / "cache",
+        max_pixels=MAX_PIXELS,
+        max_failed_share=max_failed_share,
+    ).extract(formats.photos("kaggle", root), root, root / "features.h5")
+    return FeatureStore.open(root / "features.h5")
+
+
+@contextmanager
+def opened_files() -> Iterator[set[str]]:
+    """Collect the files that this process opens, links followed."""
+    found: set[str] = set()
+    listening = True
+
+    def hear(event: str, arguments: tuple[object, ...]) -> None:
+        if listening and event == "open" and isinstance(arguments[0], str | bytes):
+            found.add(os.path.realpath(os.fsdecode(arguments[0])))
+
+    sys.addaudithook(hear)  # for good: it can only be made deaf
+    try:
+        yield found
+    finally:
+        listening = False
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The corpus after its extraction."""
+
+    root: Path
+    store: FeatureStore
+    opened: set[str]
+
+    def corners(self, image_id: str) -> npt.NDArray[np.float32]:
+        return self.store.read([image_id]).reshape(4, 3) - 1
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Extracted:
+    root = tmp_path_factory.mktemp("strange")
+    write_data_set(root, CORPUS)
+    with opened_files() as opened:
+        store = extract(root, max_failed_share=1)
+        formats.read("kaggle", root, split_seed=1, dev_share=0, test_share=0)
+    return Extracted(root, store, opened)
+
+
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: ascii(file.image_id))
+def test_each_ends_as_a_correct_row_or_with_its_reason(file: Strange, extracted: Extracted) -> None:
+    if file.name == "locked.png" and os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    store = extracted.store
+    reason = store.failed.get(file.image_id)
+    if reason is None:
+        assert file.either or not file.reason
+        if file.corners is not None:
+            difference = np.abs(extracted.corners(file.image_id) - file.corners)
+            assert difference.max() <= file.close
+    else:
+        assert file.reason
+        assert re.match(file.reason, reason)
+        assert reason.isprintable()
+
+
+def test_nothing_is_lost_and_nothing_is_made_up(extracted: Extracted) -> None:
+    ids = [file.image_id for file in CORPUS]
+    assert len(ids) == len(set(ids)) > 150
+    assert sorted([*extracted.store.image_ids, *extracted.store.failed]) == sorted(ids)
+    extracted.store.verify()
+    there = formats.photos("kaggle", extracted.root)
+    assert {image_id: there[image_id].name for image_id in ids} == {
+        file.image_id: Path(file.name).name for file in CORPUS
+    }
+
+
+def test_a_row_of_another_photo_would_be_seen() -> None:
+    # Links show what other files show, and photos of three tones soon look alike.
+    shown = [
+        file.corners.tobytes()
+        for file in CORPUS
+        if file.corners is not None and "link" not in file.name and file.name != "1 bit.png"
+    ]
+    assert len(set(shown)) == len(shown) > 90
+
+
+def test_no_file_outside_the_photo_folder_is_read(extracted: Extracted) -> None:
+    root = Path(os.path.realpath(extracted.root))
+    assert str(root / "images/plain.png") in extracted.opened
+    assert str(root / "captions.txt") in extracted.opened
+    outside = {root / "secret.png", root / "elsewhere/photo.png", Path("/dev/zero")}
+    assert not {str(path) for path in outside} & extracted.opened
+
+
+def flickr8k(names: list[str]) -> dict[str, str]:
+    return {
+        "Flickr8k.token.txt": "".join(f"{name}#0\tA photo\n" for name in names),
+        "Flickr_8k.trainImages.txt": "\n".join(names),
+    }
+
+
+def kaggle(names: list[str]) -> dict[str, str]:
+    return {"captions.txt": "image,caption\n" + "".join(f"{name},A photo\n" for name in names)}
+
+
+def karpathy(names: list[str]) -> dict[str, str]:
+    sentences = [{"raw": "A photo"}]
+    images = [{"filename": name, "split": "train", "sentences": sentences} for name in names]
+    # A folder may be named beside the file.
+    images[-1] |= {"filepath": "..", "filename": "secret.png"}
+    return {"dataset_x.json": json.dumps({"images": images})}
+
+
+def coco(names: list[str]) -> dict[str, str]:
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    captions = [{"image_id": number, "caption": "A photo"} for number in range(len(names))]
+    return {"captions_x.json": json.dumps({"images": images, "annotations": captions})}
+
+
+@pytest.mark.parametrize("write", [flickr8k, kaggle, karpathy, coco])
+def test_a_caption_file_names_no_photo_outside_its_folder(
+    write: Callable[[list[str]], dict[str, str]], tmp_path: Path
+) -> None:
+    root, secret = tmp_path / "root", tmp_path / "secret.png"
+    (root / "images").mkdir(parents=True)
+    for path in (root / "images/plain.png", secret):
+        path.write_bytes(as_png(picture(path.name)))
+    absolute = str(secret.resolve())
+    unsafe = [*UNSAFE, absolute, f"/{absolute}", "../../secret.png"]
+    for name, text in write(["plain.png", *NOT_THERE, *unsafe]).items():
+        (root / name).write_text(text, "utf-8")
+    with opened_files() as opened:
+        found = formats.read(write.__name__, root, split_seed=1, dev_share=0, test_share=0)
+    assert [row.image_id for row in found.rows] == ["plain.png"]
+    assert found.summary.dropped == {
+        "unsafe_name": len(unsafe),
+        "photo_not_there": len(NOT_THERE),
+    }
+    assert "secret.png" in str(found.summary.examples["unsafe_name"])
+    assert os.path.realpath(absolute) not in opened
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_no_two_files_share_an_id(tmp_path: Path) -> None:
+    names = [b"\xe9.png", b"\\xe9.png", b"\\\xe9.png", b"\\\\xe9.png", "\u00e9.png".encode()]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).touch()
+    found = list_photos(tmp_path)
+    assert {os.fsencode(path.name) for path in found.values()} == set(names)
+    assert all(image_id.encode() for image_id in found)
+
+
+def test_an_error_is_one_line_whatever_the_photo_is_called(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a\n\x1b[31mb.png").touch()
+    with pytest.raises(InputError) as caught:
+        extract(tmp_path, max_failed_share=0.5)
+    assert str(caught.value).isprintable()
+    assert r"the first a\n\x1b[31mb.png: empty file" in str(caught.value)

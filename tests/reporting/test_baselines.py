@@ -1,0 +1,57 @@
+import pytest
+
+from pipeline.metrics.scorer import METRICS, Scorer
+from pipeline.reporting.baselines import (
+    best_constant,
+    human_agreement,
+    random_captions,
+    shuffled_features,
+)
+
+GROUPS = [
+    [["a", "dog", "runs", "on", "grass"], ["a", "dog", "on", "green", "grass"]],
+    [["a", "dog", "runs", "on", "sand"], ["a", "brown", "dog", "runs", "on", "sand"]],
+    [["a", "dog", "swims", "in", "water"], ["a", "wet", "dog", "in", "water"]],
+    [["two", "cats", "sleep", "on", "beds"], ["cats", "on", "a", "bed"]],
+]
+
+
+def test_the_best_constant_is_the_training_caption_that_fits_most_photos() -> None:
+    training = [["a", "cat"], ["a", "dog", "runs", "on", "sand"], ["it", "is", "a", "red", "bus"]]
+    caption, corpus = best_constant(training, GROUPS)
+    assert caption == "a dog runs on sand"
+    assert corpus == Scorer(GROUPS).score([caption.split()] * 4).corpus
+
+
+def test_a_constant_is_found_where_there_is_hardly_anything_to_choose_from() -> None:
+    assert best_constant([["dog"]], GROUPS)[0] == ""
+    assert best_constant([], GROUPS)[1] == dict.fromkeys(METRICS, 0.0)
+
+
+def test_random_captions_score_like_none_of_the_photos() -> None:
+    own = [group[0] for group in GROUPS]
+    found = random_captions(own, GROUPS)
+    assert found == random_captions(own, GROUPS)
+    assert found["CIDEr-D"] < Scorer(GROUPS).score(own).corpus["CIDEr-D"]
+
+
+def test_the_ceiling_is_each_reference_against_the_others() -> None:
+    found = human_agreement([*GROUPS, [["only", "one"]]])
+    turns = [
+        Scorer([[g[1]] for g in GROUPS]).score([g[0] for g in GROUPS]).corpus,
+        Scorer([[g[0]] for g in GROUPS]).score([g[1] for g in GROUPS]).corpus,
+    ]
+    assert found is not None
+    assert found == pytest.approx({n: (turns[0][n] + turns[1][n]) / 2 for n in METRICS})
+    assert human_agreement([[["only", "one"]]]) is None
+
+
+def test_blind_captions_are_of_other_photos() -> None:
+    own = [group[0] for group in GROUPS]
+    found = shuffled_features(own, GROUPS)
+    assert found is not None
+    assert found["CIDEr-D"] < 0.5 * Scorer(GROUPS).score(own).corpus["CIDEr-D"]
+    # What says the same of every photo loses nothing.
+    same = [["a", "dog", "runs"]] * 4
+    assert shuffled_features(same, GROUPS) == pytest.approx(Scorer(GROUPS).score(same).corpus)
+    assert shuffled_features(own[:1], GROUPS[:1]) is None

@@ -1,0 +1,156 @@
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.captioner.generation.attention_maps import caption_maps
+from pipeline.captioner.generation.beam_search import search
+from pipeline.features.store import FeatureStore
+from pipeline.reporting.predictions import (
+    SCHEMA,
+    Prediction,
+    predict,
+    search_name,
+    write_predictions,
+)
+from tests.support.captioner import (
+    PHOTOS,
+    log_probability,
+    make_decided_decoder,
+    make_store,
+    make_vocabulary,
+)
+
+PREDICTIONS = [
+    Prediction("1.jpg", "greedy", "a dog", -1.25, finished=True),
+    Prediction("1.jpg", "beam_3", "a dog", -0.1234567890123456, True, [[0, 7, 255], [9, 255, 1]]),
+    Prediction("über 犬.png", "greedy", 'a "quoted",\ncaption <b>', -7.0, finished=False),
+    Prediction("a/0.webp", "greedy", "", -1e-9, finished=True, maps=[]),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return make_store(tmp_path_factory.mktemp("store") / "features.h5")
+
+
+def test_predictions_come_back_as_they_were_sorted_by_photo_and_search(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "predictions.parquet"
+    write_predictions(path, PREDICTIONS)
+    rows = [Prediction(**row) for row in pq.read_table(path).to_pylist()]
+    assert rows == [PREDICTIONS[1], PREDICTIONS[0], PREDICTIONS[3], PREDICTIONS[2]]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_file_has_the_schema_and_nothing_of_who_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.parquet"
+    write_predictions(path, PREDICTIONS)
+    schema = pq.read_schema(path)
+    assert schema.equals(SCHEMA, check_metadata=True)
+    assert schema.names == list(asdict(PREDICTIONS[0]))
+    assert [field.type for field in schema] == [
+        *[pa.string()] * 3,
+        pa.float64(),
+        pa.bool_(),
+        SCHEMA.field("maps").type,
+    ]
+    assert schema.field("maps").type.value_type.value_type == pa.uint8()
+    assert [field.name for field in schema if field.nullable] == ["maps"]
+
+
+def test_equal_predictions_give_equal_bytes_in_whatever_order_they_come(tmp_path: Path) -> None:
+    contents = set()
+    for seed in range(4):
+        shuffled = random.Random(seed).sample(PREDICTIONS, len(PREDICTIONS))
+        write_predictions(tmp_path / f"{seed}.parquet", shuffled)
+        contents.add((tmp_path / f"{seed}.parquet").read_bytes())
+    assert len(contents) == 1
+    other = replace(PREDICTIONS[0], log_probability=-1.2500000000000002)
+    write_predictions(tmp_path / "other.parquet", [other, *PREDICTIONS[1:]])
+    assert (tmp_path / "other.parquet").read_bytes() not in contents
+
+
+def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.parquet"
+    write_predictions(path, PREDICTIONS)
+    before = path.read_bytes()
+    with pytest.raises(pa.ArrowInvalid):
+        write_predictions(path, [replace(PREDICTIONS[0], log_probability="likely")])  # type: ignore[arg-type]
+    with pytest.raises(pa.ArrowInvalid, match="256"):
+        write_predictions(path, [replace(PREDICTIONS[0], maps=[[256]])])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("width", "name"), [(1, "greedy"), (2, "beam_2"), (3, "beam_3")])
+def test_every_search_has_its_name(store: FeatureStore, width: int, name: str) -> None:
+    assert search_name(width) == name
+    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS[:2], width, 5)
+    assert [p.search for p in found] == [name] * 2
+
+
+@pytest.mark.parametrize("part", [2, 256], ids=["in parts", "at once"])
+def test_there_is_one_prediction_a_photo_in_the_order_of_the_ids(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr("pipeline.features.store._PART", part)
+    decoder, vocabulary = make_decided_decoder(), make_vocabulary()
+    asked = ["5.jpg", "0.jpg", "7.jpg", "2.jpg", "3.jpg"]
+    found = predict(decoder, store, vocabulary, asked, 3, 6)
+    assert [p.image_id for p in found] == asked
+    alone = [p for i in asked for p in predict(decoder, store, vocabulary, [i], 3, 6)]
+    assert [p.caption for p in found] == [p.caption for p in alone]
+    # Were they all alike, their order would not show.
+    assert len({p.caption for p in found}) > 1
+
+
+def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> None:
+    decoder, vocabulary = make_decided_decoder(), make_vocabulary()
+    found = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
+    hypotheses = search(decoder, store.read(PHOTOS), 3, 6)
+    for prediction, (best, *_) in zip(found, hypotheses, strict=True):
+        assert prediction.caption.split() == [vocabulary.words[i - 4] for i in best.ids]
+        assert (prediction.log_probability, prediction.finished) == (
+            best.log_probability,
+            best.finished,
+        )
+        ids = vocabulary.encode(prediction.caption)
+        (features,) = store.read([prediction.image_id])
+        assert prediction.log_probability == pytest.approx(
+            log_probability(decoder, features, ids, finished=prediction.finished), abs=1e-4
+        )
+
+
+def test_captions_end_at_the_limit_of_words(store: FeatureStore) -> None:
+    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 2)
+    assert all(len(p.caption.split()) == 2 for p in found if not p.finished)
+    assert all(len(p.caption.split()) <= 2 for p in found)
+    assert not all(p.finished for p in found)
+
+
+def test_each_word_of_a_decoder_that_looks_has_its_map(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "features.h5", shape=(4, 6))
+    decoder, vocabulary = (
+        make_decided_decoder(feature_shape=(4, 6), name="attention"),
+        make_vocabulary(),
+    )
+    found = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
+    expected = caption_maps(
+        decoder, store.read(PHOTOS), [vocabulary.encode(p.caption) for p in found]
+    )
+    assert len({len(p.caption.split()) for p in found}) > 1
+    for prediction, maps in zip(found, expected, strict=True):
+        assert maps is not None
+        assert prediction.maps == maps.tolist()
+        assert len(maps) == len(prediction.caption.split())
+    write_predictions(tmp_path / "predictions.parquet", found)
+    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert [Prediction(**row) for row in rows] == found
+
+
+def test_a_decoder_that_does_not_look_has_no_maps(store: FeatureStore) -> None:
+    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 6)
+    assert [p.maps for p in found] == [None] * len(PHOTOS)

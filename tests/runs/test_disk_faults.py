@@ -1,0 +1,190 @@
+"""Disks that are full, take no more, or cannot be written to.
+
+Each ends in one line that names the mend; no row is ever wrong.
+"""
+
+import io
+import os
+import re
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.storage import hdf5
+from pipeline.storage.hdf5 import Disk, create
+from tests.support import kill_points
+from tests.support.small_extraction import (
+    PHOTOS,
+    draw,
+    extracted_again,
+    run,
+    store,
+)
+
+# Full disks, and those that take no more for another reason.
+
+FULL = re.compile(r"error: the disk: (File too large|No space left on device): [^\n]+\n")
+
+
+@pytest.mark.parametrize("largest_file", [0, 1, 200, 400])
+def test_no_room_for_a_shard(tmp_path: Path, finished: Path, largest_file: int) -> None:
+    draw(tmp_path)
+    (tmp_path / "computed").symlink_to(os.devnull)
+    result = run(tmp_path, largest_file)
+    assert result.returncode == 1
+    assert FULL.fullmatch(result.stderr)
+    assert not store(tmp_path).exists()
+    assert list(tmp_path.rglob(".tmp-*")) == []
+    assert extracted_again(tmp_path, finished) == PHOTOS
+
+
+@pytest.mark.parametrize("missing", [1, 100, 1000, 1500, 2000])
+def test_no_room_for_the_store(spoilable: Path, finished: Path, missing: int) -> None:
+    store(spoilable).write_bytes(b"the old one")
+    result = run(spoilable, store(finished).stat().st_size - missing)
+    assert result.returncode == 1
+    assert FULL.fullmatch(result.stderr)
+    assert store(spoilable).read_bytes() == b"the old one"
+    assert extracted_again(spoilable, finished) == 0
+
+
+def write(path: Path, rows: npt.NDArray[np.float32]) -> None:
+    with create(path) as (file, disk):
+        file["a"] = np.arange(1000)
+        file["rows"] = rows
+        disk.check()
+        pytest.fail("it was all taken")
+
+
+def test_hdf5_is_not_told_of_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rows = np.ones((100, 2048), "f4")
+    seen = []
+    for size in range(0, rows.nbytes, 40_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                write(tmp_path / "a.h5", rows)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        # What was written before is there: the disk takes what it can.
+        seen.append((tmp_path / "a.h5").stat().st_size)
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+
+
+class ShortWrites(io.FileIO):
+    def write(self, data: Any) -> int:
+        return super().write(memoryview(data)[:7])
+
+
+class DiskOfShortWrites(Disk, ShortWrites):
+    pass
+
+
+def test_short_writes_are_gone_on_with(
+    spoilable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5, "Disk", DiskOfShortWrites)
+    assert extracted_again(spoilable, finished) == 0
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """Mount something on a folder as long as the context lasts; skip where that is not allowed."""
+    mount = shutil.which("mount")
+    command = [str(mount), *options, str(folder)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("name", ["cache", "artifacts"])
+def test_a_disk_that_is_really_full(tmp_path: Path, finished: Path, name: str) -> None:
+    draw(tmp_path)
+    disk = tmp_path / name
+    disk.mkdir()
+    with mounted(disk, "-t", "tmpfs", "-o", "size=64k", "none"):
+        rest = disk / "rest"
+        with pytest.raises(OSError, match="No space left"):
+            rest.write_bytes(bytes(1 << 20))
+        result = run(tmp_path)
+        assert result.returncode == 1
+        assert FULL.fullmatch(result.stderr)
+        assert "free some space; what was computed is kept" in result.stderr
+        assert not store(tmp_path).exists()
+        rest.unlink()
+        computed = extracted_again(tmp_path, finished)
+        assert computed == (PHOTOS if name == "cache" else 0)
+
+
+# Folders that cannot be written to.
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[str]:
+    """Make a folder read-only, for root too; yield what the system says of writing there."""
+    if os.geteuid():
+        folder.chmod(0o500)
+        try:
+            yield "Permission denied"
+        finally:
+            folder.chmod(0o700)
+    else:
+        with mounted(folder, "--bind", str(folder)):
+            subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+            yield "Read-only file system"
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "after a run"])
+@pytest.mark.parametrize(
+    ("name", "where", "mend"),
+    [
+        ("cache", "cache/features/", r"make it writable, or set runtime\.cache in params\.yaml to"),
+        ("artifacts", "artifacts", r"make it writable"),
+    ],
+)
+def test_a_read_only_folder_is_named(
+    spoilable: Path, finished: Path, *, fresh: bool, name: str, where: str, fix: str
+) -> None:
+    if fresh:
+        shutil.rmtree(spoilable / name)
+        (spoilable / name).mkdir()
+    with read_only(spoilable / name) as reason:
+        result = run(spoilable)
+        assert result.returncode == 1
+        line = rf"error: {re.escape(str(spoilable))}/{where}\w* cannot be written to \({reason}\): "
+        assert re.fullmatch(rf"{line}{fix}[^\n]*\n", result.stderr)
+    assert extracted_again(spoilable, finished) == (PHOTOS if fresh and name == "cache" else 0)
+
+
+@pytest.mark.parametrize("name", ["cache", "cache/features", "artifacts"])
+def test_a_file_in_the_place_of_a_folder_is_named(spoilable: Path, name: str) -> None:
+    shutil.rmtree(spoilable / name)
+    (spoilable / name).write_bytes(b"a file")
+    with pytest.raises(
+        InputError, match=rf"{spoilable / name}.* cannot be written to \(.*\): make"
+    ):
+        kill_points.extract(spoilable)
+    assert (spoilable / name).read_bytes() == b"a file"
+
+
+def test_a_folder_in_the_place_of_the_store_is_named(spoilable: Path, finished: Path) -> None:
+    store(spoilable).mkdir()
+    result = run(spoilable)
+    assert result.returncode == 1
+    assert re.fullmatch(r"error: .*features\.h5: Is a directory: move [^\n]+\n", result.stderr)
+    store(spoilable).rmdir()
+    assert extracted_again(spoilable, finished) == 0

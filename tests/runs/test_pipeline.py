@@ -1,0 +1,149 @@
+"""The whole pipeline under DVC, as its users use it, on a tiny encoder and a dozen photos."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import Project, Run
+
+ALL = ["sample", "clean", "encoder", "extract", "tokenize", "detector", "train", "evaluate"]
+
+
+def test_the_first_run_takes_every_stage_and_every_photo_once(project: Project) -> None:
+    first = (project.folder / "first-run.txt").read_text("utf-8")
+    run = Run(0, first)
+    assert sorted(run.stages) == sorted(ALL)
+    assert run.forward_passes == (12, 1)
+
+
+def _nothing(_project: Project) -> None:
+    pass
+
+
+def _learning_rate(project: Project) -> None:
+    project.set({"train": {"learning_rate": 0.01}})
+
+
+def _beam_width(project: Project) -> None:
+    project.set({"evaluate": {"beam_widths": [2, 3]}})
+
+
+def _wording(project: Project) -> None:
+    captions = project.folder / "data/mine/Flickr8k.token.txt"
+    first, _, rest = captions.read_text("utf-8").partition("\n")
+    captions.write_text(f"{first.split(chr(9))[0]}\tSomething else altogether .\n{rest}", "utf-8")
+
+
+def _added_photo(project: Project) -> None:
+    images = project.folder / "data/mine/images"
+    scene = next(images.glob("*.jpg")).read_bytes()
+    # Bytes after the picture's end change the content's digest, not the picture.
+    (images / "added.jpg").write_bytes(scene + b"\0")
+
+
+def _renamed_photo(project: Project) -> None:
+    root = project.folder / "data/mine"
+    old = min((root / "images").glob("scene_train_*.jpg"))
+    old.rename(old.with_name("renamed.jpg"))
+    for path in root.glob("*.txt"):
+        path.write_text(path.read_text("utf-8").replace(old.name, "renamed.jpg"), "utf-8")
+
+
+def _comment_in_captioner(project: Project) -> None:
+    module = project.folder / "pipeline/captioner/training/cross_entropy.py"
+    module.write_text(module.read_text("utf-8") + "# a comment\n", "utf-8")
+
+
+def _runtime(project: Project) -> None:
+    project.set({"runtime": {"batch_size": 7, "workers": 1}})
+
+
+@pytest.mark.parametrize(
+    ("change", "reruns", "forward_passes"),
+    [
+        (_nothing, [], (0, 0)),
+        (_learning_rate, ["train", "evaluate"], (0, 0)),
+        (_beam_width, ["evaluate"], (0, 0)),
+        (_wording, ["clean", "extract", "tokenize", "detector", "train", "evaluate"], (0, 0)),
+        (_added_photo, ["clean", "extract", "detector", "train", "evaluate"], (1, 1)),
+        (_renamed_photo, ["clean", "extract", "tokenize", "detector", "train", "evaluate"], (0, 0)),
+        (_comment_in_captioner, ["train"], (0, 0)),
+        (_runtime, [], (0, 0)),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").strip("_"),
+)
+def test_what_reruns_when(
+    project: Project,
+    change: Callable[[Project], None],
+    reruns: list[str],
+    forward_passes: tuple[int, int],
+) -> None:
+    project.commit("before")
+    change(project)
+    by_hand = _changed(project)
+    run = project.repro()
+    assert sorted(run.stages) == sorted(reruns)
+    assert run.forward_passes == forward_passes
+    assert "up to date" in project.run("dvc", "status").output
+    # Git is told nothing but the lock and the scores.
+    assert _changed(project) - by_hand <= {"dvc.lock", "artifacts/evaluation/metrics.json"}
+
+
+def _changed(project: Project) -> set[str]:
+    """What git sees that is new or otherwise than committed."""
+    return set(project.run("git", "status", "--short").output.split()[1::2])
+
+
+def test_the_same_params_and_data_give_the_same_bytes(project: Project) -> None:
+    names = ["features.h5", "captions.parquet", "vocabulary.json", "history.csv"]
+    names += ["model/seed_2026.weights.h5", "model/model.json", "evaluation/report.html"]
+    names += ["encoder.weights.h5", "encoder.json", "evaluation/predictions.parquet"]
+    names += ["self_critical.csv", "detector.h5"]
+    before = {name: project.read(f"artifacts/{name}") for name in names}
+    shutil.rmtree(project.folder / ".cache")
+    project.repro("--force")
+    assert before == {name: project.read(f"artifacts/{name}") for name in names}
+
+
+def _one_line_error(run: Run) -> str:
+    assert run.code == 1
+    assert "Traceback" not in run.output
+    return next(line for line in run.output.splitlines() if line.startswith("error: "))
+
+
+@pytest.mark.parametrize("stage", ["clean", "extract"])
+def test_a_spoilt_params_file_is_one_line(project: Project, stage: str) -> None:
+    path = project.folder / "params.yaml"
+    before = path.read_text("utf-8")
+    path.write_text(before.replace("min_count", "minimum_count"), "utf-8")
+    run = project.run("python", "-m", f"pipeline.stages.{stage}")
+    path.write_text(before, "utf-8")
+    assert "params.yaml: tokenize.min_count: missing key" in _one_line_error(run)
+
+
+@pytest.mark.parametrize(
+    ("missing", "stage", "mend"),
+    [
+        ("artifacts/captions.parquet", "tokenize", "dvc repro clean"),
+        ("artifacts/encoder.weights.h5", "extract", "dvc repro encoder"),
+        ("artifacts/vocabulary.json", "train", "dvc repro tokenize"),
+        ("artifacts/vocabulary.json", "detector", "dvc repro tokenize"),
+        ("artifacts/detector.h5", "evaluate", "dvc repro detector"),
+        ("artifacts/features.h5", "evaluate", "dvc repro extract"),
+        ("artifacts/model/model.json", "evaluate", "dvc repro train"),
+    ],
+)
+def test_a_missing_artefact_names_its_stage(
+    project: Project, tmp_path: Path, missing: str, stage: str, fix: str
+) -> None:
+    path, aside = project.folder / missing, tmp_path / "aside"
+    path.rename(aside)
+    project.set({"runtime": {"cache": ".other-cache"}})  # so that extract needs its encoder
+    run = project.run("python", "-m", f"pipeline.stages.{stage}")
+    project.set({"runtime": {"cache": ".cache"}})
+    aside.rename(path)
+    error = _one_line_error(run)
+    assert missing in error
+    assert fix in error

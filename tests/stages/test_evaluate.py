@@ -1,0 +1,186 @@
+"""Stage `evaluate`, of decoders from two seeds."""
+
+import json
+import math
+import shutil
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.captioner.decoders.decoder import Decoder
+from pipeline.captioner.generation.beam_search import search
+from pipeline.captioner.generation.ensemble import make_ensemble
+from pipeline.captioner.generation.guidance import with_guidance
+from pipeline.captioner.generation.interfaces import StepDecoder
+from pipeline.captioner.generation.word_guidance import with_word_guidance
+from pipeline.captioner.model_folder import Model
+from pipeline.captioner.training.loss import mean_loss
+from pipeline.captioner.word_detector import WordDetector, fit_detector
+from pipeline.datasets.caption_table import read_caption_table
+from pipeline.errors import InputError
+from pipeline.features.store import FeatureStore
+from pipeline.metrics.scorer import METRICS, Scorer
+from pipeline.metrics.tokenizer import tokenize
+from pipeline.stages import evaluate
+from pipeline.text.vocabulary import Vocabulary
+from tests.support.captioner import (
+    CAPTIONS,
+    EVEN,
+    PHOTOS,
+    make_batches,
+    make_decided_decoder,
+    make_store,
+    make_vocabulary,
+    write_captions,
+    write_params,
+)
+
+MAX_WORDS = 6
+HOW = {
+    "epochs": 1,
+    "best": {"epoch": 1, "validation_loss": 1.0, "validation_cider_d": 9.0},
+    "stopped": "set by hand",
+}
+
+
+@pytest.fixture(scope="module")
+def decoders() -> list[Decoder]:
+    return [make_decided_decoder(seed=seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> Path:
+    """Lay what the stages before `evaluate` leave."""
+    folder = tmp_path_factory.mktemp("project")
+    artifacts = folder / "artifacts"
+    training = [(f"{number}-train.jpg", text) for number, (_, text) in enumerate(CAPTIONS)]
+    write_captions(artifacts / "captions.parquet", {"train": training, "test": EVEN})
+    store = make_store(artifacts / "features.h5")
+    table = read_caption_table(artifacts / "captions.parquet")
+    vocabulary = Vocabulary.build(table.texts("train"), 1, table.fingerprint)
+    assert vocabulary.words == make_vocabulary().words
+    vocabulary.save(artifacts / "vocabulary.json")
+    trained = {seed: (decoder, HOW) for seed, decoder in zip((7, 8), decoders, strict=True)}
+    facts = {"captions": table.fingerprint, "params": {"max_words": 50}}
+    Model.of(trained, store.encoding, vocabulary.fingerprint, facts).save(artifacts / "model")
+    told = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
+    detector = fit_detector(told, store.read, len(vocabulary), 0.3)
+    detector.save(artifacts / "detector.h5", vocabulary, store.encoding)
+    return folder
+
+
+def detector_of(laid: Path) -> WordDetector:
+    artifacts = laid / "artifacts"
+    vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
+    encoding = FeatureStore.open(artifacts / "features.h5").encoding
+    return WordDetector.load(artifacts / "detector.h5", vocabulary, encoding, 6)
+
+
+def metrics_of(laid: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> dict[str, Any]:
+    """Run the stage; return metrics.json."""
+    monkeypatch.chdir(laid)
+    values = {"beam_widths": [3], "max_words": MAX_WORDS} | wanted
+    write_params(laid, evaluate=values, dataset={"root": "no such folder"})
+    evaluate.main()
+    found = json.loads((laid / "artifacts" / "evaluation" / "metrics.json").read_text("utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def captions(laid: Path, decoder: StepDecoder, width: int) -> list[str]:
+    """Return what a search finds, by image_id."""
+    store = FeatureStore.open(laid / "artifacts" / "features.h5")
+    found = search(decoder, store.read(sorted(PHOTOS)), width, MAX_WORDS, repeat_trigrams=False)
+    return [make_vocabulary().decode(hypotheses[0].ids) for hypotheses in found]
+
+
+def scores(said: Sequence[str]) -> dict[str, float]:
+    """Return METRICS as metrics.json has them."""
+    scorer = Scorer([[tokenize(dict(EVEN)[image_id])] for image_id in sorted(PHOTOS)])
+    corpus = scorer.score([tokenize(caption) for caption in said]).corpus
+    return {name: round(value, 2) for name, value in corpus.items()}
+
+
+def perplexity(laid: Path, decoders: list[Decoder]) -> float:
+    batches = make_batches(FeatureStore.open(laid / "artifacts" / "features.h5"), EVEN)
+    return math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in decoders))
+
+
+def only(found: dict[str, Any], names: Any = METRICS) -> dict[str, Any]:
+    return {name: found[name] for name in names}
+
+
+def test_all_seeds_are_asked_together_and_each_alone(
+    laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
+) -> None:
+    weighed = {"guidance": 0.5, "word_logit_bias": 0.7, "word_rerank_weight": 4.0}
+    found = metrics_of(laid, monkeypatch, beam_widths=[6, 3], **weighed)
+    (details,) = found["details"]
+    searches = {row["name"]: only(row) for row in details["searches"]}
+    guides = [with_guidance(decoder, 0.5) for decoder in decoders]
+    detector = detector_of(laid)
+    ensemble = with_word_guidance(make_ensemble(guides), detector, 0.7, 4.0)
+    widths = {"greedy": 1, "beam_6": 6, "beam_3": 3}
+    said = {name: captions(laid, ensemble, width) for name, width in widths.items()}
+    assert searches == {name: scores(found_by) for name, found_by in said.items()}
+    assert details["headline"] == "beam_6"
+    assert only(found) == searches["beam_6"]
+    assert found["perplexity"] == pytest.approx(perplexity(laid, decoders), rel=1e-4)
+
+    alone = {(row["seed"], row["search"]): only(row) for row in details["seeds"]}
+    assert list(alone) == [(seed, name) for seed in (7, 8) for name in searches]
+    for seed, guide in zip((7, 8), guides, strict=True):
+        decoder = with_word_guidance(guide, detector, 0.7, 4.0)
+        assert alone[seed, "beam_3"] == scores(captions(laid, decoder, 3))
+    assert alone[7, "beam_3"] != alone[8, "beam_3"]
+    (beam,) = (row for row in details["over_seeds"] if row["search"] == "beam_3")
+    ciders = [alone[seed, "beam_3"]["CIDEr-D"] for seed in (7, 8)]
+    assert beam["CIDEr-D"]["mean"] == pytest.approx(statistics.mean(ciders), abs=0.02)
+    assert beam["CIDEr-D"]["deviation"] == pytest.approx(statistics.stdev(ciders), abs=0.02)
+    assert details["provenance"]["decoder"].startswith("2 decoders together: merge")
+    assert details["provenance"]["guidance"] == "0.5"
+    evidence = f"word bias 0.7, agreement 4, detector {detector.digest}"
+    assert details["provenance"]["evidence"] == evidence
+
+    report = (laid / "artifacts" / "evaluation" / "report.html").read_text("utf-8")
+    features = FeatureStore.open(laid / "artifacts" / "features.h5").read(["0.jpg"])
+    words = make_vocabulary().decode(detector.top_words(features, 6)[0]).split()
+    assert len(words) == 6
+    assert f'"detected":"{", ".join(words)}"' in report
+
+    assert len({*map(tuple, said.values())}) == 3  # no search stands for another
+    rows = pq.read_table(
+        laid / "artifacts" / "evaluation" / "predictions.parquet"
+    ).to_pylist()
+    assert {(row["image_id"], row["search"], row["caption"]) for row in rows} == {
+        (image_id, name, caption)
+        for name, found_by in said.items()
+        for image_id, caption in zip(sorted(PHOTOS), found_by, strict=True)
+    }
+
+
+def test_without_an_ensemble_the_first_seed_is_evaluated(
+    laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
+) -> None:
+    wanted = {"ensemble": False, "guidance": 0.0, "word_logit_bias": 0.0, "word_rerank_weight": 0.0}
+    found = metrics_of(laid, monkeypatch, **wanted)
+    (details,) = found["details"]
+    assert details["headline"] == "beam_3"
+    assert only(found) == scores(captions(laid, decoders[0], 3))
+    assert found["perplexity"] == pytest.approx(perplexity(laid, decoders[:1]), rel=1e-4)
+    # What chance does is told all the same.
+    assert {row["seed"] for row in details["seeds"]} == {7, 8}
+    assert details["provenance"]["decoder"].startswith("merge")
+
+
+def test_a_single_photo_with_features_is_refused(
+    laid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(laid, tmp_path, dirs_exist_ok=True)
+    make_store(tmp_path / "artifacts" / "features.h5", [dict(EVEN).popitem()[0]])
+    with pytest.raises(InputError, match=r"fewer than 2 test photos.*features.*say why"):
+        metrics_of(tmp_path, monkeypatch)

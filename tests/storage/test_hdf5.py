@@ -1,0 +1,159 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.storage.hdf5 import arrays, open_self_contained
+
+FIX = "run `dvc repro x`"
+
+
+def make(path: Path, fill: Callable[[Any], object]) -> Path:
+    with h5py.File(path, "w") as file:
+        file["group/inner/numbers"] = np.arange(6)
+        fill(file)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught, open_self_contained(path, FIX):
+        pytest.fail("was opened")
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert message.endswith(f": {FIX}")
+    assert "\n" not in message
+    return message
+
+
+def test_plain_groups_and_arrays_are_opened(tmp_path: Path) -> None:
+    def fill(file: Any) -> None:
+        file["b"] = np.zeros(2)
+        file["a"] = np.zeros((2, 2))
+        file.create_dataset("group/packed", data=np.arange(9), chunks=(3,), compression="gzip")
+
+    with open_self_contained(make(tmp_path / "a.h5", fill), FIX) as file:
+        assert [array.name for array in arrays(file)] == [
+            "/a",
+            "/b",
+            "/group/inner/numbers",
+            "/group/packed",
+        ]
+        with pytest.raises((OSError, ValueError), match="no write intent"):
+            file["c"] = 1
+
+
+def test_the_file_is_closed_afterwards(tmp_path: Path) -> None:
+    with open_self_contained(make(tmp_path / "a.h5", len), FIX) as file:
+        pass
+    assert not file
+
+
+def test_what_is_no_hdf5_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    assert "is not there" in refusal(path)
+    for content in (b"", b"text", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"):
+        path.write_bytes(content)
+        assert "is no readable HDF5 file" in refusal(path)
+    path.unlink()
+    path.mkdir()
+    assert "is no readable HDF5 file" in refusal(path)
+
+
+@pytest.mark.parametrize("length", [100, 1000, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
+    path = make(tmp_path / "a.h5", len)
+    path.write_bytes(path.read_bytes()[:length])
+    assert "is no readable HDF5 file" in refusal(path)
+
+
+def test_an_overwritten_file_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.h5", len)
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + b"\xaa" * (len(data) - 100))
+    refusal(path)
+
+
+def external_link(file: Any) -> None:
+    file["group/inner/foreign"] = h5py.ExternalLink("other.h5", "/numbers")
+
+
+def soft_link(file: Any) -> None:
+    file["group/inner/foreign"] = h5py.SoftLink("/group/inner/numbers")
+
+
+def dangling_link(file: Any) -> None:
+    file["group/inner/foreign"] = h5py.SoftLink("/nowhere")
+
+
+def external_dataset(file: Any) -> None:
+    file.create_dataset(
+        "group/inner/foreign", (4,), "f4", external=[("other.bin", 0, h5py.h5f.UNLIMITED)]
+    )
+
+
+def virtual_dataset(file: Any) -> None:
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "numbers", (4,))
+    file.create_virtual_dataset("group/inner/foreign", layout)
+
+
+@pytest.mark.parametrize(
+    ("fill", "words"),
+    [
+        (external_link, "is a link"),
+        (soft_link, "is a link"),
+        (dangling_link, "is a link"),
+        (external_dataset, "takes its data from another file"),
+        (virtual_dataset, "takes its data from another file"),
+    ],
+)
+def test_what_lies_elsewhere_is_refused(
+    tmp_path: Path, fill: Callable[[Any], object], words: str
+) -> None:
+    assert f": /group/inner/foreign {words}" in refusal(make(tmp_path / "a.h5", fill))
+
+
+def circle(file: Any) -> None:
+    file["group/inner/root"] = file["/"]
+
+
+def tangle(file: Any) -> None:
+    # Walked by name, 2 ** 60 groups.
+    group = file
+    for _ in range(60):
+        below = group.create_group("a")
+        group["b"] = below
+        group = below
+
+
+def deep(file: Any) -> None:
+    group = file
+    for _ in range(1200):
+        group = group.create_group("g")
+
+
+@pytest.mark.parametrize(
+    ("fill", "words"),
+    [
+        (circle, "/group/inner/root is a second name of a group"),
+        (tangle, "is a second name of a group"),
+        (deep, "is damaged"),
+    ],
+)
+def test_groups_that_could_not_be_walked_to_the_end_are_refused(
+    tmp_path: Path, fill: Callable[[Any], object], words: str
+) -> None:
+    assert words in refusal(make(tmp_path / "a.h5", fill))
+
+
+def test_an_error_of_the_reader_stays_what_it_is(tmp_path: Path) -> None:
+    def read() -> None:
+        with open_self_contained(make(tmp_path / "a.h5", len), FIX):
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        read()

@@ -1,0 +1,115 @@
+"""What a run leaves behind, in small: a random MobileNet and a decoder that knows twelve photos."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeline.backend import keras
+from pipeline.captioner.decoders.decoder import Decoder, build_decoder
+from pipeline.captioner.model_config import DecoderConfig
+from pipeline.captioner.model_folder import Model
+from pipeline.captioner.word_detector import fit_detector
+from pipeline.features.encoders import pretrained
+from pipeline.features.encoders.engines import KerasEngine
+from pipeline.features.encoders.networks import make_encoder_config, with_preprocessing
+from pipeline.features.photos import decode
+from pipeline.files import write_json
+from pipeline.storage import keras_weights
+from pipeline.text.vocabulary import END, PAD, START, Vocabulary
+from tests.conftest import encoded
+
+SIZE = 32
+LEARNED = [
+    f"a {size} {animal} {end}"
+    for size in ("big", "small")
+    for animal in ("dog", "cat")
+    for end in ("runs", "sleeps", "on grass")
+]
+
+
+def drawn(seed: int) -> Image.Image:
+    """Draw a photo of sixteen flat colours; the decoder was told of the first twelve seeds."""
+    colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    return Image.fromarray(colours).resize((48, 40), Image.Resampling.NEAREST)
+
+
+def write_photos(folder: Path, count: int) -> list[Path]:
+    """Write photos 00.png, 01.png and so on, each drawn from its number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{seed:02}.png" for seed in range(count)]
+    for seed, path in enumerate(paths):
+        drawn(seed).save(path)
+    return paths
+
+
+def write_artifacts(folder: Path) -> None:
+    """Write encoder, vocabulary, detector and model."""
+    network = _encoder()
+    vocabulary = Vocabulary.build(LEARNED, 1, "captions")
+    description = make_encoder_config("MobileNet", SIZE, "drawn", keras_weights.digest(network))
+    photos = [decode(encoded(drawn(s), "PNG"), SIZE, 10_000) for s in range(len(LEARNED))]
+    engine = KerasEngine(with_preprocessing(network, "MobileNet"), len(photos))
+    vectors = engine.encode(np.concatenate(photos))
+    features = vectors.astype(np.float16).astype(np.float32)
+    how = {
+        "epochs": 1,
+        "best": {"epoch": 1, "validation_loss": 1.0, "validation_cider_d": 9.0},
+        "stopped": "learned by heart",
+    }
+    model = Model.of(
+        {2026: (_decoder(features, vocabulary), how)},
+        description.encoding("whole", "average", 1, "float16"),
+        vocabulary.fingerprint,
+        {},
+    )
+    names = [str(seed) for seed in range(len(LEARNED))]
+    detector = fit_detector(
+        {name: [vocabulary.encode(text)] for name, text in zip(names, LEARNED, strict=True)},
+        lambda ids: features[[names.index(name) for name in ids]],
+        len(vocabulary),
+        ridge_alpha=0.3,
+    )
+    write_json(folder / "encoder.json", asdict(description))
+    vocabulary.save(folder / "vocabulary.json")
+    detector.save(folder / "detector.h5", vocabulary, model.description.encoding)
+    keras_weights.save(network, folder / "encoder.weights.h5")
+    model.save(folder / "model")
+
+
+def _encoder() -> Any:
+    """Build a MobileNet whose vectors are neither all alike nor too small for float16.
+
+    Keras' own initial weights let the signal die out in the 27 layers.
+    """
+    network, _ = pretrained.fetch("MobileNet", "random", SIZE)
+    random = np.random.default_rng(0)
+    arrays = []
+    for weight in network.weights:
+        array = np.asarray(weight)
+        if weight.path.endswith("kernel"):
+            inputs = np.prod(array.shape[: 2 if "_dw_" in weight.path else 3])
+            array = random.normal(0, 1.3 * np.sqrt(2 / inputs), array.shape)
+        arrays.append(array)
+    network.set_weights(arrays)
+    return network
+
+
+def _decoder(features: npt.NDArray[np.float32], vocabulary: Vocabulary) -> Decoder:
+    """Teach a merge decoder of a few units one caption for each photo."""
+    keras.utils.set_random_seed(1)
+    config = DecoderConfig("merge", len(vocabulary), features.shape[1:], 8, 16, 0.0, 0.0)
+    decoder = build_decoder(config)
+    sequences = [[START, *vocabulary.encode(caption), END] for caption in LEARNED]
+    length = max(map(len, sequences))
+    ids = np.array([s + [PAD] * (length - len(s)) for s in sequences], np.int32)
+    decoder.network.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=PAD),
+    )
+    for _ in range(400):
+        decoder.network.train_on_batch([features, ids[:, :-1]], ids[:, 1:])
+    return decoder

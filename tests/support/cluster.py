@@ -1,0 +1,114 @@
+"""Photos, some of them damaged, for executors and workers, and an encoder that costs nothing."""
+
+import functools
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.features.encoders.engines import Engine, Pixels, Vectors
+from pipeline.features.executors.local import LocalExecutor
+from pipeline.features.executors.ray import RayExecutor
+from pipeline.features.extractor import Executor, ExtractionResult, Extractor
+from pipeline.features.feature_spec import FeatureSpec
+from tests.conftest import ENCODING, encoded, make_photo
+
+BATCH = 3
+DAMAGED = {"03.png": b"<html>", "07.png": b"", "11.png": b"\x89PNG\r\n\x1a\n"}
+
+
+class Colours(Engine):
+    """Encodes a photo as its mean colours; notes every pass, with its process, in a file.
+
+    While there is a file `hold` beside that one, a second pass does not end.
+    """
+
+    def __init__(self, log: Path, scale: float = 1.0) -> None:
+        super().__init__((3,), BATCH, part=BATCH, threads=1)
+        self._log, self._scale = log, scale
+
+    def _infer(self, part: Pixels) -> Vectors:
+        with self._log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        while self.passes > 1 and self._log.with_name("hold").exists():
+            time.sleep(0.02)
+        vectors: Vectors = part.mean(axis=(1, 2), dtype=np.float32) * np.float32(self._scale)
+        return vectors
+
+
+def colours(log: Path, _: int | None = None, **options: float) -> Engine:
+    return Colours(log, **options)
+
+
+@dataclass
+class Place:
+    """Photos, some of them damaged, and what is made of them."""
+
+    folder: Path
+    address: str | None = None
+
+    @staticmethod
+    def drawn(folder: Path) -> "Place":
+        """Make a place of twenty photos."""
+        place = Place(folder)
+        place.draw(20)
+        return place
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "photos"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def draw(self, count: int) -> None:
+        self.root.mkdir()
+        for number in range(count):
+            name = f"{number:02}.png"
+            drawn = encoded(make_photo(seed=number), "PNG")
+            (self.root / name).write_bytes(DAMAGED.get(name, drawn))
+
+    def local(self) -> Executor:
+        return LocalExecutor(functools.partial(colours, self.log), 2, 3600)
+
+    def ray(
+        self,
+        make_engine: Callable[..., Engine] = colours,
+        actors: int = 2,
+        progress_seconds: float = 3600.0,
+        **engine: float,
+    ) -> Executor:
+        make = functools.partial(make_engine, self.log, **engine)
+        return RayExecutor(make, BATCH, actors, self.address, progress_seconds)
+
+    def extract(
+        self,
+        executor: Executor,
+        cache: str,
+        photos: int | None = None,
+        encoding: FeatureSpec = ENCODING,
+    ) -> ExtractionResult:
+        found = sorted(self.root.iterdir())[:photos]
+        return Extractor(
+            encoding=encoding,
+            executor=executor,
+            cache=self.folder / cache,
+            max_pixels=10_000,
+            max_failed_share=0.5,
+        ).extract({path.name: path for path in found}, self.root, self.store(cache))
+
+    def store(self, cache: str) -> Path:
+        return self.folder / f"{cache}.h5"
+
+    def passes(self) -> Counter[int]:
+        """Passes of the encoder, by process."""
+        return Counter(map(int, self.log.read_text().split())) if self.log.exists() else Counter()
+
+    def is_as_one_machine_makes_it(self, cache: str) -> bool:
+        self.extract(self.local(), "local")
+        return self.store(cache).read_bytes() == self.store("local").read_bytes()

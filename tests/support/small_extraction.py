@@ -1,0 +1,74 @@
+"""A small extraction to be spoiled: its folder, and what must come of it when it runs again."""
+
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.features.shard_cache import ShardFolder
+from tests.conftest import encoded, make_photo
+from tests.support import kill_points
+from tests.support.kill_points import ENCODING
+
+PHOTOS = 10
+
+
+def draw(folder: Path, numbers: range = range(PHOTOS)) -> Path:
+    (folder / "photos").mkdir(exist_ok=True)
+    for number in numbers:
+        path = folder / "photos" / f"{number:02}.png"
+        path.write_bytes(encoded(make_photo(seed=number), "PNG"))
+    return folder
+
+
+def store(folder: Path) -> Path:
+    return folder / "artifacts" / "features.h5"
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(ShardFolder(folder / "cache", ENCODING.fingerprint).folder.glob("*.npz"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder after an extraction; not to be changed."""
+    folder = draw(tmp_path_factory.mktemp("finished"))
+    kill_points.extract(folder)
+    return folder
+
+
+@pytest.fixture
+def spoilable(finished: Path, tmp_path: Path) -> Path:
+    """The same to be spoiled, without the store: as DVC leaves it."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    store(tmp_path).unlink()
+    return tmp_path
+
+
+def extracted_again(spoilable: Path, finished: Path) -> int:
+    """Extract, check the store, and return how many photos that took."""
+    result = kill_points.extract(spoilable)
+    assert store(spoilable).read_bytes() == store(finished).read_bytes()
+    assert list(spoilable.rglob(".tmp-*")) == []
+    assert kill_points.extract(spoilable).encoded.passes == 0
+    return result.encoded.computed
+
+
+def run(folder: Path, largest_file: int = -1) -> subprocess.CompletedProcess[str]:
+    """Extract in a process that may not write larger files, as on a disk that is full."""
+
+    def limit() -> None:
+        if largest_file >= 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    return subprocess.run(
+        [sys.executable, "-m", "tests.support.kill_points", str(folder)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+    )

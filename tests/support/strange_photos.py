@@ -1,0 +1,526 @@
+"""Strange photos: a data set of damaged and odd files, and what has to become of each.
+
+`python -m tests.strange_photos FOLDER` writes it, to be looked at or captioned by hand.
+"""
+
+import os
+import stat
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from tests.conftest import encoded, make_photo
+from tests.support.photo_parts import (
+    HEIGHT,
+    STORED,
+    WIDTH,
+    Array,
+    Turn,
+    as_jpeg,
+    as_png,
+    as_webp,
+    as_ycck,
+    chunk,
+    corners,
+    exif,
+    flipped,
+    grey,
+    inks,
+    make_hole,
+    make_locked,
+    picture,
+    png,
+    png_of,
+    shown_grey,
+    shown_inks,
+    shown_steps,
+    shown_veiled,
+    spread,
+    steps,
+    transparent,
+    turned,
+    two_tones,
+    veil,
+    veiled,
+    white_corner,
+    white_grey_corner,
+    wide,
+    with_frame,
+    with_segment,
+    without_adobe_marker,
+)
+
+MAX_PIXELS = 100_000_000
+DAMAGED = "damaged image: "
+NO_PHOTO = "not a JPEG, PNG or WebP image$"
+OUTSIDE = "a link to a file outside the photo folder$"
+
+# Names in a caption file that must not be followed, and some that lead nowhere.
+UNSAFE = (
+    "../secret.png",
+    "./../secret.png",
+    "../images/plain.png",
+    "deep/../../secret.png",
+    "..",
+    "/etc/hostname",
+    "C:\\secret.png",
+    "C:secret.png",
+    "..\\secret.png",
+    "deep\\plain.png",
+    "plain\0.png",
+)
+NOT_THERE = ("secret.png", "images/plain.png", "~/secret.png", "file:///secret.png", "PLAIN.png")
+
+
+@dataclass(frozen=True)
+class Strange:
+    """A file of the photo folder and what has to become of it.
+
+    Attributes:
+        name: below the photo folder.
+        content: its bytes, or what makes it at a path.
+        corners: the colours that its four corners have to show, (4, 3); None for no row.
+        close: by how much they may differ.
+        reason: regular expression of its status; empty for a row.
+        either: damage that its format has no means to notice: a row or a status.
+    """
+
+    name: str
+    content: bytes | Callable[[Path], object]
+    corners: Array | None = None
+    close: int = 0
+    reason: str = ""
+    either: bool = False
+
+    @property
+    def image_id(self) -> str:
+        name = os.fsencode(self.name.replace("\\", "\\\\"))
+        return name.decode("utf-8", errors="backslashreplace")
+
+    def write(self, folder: Path) -> None:
+        path = folder / self.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.content, bytes):
+            path.write_bytes(self.content)
+        else:
+            self.content(path)
+
+
+def row(
+    name: str,
+    encode: Callable[[Image.Image], bytes],
+    shown: Callable[[Image.Image], Image.Image] = lambda image: image,
+    close: int = 0,
+) -> Strange:
+    """Encode the picture of that name; it has to look as `shown` draws it."""
+    image = picture(name)
+    return Strange(name, encode(image), corners(shown(image)), close)
+
+
+# The corpus.
+
+
+def corpus() -> list[Strange]:
+    return [
+        *_formats(),
+        *_colours(),
+        *_transparent(),
+        *_frames_and_turns(),
+        *_odd_metadata(),
+        *_shapes(),
+        *_names(),
+        *_no_photos(),
+        *_damaged(),
+        *_bombs(),
+        *_links(),
+        *_no_files(),
+    ]
+
+
+def _formats() -> Iterator[Strange]:
+    yield row("plain.png", as_png)
+    yield row("plain.jpg", as_jpeg, close=6)
+    yield row("plain.webp", as_webp)
+    yield row("lossy.webp", lambda image: encoded(image, "WEBP", quality=95), close=12)
+    yield row("coarse.jpg", lambda image: encoded(image, "JPEG", quality=50), close=12)
+    yield row("progressive.jpg", lambda image: as_jpeg(image, progressive=True), close=6)
+    yield row("not transformed.jpg", lambda image: as_jpeg(image, keep_rgb=True), close=6)
+    yield row("a PNG.jpg", as_png)
+    yield row("a WebP.jpeg", as_webp)
+    yield row("a JPEG.png", as_jpeg, close=6)
+    yield row("a JPEG.webp", as_jpeg, close=6)
+    yield row("LOUD.JPG", as_jpeg, close=6)
+    yield row("deep/er/plain.png", as_png)
+
+
+def _colours() -> Iterator[Strange]:
+    yield row("grey.jpg", lambda image: as_jpeg(grey(image)), shown_grey, close=6)
+    yield row("grey.png", lambda image: as_png(grey(image)), shown_grey)
+    yield row("grey 4 bits.png", lambda image: png_of(steps(image), 4, 0), shown_steps)
+    yield row("grey 16 bits.png", lambda image: png_of(wide(grey(image)), 16, 0), shown_grey)
+    yield row("16 bits.png", lambda image: png_of(wide(image), 16, 2))
+    yield row(
+        "1 bit.png",
+        lambda image: as_png(two_tones(image)),
+        lambda image: two_tones(image).convert("RGB"),
+    )
+    yield row("palette.png", lambda image: as_png(image.quantize(4)))
+    yield row("CMYK, Adobe's.jpg", lambda image: as_jpeg(inks(image)), shown_inks, close=6)
+    yield row("CMYK.jpg", without_adobe_marker, shown_inks, close=6)
+    yield row("YCCK.jpg", as_ycck, shown_inks, close=6)
+
+
+def _transparent() -> Iterator[Strange]:
+    def palette(image: Image.Image, **options: object) -> bytes:
+        return encoded(image.quantize(4), "PNG", **options)
+
+    def first(image: Image.Image) -> int:
+        return int(np.asarray(image.quantize(4))[0, 0])
+
+    def table(image: Image.Image) -> bytes:
+        return bytes(1 if index == first(image) else 255 for index in range(4))
+
+    def with_one(samples: npt.NDArray[np.integer], depth: int, kind: int) -> bytes:
+        colour = transparent(*np.ravel(samples[0, 0]).tolist())
+        return png_of(samples, depth, kind, colour)
+
+    def grey_veiled(image: Image.Image) -> Image.Image:
+        return Image.merge("LA", [grey(image), veil()])
+
+    def wide_veiled(image: Image.Image) -> npt.NDArray[np.uint16]:
+        return np.asarray(veiled(image)).astype(np.uint16) * 257
+
+    def shown_grey_veiled(image: Image.Image) -> Image.Image:
+        return shown_veiled(shown_grey(image))
+
+    yield row("RGBA.png", lambda image: as_png(veiled(image)), shown_veiled, close=1)
+    yield row("RGBA.webp", lambda image: as_webp(veiled(image)), shown_veiled, close=1)
+    yield row("LA.png", lambda image: as_png(grey_veiled(image)), shown_grey_veiled, close=1)
+    yield row(
+        "RGBA 16 bits.png",
+        lambda image: png_of(wide_veiled(image), 16, 6),
+        shown_veiled,
+        close=1,
+    )
+    yield row(
+        "LA 16 bits.png",
+        lambda image: png_of(np.asarray(grey_veiled(image)).astype(np.uint16) * 257, 16, 4),
+        shown_grey_veiled,
+        close=1,
+    )
+    yield row(
+        "palette, one clear.png",
+        lambda image: palette(image, transparency=first(image)),
+        white_corner,
+    )
+    yield row(
+        "palette, one nearly clear.png",
+        lambda image: palette(image, transparency=table(image)),
+        white_corner,
+        close=1,
+    )
+    yield row(
+        "grey, one clear.png",
+        lambda image: with_one(np.asarray(grey(image)), 8, 0),
+        white_grey_corner,
+    )
+    yield row(
+        "grey 4 bits, one clear.png",
+        lambda image: with_one(steps(image), 4, 0),
+        lambda image: white_corner(shown_steps(image)),
+    )
+    yield row(
+        "grey 16 bits, one clear.png",
+        lambda image: with_one(wide(grey(image)), 16, 0),
+        white_grey_corner,
+    )
+    yield row("RGB, one clear.png", lambda image: with_one(np.asarray(image), 8, 2), white_corner)
+    yield row(
+        "RGB 16 bits, one clear.png", lambda image: with_one(wide(image), 16, 2), white_corner
+    )
+
+
+def _frames_and_turns() -> Iterator[Strange]:
+    def frames(image: Image.Image, kind: str, **options: object) -> bytes:
+        more = [ImageOps.invert(image), image.transpose(Turn.ROTATE_180)]
+        return encoded(image, kind, save_all=True, append_images=more, **options)
+
+    yield row("animated.webp", lambda image: frames(image, "WEBP", lossless=True))
+    yield row("animated.png", lambda image: frames(image, "PNG"))
+    yield row("with a cover.png", lambda image: frames(image, "PNG", default_image=True))
+    yield row("two pictures.jpg", lambda image: frames(image, "MPO", quality=95), close=12)
+
+    def held(image: Image.Image, number: int) -> bytes:
+        return as_jpeg(turned(image, number), exif=exif(number))
+
+    for number in STORED:
+        yield row(f"orientation {number}.jpg", partial(held, number=number), close=6)
+    yield row("orientation.png", lambda image: encoded(turned(image, 6), "PNG", exif=exif(6)))
+    yield row("orientation.webp", lambda image: as_webp(turned(image, 8), exif=exif(8)))
+    yield row(
+        "orientation in XMP.jpg",
+        lambda image: with_segment(
+            as_jpeg(turned(image, 6)),
+            0xE1,
+            b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>',
+        ),
+        close=6,
+    )
+
+
+def _odd_metadata() -> Iterator[Strange]:
+    def with_rubbish(image: Image.Image, marker: int, content: bytes) -> bytes:
+        return with_segment(as_jpeg(image), marker, content)
+
+    for name, marker, content in (
+        ("EXIF of nothing", 0xE1, b"Exif\0\0"),
+        ("EXIF of rubbish", 0xE1, b"Exif\0\0" + b"rubbish" * 9),
+        ("EXIF cut off", 0xE1, exif(1).tobytes()[:40]),
+        ("EXIF beyond its end", 0xE1, b"Exif\0\0II*\0\xff\xff\xff\x7f"),
+        ("no such orientation", 0xE1, exif(77).tobytes()),
+        ("ICC of rubbish", 0xE2, b"ICC_PROFILE\0\1\1rubbish"),
+        ("ICC, one of five", 0xE2, b"ICC_PROFILE\0\1\5" + b"\0" * 200),
+        ("MPF of rubbish", 0xE2, b"MPF\0rubbish"),
+    ):
+        encode = partial(with_rubbish, marker=marker, content=content)
+        yield row(f"{name}.jpg", encode, close=6)
+    yield row(
+        "ICC of rubbish.png",
+        lambda image: png_of(np.asarray(image), 8, 2, chunk(b"iCCP", b"x\0\0rubbish")),
+    )
+    yield row("rubbish behind.jpg", lambda image: as_jpeg(image) + b"<html>" * 99, close=6)
+    yield row("rubbish behind.png", lambda image: as_png(image) + b"<html>" * 99)
+    yield row(  # its bytes look like a JPEG's scans
+        "film behind.jpg", lambda image: as_jpeg(image) + b"ftypmp42" + b"\xff\xda" * 500, close=6
+    )
+
+
+def _shapes() -> Iterator[Strange]:
+    def small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        return image.crop((0, 0, 1, 1)).resize(size)
+
+    def small_png(image: Image.Image, size: tuple[int, int]) -> bytes:
+        return as_png(small(image, size))
+
+    def small_jpeg(image: Image.Image, size: tuple[int, int]) -> bytes:
+        return as_jpeg(small(image, size))
+
+    for size in ((1, 1), (1, 10_000), (10_000, 1)):
+        name, shown = f"{size[0]} x {size[1]}", partial(small, size=size)
+        yield row(f"{name}.png", partial(small_png, size=size), shown)
+        yield row(f"{name}.jpg", partial(small_jpeg, size=size), shown, close=6)
+
+
+def _names() -> Iterator[Strange]:
+    names = [
+        "with  spaces .png",
+        "caf\u00e9, composed.png",
+        "cafe\u0301, decomposed.png",
+        "\u732b \U0001f408.png",
+        "\u202egnp.sdrawkcab.png",
+        "line\nbreak.png",
+        "carriage\rreturn.png",
+        "tab\tulator.png",
+        "\x1b[31mred.png",
+        "-rf.png",
+        "--help.png",
+        "'quotes\".png",
+        "$(date) %s {0} *?.png",
+        "<img src=x onerror=alert(1)>.png",
+        "back\\slash.png",
+        "photo.jpg.1.png",
+        "#0.png",
+        "n" * 251 + ".png",
+        "\u00e9" * 125 + "x.png",
+    ]
+    if sys.platform == "linux":  # other systems refuse names that are no UTF-8
+        names += [
+            "caf\u00e9.png",
+            "cafe\u0301.png",
+            os.fsdecode(b"caf\xe9.png"),
+            "caf\\xe9.png",  # what the name above it looks like where it is shown
+            os.fsdecode(b"\xff\xfe\\\xfd.png"),
+            os.fsdecode(b"folder \xff/photo.png"),
+        ]
+    for name in names:
+        yield row(name, as_png)
+
+
+def _no_photos() -> Iterator[Strange]:
+    yield Strange("empty.jpg", b"", reason="empty file$")
+    image = picture("no photo")
+    for name, data in {
+        "a web page.jpg": b"<!DOCTYPE html><title>404 Not Found</title>",
+        "text.jpg": b"A dog runs.\n",
+        "pointer.jpg": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        "zeros.jpg": b"\0" * 4096,
+        "one byte.jpg": b"\xff",
+        "a GIF.jpg": encoded(image, "GIF"),
+        "a TIFF.jpg": encoded(image, "TIFF"),
+        "a Lab TIFF.jpg": encoded(Image.new("LAB", (64, 32), (100, 50, 30)), "TIFF"),
+        "a BMP.jpg": encoded(image, "BMP"),
+        "a PSD.jpg": b"8BPS\0\1" + b"\0" * 6 + b"\0\3\0\0\0\1\0\0\0\1\0\10\0\3" + b"\0" * 20,
+        "a PDF.png": b"%PDF-1.4\n",
+        "an SVG.png": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        "a HEIC.jpg": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "an AVIF.webp": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf",
+        "a WAV.webp": b"RIFF\x24\0\0\0WAVEfmt ",
+        "line ends changed.png": as_png(image).replace(b"\r\n", b"\n"),
+    }.items():
+        yield Strange(name, data, reason=NO_PHOTO)
+
+
+def _damaged() -> Iterator[Strange]:
+    image = picture("damaged")
+    noisy = make_photo(WIDTH, HEIGHT)
+    files = {"jpg": as_jpeg(noisy), "png": as_png(noisy), "webp": as_webp(noisy)}
+    for kind, data in files.items():
+        for part in (1, 3):
+            cut = data[: len(data) * part // 4]
+            yield Strange(f"{part} of 4 parts.{kind}", cut, reason=DAMAGED)
+        yield Strange(f"16 bytes of a photo.{kind}", data[:16], reason=DAMAGED)
+    # A PNG's chunks have checksums, from behind the signature to the end of the pixels.
+    for place in spread(8, len(files["png"]) - 12, 12):
+        flip = flipped(files["png"], place)
+        yield Strange(f"bit flipped at {place}.png", flip, reason=DAMAGED)
+    for kind in ("jpg", "webp"):
+        for place in spread(2, len(files[kind]), 12):
+            flip = flipped(files[kind], place)
+            name = f"bit flipped at {place}.{kind}"
+            yield Strange(name, flip, reason=f"{DAMAGED}|{NO_PHOTO}", either=True)
+    indices = np.asarray(image.quantize(4))
+    yield Strange("no palette.png", png_of(indices, 8, 3), reason=f"{DAMAGED}its palette is m")
+    checksum = len(files["png"]) - 13  # of the pixels, whole as they are
+    yield Strange(
+        "checksum flipped.png", flipped(files["png"], checksum), reason=f"{DAMAGED}.*checksum"
+    )
+    yield Strange("16 x 0.png", png(16, 0, 8, 2, b""), reason=DAMAGED)
+    for name, header in {
+        "12 bits.jpg": struct.pack(">BHH", 12, HEIGHT, WIDTH),
+        "no height.jpg": struct.pack(">BHH", 8, 0, WIDTH),
+    }.items():
+        yield Strange(name, with_frame(as_jpeg(image), header), reason=DAMAGED)
+
+
+def _bombs() -> Iterator[Strange]:
+    too_many = "{} x {} pixels, more than max_pixels 100000000$"
+    yield Strange(
+        "header of 100 megapixels.png",
+        png(10_000, 10_001, 8, 2, b""),
+        reason=too_many.format(10_000, 10_001),
+    )
+    most = (1 << 31) - 1
+    yield Strange(
+        "header of all pixels.png", png(most, most, 16, 6, b""), reason=too_many.format(most, most)
+    )
+    lie = struct.pack(">BHH", 8, 65_500, 65_500)
+    yield Strange(
+        "header of 4 gigapixels.jpg",
+        with_frame(as_jpeg(picture("bomb")), lie),
+        reason=too_many.format(65_500, 65_500),
+    )
+    webp = bytearray(as_webp(picture("bomb")))
+    webp[21:25] = struct.pack("<I", 16_383 << 14 | 16_383)
+    yield Strange(
+        "header of 268 megapixels.webp", bytes(webp), reason=too_many.format(16_384, 16_384)
+    )
+    yield Strange(  # a whole photo, of 144 million black pixels in 18 kB
+        "144 megapixels.png",
+        png(12_000, 12_000, 1, 0, b"\0" * 1501 * 12_000),
+        reason=too_many.format(12_000, 12_000),
+    )
+    pixels = np.asarray(picture("bomb"))
+    zeros = zlib.compress(b"\0" * 20_000_000, 1)
+    for kind, start in ((b"zTXt", b"x\0\0"), (b"iTXt", b"x\0\1\0\0\0"), (b"iCCP", b"x\0\0")):
+        yield Strange(
+            f"bomb in {kind.decode()}.png",
+            png_of(pixels, 8, 2, chunk(kind, start + zeros)),
+            reason=f"{DAMAGED}Decompressed data too large",
+        )
+    progressive = as_jpeg(picture("bomb"), progressive=True)
+    last = progressive[progressive.rindex(b"\xff\xda") : -2]
+    yield Strange(
+        "many scans.jpg",
+        progressive[:-2] + 100 * last + progressive[-2:],
+        reason=f"{DAMAGED}more than 100 scans",
+    )
+    yield Strange(
+        "a hole of 16 GB.jpg",
+        make_hole,
+        reason="17179869184 bytes, more than any photo has$",
+    )
+
+
+def _links() -> Iterator[Strange]:
+    def link(target: str | Path) -> Callable[[Path], None]:
+        return lambda path: path.symlink_to(target)
+
+    plain = corners(picture("plain.png"))
+    yield Strange("link inside.png", link("plain.png"), plain)
+    yield Strange("deep/link up and inside.png", link("../plain.png"), plain)
+    yield Strange("link of a link.png", link("link inside.png"), plain)
+    yield Strange("link out.png", link("../secret.png"), reason=OUTSIDE)
+    yield Strange("link out and in and out.png", link("../images/../secret.png"), reason=OUTSIDE)
+    yield Strange(
+        "absolute link out.png",
+        lambda path: path.symlink_to(path.parents[1].resolve() / "secret.png"),
+        reason=OUTSIDE,
+    )
+    yield Strange("link to a device.png", link("/dev/zero"), reason=OUTSIDE)
+    yield Strange("link nowhere.png", link("nowhere"), reason="cannot be read: No such file")
+    yield Strange("link to itself.png", link("link to itself.png"), reason="cannot be read: ")
+    # What links to folders show, see `write_data_set`.
+    er = corners(picture("deep/er/plain.png"))
+    yield Strange("link to a folder inside/er/plain.png", Path.lstat, er)
+    yield Strange("link to a folder inside/link up and inside.png", Path.lstat, plain)
+    for name in ("outside/photo.png", "above/secret.png", "above/elsewhere/photo.png"):
+        yield Strange(f"link to a folder {name}", Path.lstat, reason=OUTSIDE)
+
+
+def _no_files() -> Iterator[Strange]:
+    yield Strange("folder.jpg", lambda path: path.mkdir(), reason="not a file$")
+    yield Strange("pipe.jpg", os.mkfifo, reason="not a file$")
+    if sys.platform == "linux":
+        yield Strange(
+            "socket.jpg", lambda path: os.mknod(path, stat.S_IFSOCK), reason="not a file$"
+        )
+    yield Strange(
+        "locked.png",
+        make_locked,
+        reason="cannot be read: Permission denied$",
+    )
+
+
+def write_data_set(root: Path, files: list[Strange]) -> None:
+    """Write `files` as the photo folder of a data set in Kaggle's form."""
+    images, elsewhere = root / "images", root / "elsewhere"
+    for folder in (images / "deep", elsewhere):
+        folder.mkdir(parents=True)
+    for path in (root / "secret.png", elsewhere / "photo.png"):
+        path.write_bytes(as_png(picture("secret")))
+    for name, target in {
+        "link to a folder inside": "deep",
+        "link to a folder outside": "../elsewhere",
+        "link to a folder above": "..",
+        "link to the folder itself": ".",
+        "no photo, a link to itself": "no photo, a link to itself",
+    }.items():
+        (images / name).symlink_to(target)
+    (images / ".hidden.png").write_bytes(as_png(picture("hidden")))
+    for file in files:
+        file.write(images)
+    names = ["plain.png", "plain.jpg", "link out.png", *UNSAFE, *NOT_THERE]
+    rows = "".join(f"{name},A photo\n" for name in names)
+    (root / "captions.txt").write_text(f"image,caption\n{rows}", "utf-8")
+
+
+if __name__ == "__main__":
+    write_data_set(Path(sys.argv[1]), corpus())
