@@ -43,9 +43,7 @@ def judge(artifacts: Path) -> list[Judged]:
     }
     return [
         Judged(said["search"], said["caption"], scene, describes(said["caption"], scene))
-        for said in pq.read_table(
-            artifacts / "evaluation" / "predictions.parquet"
-        ).to_pylist()
+        for said in pq.read_table(artifacts / "evaluation" / "predictions.parquet").to_pylist()
         if (scene := scenes.get(said["image_id"])) is not None
     ]
 

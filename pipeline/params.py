@@ -144,7 +144,7 @@ class EvaluateParams(_Section):
     word_logit_bias: Annotated[float, Field(ge=0, le=10)]
     word_rerank_weight: Annotated[float, Field(ge=0, le=100)]
     max_words: Count
-    repeat_trigrams: bool
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)]
 
 
 class RuntimeParams(_Section):

@@ -1,26 +1,27 @@
-"""Captioning: photos in, captions out, from the artefacts of the last run."""
+"""The captioner: decoded photos in, captions out, from the artefacts of a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.captioner.artifacts import TO_CAPTION, Artifacts
 from pipeline.captioner.decoders.openvino import load_compiled
 from pipeline.captioner.generation.beam_search import search
-from pipeline.captioner.generation.ensemble import make_ensemble
-from pipeline.captioner.generation.guidance import with_guidance
-from pipeline.captioner.generation.interfaces import Hypothesis, StepDecoder
+from pipeline.captioner.generation.interfaces import (
+    Hypothesis,
+    StepDecoder,
+    SupportsUnconditional,
+)
 from pipeline.captioner.generation.sampling import Sampling, sample
-from pipeline.captioner.generation.word_guidance import with_word_guidance
-from pipeline.captioner.model_config import Member, ModelConfig, read_model_config
-from pipeline.captioner.word_detector import WordDetector
+from pipeline.captioner.generation.settings import SearchSettings
+from pipeline.captioner.model_config import FIX, Member, ModelConfig
 from pipeline.errors import InputError
 from pipeline.features.encoders.engines import Engine, OpenVINOEngine, load_engine
-from pipeline.features.feature_spec import read_encoder_config
 from pipeline.features.photos import decode
 from pipeline.features.views import join
 from pipeline.text.vocabulary import Vocabulary
@@ -28,24 +29,12 @@ from pipeline.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from pipeline.captioner.decoders.decoder import Decoder
 
-FILES = (
-    "model/model.json",
-    "vocabulary.json",
-    "detector.h5",
-    "encoder.json",
-    "encoder.weights.h5",
-)
-# As params.yaml has them for `extract` and `evaluate`, which an exported folder lacks.
-MAX_WORDS = 32
-MAX_PIXELS = 100_000_000
-GUIDANCE = 0.2
-WORD_BIAS = 0.3
-WORD_AGREEMENT = 3.0
+MAX_PIXELS = 100_000_000  # of a photo; `extract.max_pixels` has the same limit by default
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and the natural logarithm of what the model gives it."""
+    """A caption and its log-probability (natural logarithm) under the model."""
 
     caption: str
     log_probability: float
@@ -53,126 +42,113 @@ class Caption:
 
 @dataclass(frozen=True)
 class Captioner:
-    """A decoder and the encoder that it learned to listen to."""
+    """A decoder to search with, and the encoder that makes the features it was trained on.
+
+    Attributes:
+        model: what model.json describes.
+        settings: how captions are searched for.
+        decoder: all decoders of the model, guided.
+        vocabulary: of the decoder.
+        engine: runs the encoder.
+    """
 
     model: ModelConfig
+    settings: SearchSettings
     decoder: StepDecoder
     vocabulary: Vocabulary
     engine: Engine
 
     @staticmethod
     def load(
-        artifacts: Path,
-        batch_size: int,
-        engine: str = "auto",
-        *,
-        ensemble: bool = True,
-        guidance: float = GUIDANCE,
-        word_logit_bias: float = WORD_BIAS,
-        word_rerank_weight: float = WORD_AGREEMENT,
+        folder: Path, batch_size: int, engine_kind: str = "auto", **changed: Any
     ) -> "Captioner":
         """Load the model, and an encoder that makes features as the model learned them.
 
         Args:
-            artifacts: the folder that `dvc repro` fills.
+            folder: the artefacts of a run.
             batch_size: photos that `caption` takes at once.
-            engine: see `load_engine`; the decoder runs on the same.
-            ensemble: whether the decoders of all seeds are asked together; else the first.
-            guidance: how much more the photo counts, see `with_guidance`.
-            word_logit_bias: how much words detected in a photo count, see `with_word_guidance`.
-            word_rerank_weight: the same of whole captions.
+            engine_kind: see `load_engine`; the decoder runs on the same engine.
+            changed: search settings other than those of search.json; see `SearchSettings`.
 
         Raises:
-            InputError: an artefact is absent or damaged, or encoder and model do not
-                belong together.
+            InputError: an artefact is absent or damaged, or two do not belong together.
         """
-        missing = [name for name in FILES if not (artifacts / name).exists()]
-        if missing:
+        artifacts = Artifacts.open(folder, *TO_CAPTION)
+        model, settings = artifacts.model, replace(artifacts.search, **changed)
+        engine = load_engine(engine_kind, artifacts.folder, artifacts.feature_spec, batch_size)
+        if engine.shape != model.config.feature_shape:
             raise InputError(
-                f"{artifacts} has no {', '.join(missing)}: run `dvc repro`, "
-                "or name the folder of a finished run with --artifacts"
+                f"{artifacts.folder / 'model' / 'model.json'} is damaged (pooling "
+                f"{model.encoding.pooling!r} does not give its feature_shape): {FIX}"
             )
-        vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
-        model = read_model_config(artifacts / "model" / "model.json", vocabulary)
-        learned = model.encoding
-        encoding = read_encoder_config(artifacts / "encoder.json").encoding(
-            learned.views, learned.pooling, learned.scales, learned.dtype
-        )
-        model.check_encoding(encoding, artifacts / "encoder.json")
-        ready = load_engine(engine, artifacts, encoding, batch_size)
-        if ready.shape != model.config.feature_shape:
-            raise InputError(
-                f"{artifacts / 'model' / 'model.json'} is damaged (pooling {learned.pooling!r} "
-                "does not give its feature_shape): run `dvc repro train`"
-            )
+        members = model.members if settings.ensemble else model.members[:1]
+        compiled = isinstance(engine, OpenVINOEngine)
+        decoders = [_load_decoder(artifacts, member, compiled=compiled) for member in members]
+        decoder = settings.condition(decoders, artifacts.detector)
+        return Captioner(model, settings, decoder, artifacts.vocabulary, engine)
 
-        def steps(member: Member) -> StepDecoder:
-            @cache
-            def on_keras() -> "Decoder":
-                from pipeline.captioner.model_folder import load_member  # noqa: PLC0415  (seconds)
-
-                return load_member(artifacts / "model", model, member)
-
-            if isinstance(ready, OpenVINOEngine):
-                return with_guidance(load_compiled(artifacts, model, member, on_keras), guidance)
-            return with_guidance(on_keras(), guidance)
-
-        members = model.members if ensemble else model.members[:1]
-        detector = WordDetector.load(
-            artifacts / "detector.h5", vocabulary, learned, model.config.feature_shape[-1]
-        )
-        asked = with_word_guidance(
-            make_ensemble([steps(m) for m in members]),
-            detector,
-            word_logit_bias,
-            word_rerank_weight,
-        )
-        return Captioner(model, asked, vocabulary, ready)
-
-    def decode(self, data: bytes) -> np.ndarray:
-        """Decode a photo's bytes as the feature store's were, to the pixels of its views.
-
-        Returns:
-            (V, S, S, 3).
+    def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """Decode a photo's bytes to the pixels of its views, (V, S, S, 3), as `extract` did.
 
         Raises:
             PhotoError: with the reason.
         """
-        learned = self.model.encoding
-        return decode(data, learned.input_size, MAX_PIXELS, learned.views)
+        spec = self.model.encoding
+        return decode(data, spec.input_size, MAX_PIXELS, spec.views)
 
-    def caption(self, photos: Sequence[np.ndarray], beam_width: int) -> list[list[Caption]]:
-        """Caption decoded photos, each (V, S, S, 3); at most `batch_size` of them.
+    def caption(
+        self, photos: Sequence[npt.NDArray[np.uint8]], beam_width: int | None = None
+    ) -> list[list[Caption]]:
+        """Search captions of decoded photos, each (V, S, S, 3); at most `batch_size` of them.
 
         Args:
             photos: decoded by `decode`.
-            beam_width: see `search`.
+            beam_width: hypotheses kept for each photo; None: as the settings have it.
 
         Returns:
             For each photo `beam_width` captions or fewer, best first.
         """
-        features = self._features(photos)
-        found = search(self.decoder, features, beam_width, MAX_WORDS, repeat_trigrams=False)
-        return self._captions(found)
+        hypotheses = search(
+            self.decoder,
+            self._features(photos),
+            beam_width or self.settings.beam_width,
+            self.settings.max_words,
+            no_repeat_ngram_size=self.settings.no_repeat_ngram_size,
+        )
+        return self._captions(hypotheses)
 
     def sample(
-        self, photos: Sequence[np.ndarray], count: int, sampling: Sampling
+        self, photos: Sequence[npt.NDArray[np.uint8]], count: int, sampling: Sampling
     ) -> list[list[Caption]]:
         """Draw `count` captions for each of at most `batch_size` decoded photos."""
-        found = sample(self.decoder, self._features(photos), count, MAX_WORDS, sampling)
-        return self._captions(found)
+        features = self._features(photos)
+        return self._captions(
+            sample(self.decoder, features, count, self.settings.max_words, sampling)
+        )
 
-    def _features(self, photos: Sequence[np.ndarray]) -> npt.NDArray[np.float32]:
-        learned = self.model.encoding
+    def _features(self, photos: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        spec = self.model.encoding
         vectors = self.engine.encode(np.concatenate(photos))
-        # The decoder learned from stored vectors: the same rounding belongs to them.
-        stored = vectors.astype(learned.dtype).astype(np.float32)
-        if learned.view_count == 1:
+        # The decoder was trained on stored vectors, so these need the same rounding.
+        stored = vectors.astype(spec.dtype).astype(np.float32)
+        if spec.view_count == 1:
             return stored
-        return join(stored.reshape(len(photos), learned.view_count, *stored.shape[1:]))
+        return join(stored.reshape(len(photos), spec.view_count, *stored.shape[1:]))
 
-    def _captions(self, found: list[list[Hypothesis]]) -> list[list[Caption]]:
+    def _captions(self, hypotheses: list[list[Hypothesis]]) -> list[list[Caption]]:
         return [
-            [Caption(self.vocabulary.decode(h.ids), h.log_probability) for h in hypotheses]
-            for hypotheses in found
+            [Caption(self.vocabulary.decode(h.ids), h.log_probability) for h in of_photo]
+            for of_photo in hypotheses
         ]
+
+
+def _load_decoder(artifacts: Artifacts, member: Member, *, compiled: bool) -> SupportsUnconditional:
+    """Load a decoder: its OpenVINO graphs, converted the first time, or Keras' own."""
+
+    @cache
+    def on_keras() -> "Decoder":
+        return artifacts.load_decoder(member)
+
+    if compiled:
+        return load_compiled(artifacts.folder, artifacts.model, member, on_keras)
+    return on_keras()

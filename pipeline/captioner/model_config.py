@@ -10,7 +10,7 @@ from pipeline.features.feature_spec import FeatureSpec
 from pipeline.files import read_json, write_json
 from pipeline.text.vocabulary import Vocabulary
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FIX = "run `dvc repro train`"
 
 
@@ -55,12 +55,12 @@ class Member:
     Attributes:
         seed: that it began with; it names the file of its weights.
         weights_sha256: digest of them, see `weights.digest`.
-        facts: how it went, for reports.
+        metadata: how it went, for reports.
     """
 
     seed: int
     weights_sha256: str
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ class ModelConfig:
         members: the trainings, in the order of `train.seeds`.
         encoding: of the features they learned from; only such features mean anything to them.
         vocabulary: fingerprint of the vocabulary that their ids are of.
-        facts: what was the same for all, for reports.
+        metadata: what was the same for all, for reports.
     """
 
     config: DecoderConfig
     members: tuple[Member, ...]
     encoding: FeatureSpec
     vocabulary: str
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     def check_encoding(self, encoding: FeatureSpec, path: Path) -> None:
         """Refuse features, or an encoder, of another making than the model learned from.
@@ -105,7 +105,7 @@ class ModelConfig:
                 "members": [asdict(member) for member in self.members],
                 "encoding": asdict(self.encoding),
                 "vocabulary": self.vocabulary,
-                "facts": self.facts,
+                "metadata": self.metadata,
             },
         )
 
@@ -130,14 +130,14 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
             tuple(Member(**member) for member in values["members"]),
             FeatureSpec(**values["encoding"]),
             values["vocabulary"],
-            values["facts"],
+            values["metadata"],
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): {FIX}") from None
     if not _are_members(model.members):
         raise InputError(f"{path} is damaged (members {values['members']!r:.80}): {FIX}")
-    if not isinstance(model.facts, dict):
-        raise InputError(f"{path} is damaged (facts {model.facts!r:.80}): {FIX}")
+    if not isinstance(model.metadata, dict):
+        raise InputError(f"{path} is damaged (metadata {model.metadata!r:.80}): {FIX}")
     if not model.encoding.known:
         raise InputError(f"{path} is damaged (its encoding is none): {FIX}")
     if model.vocabulary != vocabulary.fingerprint or config.vocabulary_size != len(vocabulary):
@@ -147,5 +147,5 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
 
 def _are_members(members: Sequence[Member]) -> bool:
     """Whether there are some, as they have to be, and no two of one seed."""
-    sound = all(isinstance(m.seed, int) and isinstance(m.facts, dict) for m in members)
+    sound = all(isinstance(m.seed, int) and isinstance(m.metadata, dict) for m in members)
     return sound and 0 < len(members) == len({m.seed for m in members})

@@ -31,7 +31,7 @@ class Model:
         trained: Mapping[int, tuple[Decoder, dict[str, Any]]],
         encoding: FeatureSpec,
         vocabulary: str,
-        facts: dict[str, Any],
+        metadata: dict[str, Any],
     ) -> "Model":
         """Describe decoders just trained.
 
@@ -39,7 +39,7 @@ class Model:
             trained: each seed's decoder, and how its training went.
             encoding: see `ModelConfig`.
             vocabulary: see `ModelConfig`.
-            facts: see `ModelConfig`.
+            metadata: see `ModelConfig`.
         """
         decoders = tuple(decoder for decoder, _ in trained.values())
         members = tuple(
@@ -47,7 +47,7 @@ class Model:
             for seed, (decoder, how) in trained.items()
         )
         config = decoders[0].config
-        return Model(decoders, ModelConfig(config, members, encoding, vocabulary, facts))
+        return Model(decoders, ModelConfig(config, members, encoding, vocabulary, metadata))
 
     def save(self, folder: Path) -> None:
         """Write `seed_N.weights.h5` for each member, and then `model.json`."""

@@ -27,7 +27,7 @@ from pipeline.storage.hdf5 import (
 )
 from pipeline.text.vocabulary import MARKERS, Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FIX = "run `dvc repro detector`"
 _BELONGS_TO = ("vocabulary", "captions", "encoding")
 _PHOTOS = 64  # read at once: a grid of Xception's two scales is 1.1 MB of each
@@ -160,8 +160,8 @@ class WordDetector:
             ValueError: naming the array.
         """
         width, size = self.mean.size, self.prior.size
-        shapes = {"mean": (width,), "weights": (width, size), "usual": (size,), "rarity": (size,)}
-        least = {"mean": -_GREATEST, "weights": -_GREATEST, "usual": 0, "rarity": 0}
+        shapes = {"mean": (width,), "weights": (width, size), "prior": (size,), "idf": (size,)}
+        least = {"mean": -_GREATEST, "weights": -_GREATEST, "prior": 0, "idf": 0}
         for name, array in self._arrays.items():
             if array.shape != shapes[name]:
                 raise ValueError(f"{name} does not fit the others")

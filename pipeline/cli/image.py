@@ -15,70 +15,60 @@ from pipeline.cli.photo_arguments import Photo, expand
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Caption, Captioner
 
-_BEAM_WIDTH = 20  # as the widest of `evaluate`
 _BATCH = 32  # photos that go through encoder and search together
 
-# What counts beside the decoder's own opinion.
-_weighed = all_of(
+# Search settings that differ from those of the last evaluation.
+_search_options = all_of(
+    click.option("--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept."),
     click.option(
-        "--guidance",
-        type=Number(0, 10),
-        default=0.2,
-        show_default=True,
-        help="How much more counts what the photo makes likelier.",
+        "--guidance", type=Number(0, 10), help="Weight of classifier-free guidance; 0: none."
     ),
     click.option(
         "--word-logit-bias",
         type=Number(0, 10),
-        default=0.3,
-        show_default=True,
-        help="How much likelier detected words get, and others less likely.",
+        help="How much detected words raise the logits; 0: not at all.",
     ),
     click.option(
         "--word-rerank-weight",
         type=Number(0, 100),
-        default=3.0,
-        show_default=True,
-        help="Of a search: how much counts that a caption says detected words.",
+        help="How much detected words count in the ranking; 0: not at all.",
+    ),
+    click.option(
+        "--ensemble/--no-ensemble",
+        default=None,
+        help="Let the decoders of all seeds vote, or use the first alone.",
     ),
 )
 
-# How captions are drawn at random.
-_drawn = all_of(
-    click.option("--sample", is_flag=True, help="Draw captions at random, no beam search."),
+_sampling_options = all_of(
+    click.option("--sample", is_flag=True, help="Draw captions at random, without a search."),
     click.option(
         "--temperature",
         type=Number(0, min_open=True),
         default=1.0,
         show_default=True,
-        help="Of --sample: below 1 keeps to likely words.",
+        help="With --sample: below 1, likely words become likelier.",
     ),
-    click.option("--top-k", type=click.IntRange(1), help="Of --sample: from so many words."),
+    click.option("--top-k", type=click.IntRange(1), help="With --sample: among so many words."),
     click.option(
         "--top-p",
         type=Number(0, 1, min_open=True),
         default=1.0,
         show_default=True,
-        help="Of --sample: from words that hold this share of the probability.",
+        help="With --sample: among words that hold this share of the probability.",
     ),
-    click.option("--seed", type=click.IntRange(0), default=0, help="Of --sample."),
+    click.option("--seed", type=click.IntRange(0), default=0, help="With --sample."),
 )
 
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, type=click.Path(allow_dash=True))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept. [default: 20]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
-    "--top", type=click.IntRange(1, 100), default=1, show_default=True, help="Captions a photo."
+    "--top", type=click.IntRange(1, 100), default=1, show_default=True, help="Captions per photo."
 )
-@_weighed
-@_drawn
-@click.option(
-    "--ensemble/--no-ensemble",
-    default=True,
-    help="Ask the decoders of all seeds, or the first alone.  [default: all]",
-)
+@_search_options
+@_sampling_options
 @click.option(
     "--artifacts",
     type=click.Path(path_type=Path),
@@ -89,21 +79,22 @@ _drawn = all_of(
 def image(
     photos: tuple[str, ...],
     as_json: bool,
-    beam_width: int | None,
     top: int,
-    guidance: float,
-    word_logit_bias: float,
-    word_rerank_weight: float,
     artifacts: Path,
     sample: bool,
-    ensemble: bool,
-    **drawing: Any,
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    seed: int,
+    **search: Any,
 ) -> None:
     """Caption PHOTOS: files, folders, or - for standard input.
 
-    Prints a line for each photo: its name, a tab, its caption. Standard input may be one
-    photo, or a list of files, one a line. A photo that cannot be read is reported on
-    standard error; the others are still captioned and the exit code is 1.
+    Prints a line per photo: its name, a tab, its caption. Standard input may be one
+    photo, or a list of files, one per line. A photo that cannot be read is reported on
+    standard error; the others are still captioned, and the exit code is 1.
+
+    The search is the one that `dvc repro` evaluated, unless an option changes it.
 
     \b
     Examples:
@@ -113,44 +104,44 @@ def image(
       caption image --sample --top 5 --temperature 0.8 holiday.jpg
       find . -name '*.png' | caption image -
     """  # noqa: D301  (click wants a real backspace)
-    width = max(_BEAM_WIDTH, top) if beam_width is None else beam_width
-    if width < top:
-        raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
-    if sample and any(map(_given, ("beam_width", "word_rerank_weight"))):
-        raise click.UsageError(
-            "--sample draws captions, --beam-width and --word-rerank-weight are of a search"
-        )
-    if not sample and any(map(_given, drawing)):
-        raise click.UsageError("--temperature, --top-k, --top-p and --seed are of --sample")
-    asked = list(expand(photos))
-    readable = [photo for photo in asked if isinstance(photo, Photo)]
-    for failure in asked:
+    settings = {name: value for name, value in search.items() if value is not None}
+    _check_options(settings, top, sample=sample)
+    arguments = list(expand(photos))
+    readable = [photo for photo in arguments if isinstance(photo, Photo)]
+    for failure in arguments:
         if isinstance(failure, str):
             click.echo(failure, err=True)
-    failed = len(asked) - len(readable)
+    failed = len(arguments) - len(readable)
     if readable:
         from pipeline.captioner.captioner import Captioner  # noqa: PLC0415  (imports NumPy)
 
-        captioner = Captioner.load(
-            artifacts,
-            min(_BATCH, len(readable)),
-            ensemble=ensemble,
-            guidance=guidance,
-            word_logit_bias=word_logit_bias,
-            word_rerank_weight=word_rerank_weight,
-        )
+        captioner = Captioner.load(artifacts, min(_BATCH, len(readable)), **settings)
         if sample:
-            from pipeline.captioner.generation.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
+            from pipeline.captioner.generation.sampling import Sampling  # noqa: PLC0415  (NumPy)
 
-            say = partial(captioner.sample, count=top, sampling=Sampling(**drawing))
+            sampling = Sampling(temperature, top_k, top_p, seed)
+            caption = partial(captioner.sample, count=top, sampling=sampling)
         else:
-            say = partial(captioner.caption, beam_width=width)
-        failed += _caption_all(captioner, say, readable, top, as_json)
+            width = settings.get("beam_width") or max(captioner.settings.beam_width, top)
+            caption = partial(captioner.caption, beam_width=width)
+        failed += _caption_all(captioner, caption, readable, top, as_json)
     if failed:
         raise SystemExit(1)
 
 
-def _given(option: str) -> bool:
+def _check_options(settings: dict[str, Any], top: int, *, sample: bool) -> None:
+    """Refuse options that do not go together."""
+    if settings.get("beam_width", top) < top:
+        raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
+    if sample and ({"beam_width", "word_rerank_weight"} & set(settings)):
+        raise click.UsageError(
+            "--beam-width and --word-rerank-weight belong to a search, not to --sample"
+        )
+    if not sample and any(map(_is_given, ("temperature", "top_k", "top_p", "seed"))):
+        raise click.UsageError("--temperature, --top-k, --top-p and --seed need --sample")
+
+
+def _is_given(option: str) -> bool:
     """Whether an option is on the command line, with whatever value."""
     source = click.get_current_context().get_parameter_source(option)
     return source is click.core.ParameterSource.COMMANDLINE
@@ -158,12 +149,12 @@ def _given(option: str) -> bool:
 
 def _caption_all(
     captioner: "Captioner",
-    say: Callable[[list[Any]], list[list["Caption"]]],
+    caption: Callable[[list[Any]], list[list["Caption"]]],
     photos: Sequence[Photo],
     top: int,
     as_json: bool,
 ) -> int:
-    """Print every photo's captions in the order asked for; return how many photos failed."""
+    """Print every photo's captions in the order of `photos`; return how many photos failed."""
     from pipeline.features.photos import PhotoError, read_photo  # noqa: PLC0415  (imports NumPy)
     from pipeline.progress import Progress  # noqa: PLC0415
 
@@ -173,20 +164,20 @@ def _caption_all(
     with Progress("caption", total, "photos") as progress:
         for start in range(0, len(photos), _BATCH):
             batch = photos[start : start + _BATCH]
-            decoded = {}
+            pixels = {}
             for position, photo in enumerate(batch):
                 try:
                     data = photo.data if photo.path is None else read_photo(photo.path)
-                    decoded[position] = captioner.decode(data)
+                    pixels[position] = captioner.decode(data)
                 except PhotoError as error:
                     with progress.aside():
                         click.echo(f"{on_one_line(photo.name)}: {error}", err=True)
                     failed += 1
-            if decoded:
-                found = say(list(decoded.values()))
+            if pixels:
+                captions = caption(list(pixels.values()))
                 with progress.aside():
-                    for position, captions in zip(decoded, found, strict=True):
-                        _print(batch[position].name, captions[:top], as_json)
+                    for position, of_photo in zip(pixels, captions, strict=True):
+                        _print(batch[position].name, of_photo[:top], as_json)
             if total:
                 progress.advance(len(batch))
     return failed

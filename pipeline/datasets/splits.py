@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from pipeline.datasets.annotations import Summary
 
+MIN_PHOTOS_PER_SPLIT = 2  # a single photo has no CIDEr-D
+
 # A photo in two lists stays where it does least harm: scores must not see training photos.
 _PRECEDENCE = ("test", "dev", "train")
 

@@ -36,7 +36,6 @@ from pipeline.storage.hdf5 import (
 FORMAT_VERSION = 4
 FIX = "run `dvc repro extract`"
 _PART = 256  # photos: a grid of Xception, in two scales, is 1.1 MB of each
-_FEWEST = 2  # photos of a split that can be learned from or measured with
 
 VectorRows = tuple[list[int], npt.NDArray[Any]]
 
@@ -162,24 +161,6 @@ class FeatureStore:
         for start in range(0, len(image_ids), _PART):
             part = image_ids[start : start + _PART]
             yield part, self.read(part)
-
-    def usable(self, captions: Sequence[tuple[str, str]], split: str) -> list[tuple[str, str]]:
-        """Return the (image_id, text) pairs of a split whose photos have vectors.
-
-        Says how many have none.
-
-        Raises:
-            InputError: fewer than two photos have: of a single one CIDEr-D means nothing.
-        """
-        found = [pair for pair in captions if pair[0] in self.rows]
-        if len({image_id for image_id, _ in found}) < _FEWEST:
-            raise InputError(
-                f"fewer than {_FEWEST} {split} photos have both captions and features: "
-                "artifacts/captions.json and artifacts/extract.json say why"
-            )
-        if len(found) < len(captions):
-            print(f"{split}: {len(captions) - len(found)} captions of failed photos left out")
-        return found
 
     def draw(
         self, image_ids: Iterable[str], random: np.random.Generator

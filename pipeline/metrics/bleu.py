@@ -47,9 +47,9 @@ def bleu(counts: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
     matches, totals = sums[..., :MAX_ORDER], sums[..., MAX_ORDER : 2 * MAX_ORDER]
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where(matches > 0, np.log(matches / totals), -np.inf)
-        ridge_alpha = np.minimum(0, 1 - sums[..., -1:] / sums[..., -2:-1])
+        brevity_penalty = np.minimum(0, 1 - sums[..., -1:] / sums[..., -2:-1])
     means = np.cumsum(logs, axis=-1) / np.arange(1, MAX_ORDER + 1)
-    return 100 * np.exp(np.where(np.isfinite(means), means + ridge_alpha, -np.inf))
+    return 100 * np.exp(np.where(np.isfinite(means), means + brevity_penalty, -np.inf))
 
 
 def _closest(references: References, lengths: Ints, photo: Ints) -> Ints:

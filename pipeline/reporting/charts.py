@@ -12,6 +12,12 @@ from typing import NamedTuple
 
 from pipeline.captioner.training.history import Epoch, SelfCriticalEpoch
 from pipeline.errors import InputError
+from pipeline.reporting.baselines import (
+    CONSTANT_CAPTION,
+    HUMAN_AGREEMENT,
+    RANDOM_CAPTIONS,
+    SHUFFLED_FEATURES,
+)
 from pipeline.reporting.evaluation import Evaluation, SearchMetrics
 from pipeline.reporting.lengths import LengthGroup
 from pipeline.reporting.word_usage import Word
@@ -43,7 +49,7 @@ class Bar:
         text: the value as it is read.
         note: said in small print below the text.
         interval: where the value may lie.
-        kind: how it is drawn: "headline", "search", "floor", "blind", "ceiling" or "bar".
+        kind: how it is drawn: "primary", "search", "floor", "shuffled", "human" or "bar".
     """
 
     label: str
@@ -115,26 +121,25 @@ class LineChart:
 
 
 def of_metric(found: Evaluation, metric: str) -> BarChart:
-    """Return the chart of a metric: every search beside floors, blind check and ceiling."""
+    """Return the chart of a metric: every search and every baseline."""
     rows = [_of_search(name, search, metric, found) for name, search in found.searches.items()]
-    beside = [
-        (
-            "features swapped",
-            found.shuffled_features,
-            "blind" if found.uses_image else "blind failed",
-        ),
-        ("random caption", found.random_floor, "floor"),
-        ("constant caption", found.constant_floor, "floor"),
-        ("a person", found.human_agreement, "ceiling"),
-    ]
+    kinds = {
+        SHUFFLED_FEATURES: "shuffled" if found.uses_image else "shuffled failed",
+        HUMAN_AGREEMENT: "human",
+    }
     rows += [
-        Bar(label, corpus[metric], f"{corpus[metric]:.1f}", kind=kind)
-        for label, corpus, kind in beside
-        if corpus is not None
+        Bar(
+            baseline.name,
+            baseline.corpus[metric],
+            f"{baseline.corpus[metric]:.1f}",
+            kind=kinds.get(baseline.name, "floor"),
+        )
+        for baseline in found.baselines
     ]
-    lines = {"floor": max(found.constant_floor[metric], found.random_floor[metric])}
+    floors = (CONSTANT_CAPTION, RANDOM_CAPTIONS)
+    lines = {"floor": max(b.corpus[metric] for b in found.baselines if b.name in floors)}
     if found.human_agreement is not None:
-        lines["ceiling"] = found.human_agreement[metric]
+        lines["human"] = found.human_agreement[metric]
     return BarChart(metric, rows, lines)
 
 

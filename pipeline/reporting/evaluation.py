@@ -11,13 +11,19 @@ from pipeline.metrics.ngrams import Tokens
 from pipeline.metrics.scorer import METRICS, Scorer, Scores
 from pipeline.metrics.significance import Interval, intervals
 from pipeline.metrics.tokenizer import tokenize
-from pipeline.reporting import baselines
-from pipeline.reporting.baselines import CorpusScores
+from pipeline.reporting.baselines import (
+    HUMAN_AGREEMENT,
+    RANDOM_CAPTIONS,
+    SHUFFLED_FEATURES,
+    Baseline,
+    CorpusScores,
+    all_baselines,
+)
 from pipeline.reporting.predictions import Prediction
 from pipeline.text.vocabulary import Vocabulary
 
 # Of CIDEr-D: a model that looks loses nearly all of it when features are swapped.
-_BLIND_SHARE = 0.5
+_SHUFFLED_SHARE = 0.5
 _SEVERAL = 2  # seeds, of which a deviation can be told
 
 
@@ -72,11 +78,7 @@ class Evaluation:
         references: image_id to the photo's captions as people wrote them.
         searches: by name; the first is greedy.
         primary_search: the search that figures without a name are of.
-        constant: the caption of `constant_floor`.
-        constant_floor: see `baselines.best_constant`.
-        random_floor: see `baselines.random_captions`.
-        human_agreement: see `baselines.human_agreement`.
-        shuffled_features: the headline's captions, see `baselines.shuffled_features`.
+        baselines: see `baselines.all_baselines`.
         unknown_words: words of the references that are not in the vocabulary, %.
         perplexity: of the references' words and their ends, to the model; of several decoders
             the geometric mean.
@@ -90,11 +92,7 @@ class Evaluation:
     references: Mapping[str, Sequence[str]]
     searches: Mapping[str, SearchMetrics]
     primary_search: str
-    constant: str
-    constant_floor: CorpusScores
-    random_floor: CorpusScores
-    human_agreement: CorpusScores | None
-    shuffled_features: CorpusScores | None
+    baselines: Sequence[Baseline]
     unknown_words: float
     perplexity: float
     provenance: Mapping[str, str]
@@ -114,13 +112,32 @@ class Evaluation:
             for search in next(iter(self.seeds.values()))
         }
 
+    def baseline(self, name: str) -> CorpusScores | None:
+        """Return a baseline's scores; None where these photos do not allow it."""
+        return next((row.corpus for row in self.baselines if row.name == name), None)
+
+    @property
+    def shuffled_features(self) -> CorpusScores | None:
+        """That baseline; None where there is but one photo."""
+        return self.baseline(SHUFFLED_FEATURES)
+
+    @property
+    def human_agreement(self) -> CorpusScores | None:
+        """That baseline; None where no photo has two references."""
+        return self.baseline(HUMAN_AGREEMENT)
+
     @property
     def uses_image(self) -> bool:
         """Whether captions are of their photos: scores fall when features are swapped."""
-        if self.shuffled_features is None:
+        shuffled = self.shuffled_features
+        if shuffled is None:
             return True
-        seeing = self.searches[self.primary_search].corpus["CIDEr-D"]
-        return self.shuffled_features["CIDEr-D"] < _BLIND_SHARE * seeing
+        return shuffled["CIDEr-D"] < _SHUFFLED_SHARE * self.primary.corpus["CIDEr-D"]
+
+    @property
+    def primary(self) -> SearchMetrics:
+        """The primary search's metrics."""
+        return self.searches[self.primary_search]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but the captions themselves.
@@ -128,27 +145,22 @@ class Evaluation:
         The numbers at the top are the dozen that `dvc metrics` shows; it passes over lists,
         so that the rest, "details", is in one.
         """
-        primary_search = self.searches[self.primary_search]
         flat: dict[str, float | None] = {
-            **primary_search.corpus,
+            **self.primary.corpus,
             "CIDEr-D greedy": self.searches["greedy"].corpus["CIDEr-D"],
-            "CIDEr-D blind": _of(self.shuffled_features, "CIDEr-D"),
-            "CIDEr-D constant caption": self.constant_floor["CIDEr-D"],
-            "CIDEr-D human": _of(self.human_agreement, "CIDEr-D"),
-            "distinct": primary_search.distinct,
+            **{
+                f"CIDEr-D {row.name}": row.corpus["CIDEr-D"]
+                for row in self.baselines
+                if row.name != RANDOM_CAPTIONS
+            },
+            "distinct": self.primary.distinct,
             "perplexity": self.perplexity,
         }
-        beside = [
-            {"name": "best constant caption", "caption": self.constant, **self.constant_floor},
-            {"name": "random training caption", **self.random_floor},
-            {"name": "features swapped", **(self.shuffled_features or {})},
-            {"name": "one reference against the others", **(self.human_agreement or {})},
-        ]
         details = {
             "photos": len(self.image_ids),
             "searches": [_search_json(name, found) for name, found in self.searches.items()],
-            "headline": self.primary_search,
-            "beside": [_rounded(row) for row in beside],
+            "primary_search": self.primary_search,
+            "baselines": [_baseline_json(row) for row in self.baselines],
             "seeds": [
                 {"seed": seed, "search": search, **_rounded(corpus)}
                 for seed, scores in self.seeds.items()
@@ -198,18 +210,13 @@ def evaluate(
     searches = {
         name: _search(found, scorer, learned, vocabulary) for name, found in predictions.items()
     }
-    constant, constant_floor = baselines.best_constant(learned, groups)
     return Evaluation(
         image_ids=image_ids,
         references={image_id: references[image_id] for image_id in image_ids},
         searches=searches,
         primary_search=primary_search,
-        constant=constant,
-        constant_floor=constant_floor,
-        random_floor=baselines.random_captions(learned, groups),
-        human_agreement=baselines.human_agreement(groups),
-        shuffled_features=baselines.shuffled_features(
-            [tokenize(p.caption) for p in predictions[primary_search]], groups
+        baselines=all_baselines(
+            scorer, learned, [tokenize(p.caption) for p in predictions[primary_search]]
         ),
         unknown_words=_unknown(clean_references, vocabulary),
         perplexity=perplexity,
@@ -278,8 +285,9 @@ def _search_json(name: str, found: SearchMetrics) -> dict[str, Any]:
     }
 
 
-def _of(corpus: CorpusScores | None, metric: str) -> float | None:
-    return None if corpus is None else corpus[metric]
+def _baseline_json(baseline: Baseline) -> dict[str, Any]:
+    caption = {"caption": baseline.caption} if baseline.caption else {}
+    return {"name": baseline.name, **caption, **_rounded(baseline.corpus)}
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def model_card(found: Evaluation, model: ModelConfig) -> str:
         "## What it was made of",
         _table(("what", "which"), found.provenance.items()),
         "## How it was trained",
-        _table(("param", "value"), sorted(model.facts["params"].items())),
+        _table(("param", "value"), sorted(model.metadata["params"].items())),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -42,14 +42,8 @@ def _scores(found: Evaluation) -> str:
     photos = f"{len(found.image_ids)} photos of the split {_plain(found.provenance['split'])}"
     rows = [(name, *_numbers(search.corpus)) for name, search in found.searches.items()]
     rows += [
-        (name, *_numbers(corpus))
-        for name, corpus in (
-            (f"the constant “{found.constant}”", found.constant_floor),
-            ("a random training caption", found.random_floor),
-            ("features swapped", found.shuffled_features),
-            ("one reference against the others", found.human_agreement),
-        )
-        if corpus is not None
+        (f"{row.name} “{row.caption}”" if row.caption else row.name, *_numbers(row.corpus))
+        for row in found.baselines
     ]
     primary_search = found.searches[found.primary_search]
     low, high = primary_search.intervals["CIDEr-D"]

@@ -68,12 +68,14 @@ def predict(
     beam_width: int,
     max_words: int,
     *,
-    repeat_trigrams: bool = True,
+    no_repeat_ngram_size: int = 0,
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
     predictions: list[Prediction] = []
     for some, features in store.parts(image_ids):
-        found = search(decoder, features, beam_width, max_words, repeat_trigrams=repeat_trigrams)
+        found = search(
+            decoder, features, beam_width, max_words, no_repeat_ngram_size=no_repeat_ngram_size
+        )
         best = [hypotheses[0] for hypotheses in found]
         maps = caption_maps(decoder, features, [hypothesis.ids for hypothesis in best])
         predictions += [

@@ -1,14 +1,13 @@
-"""Stage `detector`: which words people use of what the CNN saw, from the training photos alone."""
+"""Stage `detector`: fit the word detector on the training photos' features and captions."""
 
 from pathlib import Path
 
+from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.captioner.word_detector import fit_detector
-from pipeline.datasets.caption_table import read_caption_table
 from pipeline.errors import InputError
-from pipeline.features.store import FeatureStore
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
-from pipeline.text.vocabulary import MARKERS, Vocabulary
+from pipeline.text.vocabulary import MARKERS
 
 ARTIFACTS = Path("artifacts")
 
@@ -16,11 +15,12 @@ ARTIFACTS = Path("artifacts")
 def main() -> None:
     """Write artifacts/detector.h5."""
     ridge_alpha = load_params().detector.ridge_alpha
-    table = read_caption_table(ARTIFACTS / "captions.parquet")
-    vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json", table.fingerprint)
-    store = FeatureStore.open(ARTIFACTS / "features.h5")
+    artifacts = TrainingArtifacts.open(
+        ARTIFACTS, "captions.parquet", "vocabulary.json", "features.h5"
+    )
+    vocabulary, store = artifacts.vocabulary, artifacts.store
     captions: dict[str, list[list[int]]] = {}
-    for image_id, text in store.usable(table.captions("train"), "train"):
+    for image_id, text in artifacts.captions("train"):
         captions.setdefault(image_id, []).append(vocabulary.encode(text))
     try:
         detector = fit_detector(captions, store.read, len(vocabulary), ridge_alpha)
@@ -29,7 +29,7 @@ def main() -> None:
             f"params.yaml: detector.ridge_alpha {ridge_alpha:g}: {error}: raise it"
         ) from None
     detector.save(ARTIFACTS / "detector.h5", vocabulary, store.encoding)
-    print(f"{len(vocabulary) - len(MARKERS)} words, of {len(captions)} photos")
+    print(f"{len(vocabulary) - len(MARKERS)} words, fitted on {len(captions)} photos")
 
 
 if __name__ == "__main__":

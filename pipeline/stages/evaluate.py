@@ -1,225 +1,228 @@
-"""Stage `evaluate`: caption the test split by every search, score it, write the report."""
+"""Stage `evaluate`: caption the test split with every search, score it, write the report."""
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from pipeline.captioner.generation.ensemble import make_ensemble
-from pipeline.captioner.generation.guidance import with_guidance
-from pipeline.captioner.generation.interfaces import StepDecoder
-from pipeline.captioner.generation.word_guidance import with_word_guidance
+from pipeline.captioner.artifacts import Artifacts
+from pipeline.captioner.decoders.decoder import Decoder
+from pipeline.captioner.generation.settings import FILE, SearchSettings
 from pipeline.captioner.model_config import Member
-from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.loss import mean_loss
-from pipeline.captioner.word_detector import WordDetector
-from pipeline.datasets import formats
-from pipeline.datasets.caption_table import CaptionTable, read_caption_table
-from pipeline.errors import InputError
-from pipeline.features.store import FeatureStore
 from pipeline.files import fingerprint, write_json, write_text
 from pipeline.metrics import tokenizer
 from pipeline.metrics.scorer import METRICS
-from pipeline.params import EvaluateParams, Params, load_params
+from pipeline.params import EvaluateParams, load_params
 from pipeline.reporting.evaluation import Evaluation, evaluate
 from pipeline.reporting.model_card import model_card
 from pipeline.reporting.predictions import Prediction, predict, search_name, write_predictions
 from pipeline.reporting.report import write_report
 from pipeline.stages.run import run_stage
-from pipeline.text.vocabulary import Vocabulary
 
 ARTIFACTS = Path("artifacts")
 EVALUATION = ARTIFACTS / "evaluation"
 SPLIT = "test"
 _BATCH_SIZE = 64  # captions, for perplexity
-_DETECTED = 6  # words of a photo that the report shows
+_DETECTED_WORDS = 6  # of each photo, in the report
+
+
+def main() -> None:
+    """Write search.json, metrics.json, predictions.parquet, report.html and model_card.md."""
+    params = load_params().evaluate
+    settings = _settings(params)
+    # First, so that `caption image` works as soon as there is a model.
+    settings.write(ARTIFACTS / FILE)
+    artifacts = Artifacts.open(
+        ARTIFACTS,
+        *("captions.parquet", "vocabulary.json", "features.h5", "extract.json", "detector.h5"),
+        "model/model.json",
+    )
+    artifacts.check_store()
+    run = _Run(params.beam_widths, settings, artifacts, artifacts.captions(SPLIT))
+    evaluation = run.evaluate()
+    searches = evaluation.searches.values()
+    write_predictions(
+        EVALUATION / "predictions.parquet", [p for search in searches for p in search.predictions]
+    )
+    write_report(
+        EVALUATION / "report.html",
+        evaluation,
+        artifacts.image_paths,
+        ARTIFACTS,
+        artifacts.model,
+    )
+    write_text(EVALUATION / "model_card.md", model_card(evaluation, artifacts.model))
+    write_json(EVALUATION / "metrics.json", evaluation.as_json())
+    _print_scores(evaluation)
+
+
+def _settings(params: EvaluateParams) -> SearchSettings:
+    return SearchSettings(
+        beam_width=max(params.beam_widths, default=1),
+        max_words=params.max_words,
+        no_repeat_ngram_size=params.no_repeat_ngram_size,
+        guidance=params.guidance,
+        word_logit_bias=params.word_logit_bias,
+        word_rerank_weight=params.word_rerank_weight,
+        ensemble=params.ensemble,
+    )
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What the earlier stages left, checked to belong together."""
+class _Run:
+    """One run of the stage.
 
-    table: CaptionTable
-    vocabulary: Vocabulary
-    store: FeatureStore
-    model: Model
-    detector: WordDetector
-    captions: list[tuple[str, str]]  # (image_id, text) of the split's photos that have features
+    Attributes:
+        beam_widths: the searches beside greedy search.
+        settings: what all searches share.
+        artifacts: what the earlier stages left.
+        captions: (image_id, clean text) pairs of the split's photos that have features.
+    """
 
-    @property
+    beam_widths: Sequence[int]
+    settings: SearchSettings
+    artifacts: Artifacts
+    captions: Sequence[tuple[str, str]]
+
+    @cached_property
     def image_ids(self) -> list[str]:
         """The photos of `captions`."""
         return list(dict.fromkeys(image_id for image_id, _ in self.captions))
 
+    @cached_property
+    def references(self) -> dict[str, list[str]]:
+        """Their raw captions."""
+        references = self.artifacts.table.references(SPLIT)
+        return {image_id: references[image_id] for image_id in self.image_ids}
 
-def main() -> None:
-    """Write metrics.json, predictions.parquet, report.html and model_card.md."""
-    params = load_params()
-    inputs = _read_inputs()
-    found = _evaluate(params, inputs)
-    predictions = [p for search in found.searches.values() for p in search.predictions]
-    photos = formats.photos_left(params.dataset.format, Path(params.dataset.root))
-    write_predictions(EVALUATION / "predictions.parquet", predictions)
-    write_report(
-        EVALUATION / "report.html",
-        found,
-        photos,
-        ARTIFACTS,
-        inputs.model.description,
-    )
-    write_text(EVALUATION / "model_card.md", model_card(found, inputs.model.description))
-    write_json(EVALUATION / "metrics.json", found.as_json())
-    _show(found)
+    @property
+    def members(self) -> Sequence[Member]:
+        """The trainings whose decoders caption together."""
+        members = self.artifacts.model.members
+        return members if self.settings.ensemble else members[:1]
 
-
-def _read_inputs() -> Inputs:
-    vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json")
-    model = Model.load(ARTIFACTS / "model", vocabulary)
-    store = FeatureStore.open(ARTIFACTS / "features.h5")
-    model.description.check_encoding(store.encoding, store.path)
-    table = read_caption_table(ARTIFACTS / "captions.parquet")
-    if model.description.facts.get("captions") != table.fingerprint:
-        raise InputError(
-            "artifacts/model was trained on other captions, perhaps on what is the test split "
-            "now, than artifacts/captions.parquet holds: run `dvc repro train`"
+    def evaluate(self) -> Evaluation:
+        """Caption and score."""
+        decoders = self.artifacts.decoders
+        seeds = [member.seed for member in self.artifacts.model.members]
+        by_seed = {
+            seed: self._predict([decoder])
+            for seed, decoder in zip(seeds, decoders, strict=True)
+            if len(seeds) > 1
+        }
+        voting = decoders[: len(self.members)]
+        alone = len(voting) == 1 and seeds[0] in by_seed
+        training = self.artifacts.table.references("train").values()
+        return evaluate(
+            by_seed[seeds[0]] if alone else self._predict(voting),
+            primary_search=search_name(self.settings.beam_width),
+            references=self.references,
+            training=[raw for group in training for raw in group],
+            vocabulary=self.artifacts.vocabulary,
+            clean_references=[text for _, text in self.captions],
+            perplexity=self._perplexity(voting),
+            detected=self._detected_words(),
+            provenance=self._provenance(),
+            by_seed=by_seed,
         )
-    detector = WordDetector.load(
-        ARTIFACTS / "detector.h5", vocabulary, store.encoding, store.shape[-1], table.fingerprint
-    )
-    captions = store.usable(table.captions(SPLIT), SPLIT)
-    return Inputs(table, vocabulary, store, model, detector, captions)
 
+    def _predict(self, decoders: Sequence[Decoder]) -> dict[str, list[Prediction]]:
+        """Caption the split with every search."""
+        decoder = self.settings.condition(decoders, self.artifacts.detector)
+        return {
+            search_name(width): predict(
+                decoder,
+                self.artifacts.store,
+                self.artifacts.vocabulary,
+                self.image_ids,
+                beam_width=width,
+                max_words=self.settings.max_words,
+                no_repeat_ngram_size=self.settings.no_repeat_ngram_size,
+            )
+            for width in dict.fromkeys([1, *self.beam_widths])
+        }
 
-def _evaluate(params: Params, inputs: Inputs) -> Evaluation:
-    table, image_ids, model = inputs.table, inputs.image_ids, inputs.model
-    references = table.references(SPLIT)
-    training = [raw for group in table.references("train").values() for raw in group]
-    longest = model.description.facts["params"]["max_words"]
-    batches = Batches(inputs.captions, inputs.store, inputs.vocabulary, _BATCH_SIZE, longest)
-    seeds = [member.seed for member in model.description.members]
-    guides = [with_guidance(decoder, params.evaluate.guidance) for decoder in model.decoders]
-    alone = {
-        seed: _predict(params, inputs, decoder)
-        for seed, decoder in zip(seeds, guides, strict=True)
-        if len(seeds) > 1 or not params.evaluate.ensemble
-    }
-    asked = model.decoders if params.evaluate.ensemble else model.decoders[:1]
-    predictions = (
-        _predict(params, inputs, make_ensemble(guides))
-        if params.evaluate.ensemble
-        else alone[seeds[0]]
-    )
-    return evaluate(
-        predictions,
-        primary_search=_headline(params.evaluate),
-        references={image_id: references[image_id] for image_id in image_ids},
-        training=training,
-        vocabulary=inputs.vocabulary,
-        clean_references=[text for _, text in inputs.captions],
-        perplexity=math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in asked)),
-        detected=_detected(inputs),
-        provenance={
-            **_provenance(inputs, len(asked), {i: references[i] for i in image_ids}),
-            "guidance": f"{params.evaluate.guidance:g}",
-            "evidence": (
-                f"word bias {params.evaluate.word_logit_bias:g}, "
-                f"agreement {params.evaluate.word_rerank_weight:g}, "
-                f"detector {inputs.detector.digest}"
+    def _perplexity(self, decoders: Sequence[Decoder]) -> float:
+        """Return the geometric mean of the decoders' perplexities."""
+        batches = Batches(
+            self.captions,
+            self.artifacts.store,
+            self.artifacts.vocabulary,
+            _BATCH_SIZE,
+            self.artifacts.model.metadata["params"]["max_words"],
+        )
+        return math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in decoders))
+
+    def _detected_words(self) -> dict[str, list[str]]:
+        """Return each photo's most telling detected words."""
+        vocabulary, detector = self.artifacts.vocabulary, self.artifacts.detector
+        return {
+            image_id: vocabulary.decode(ids).split()
+            for image_ids, features in self.artifacts.store.parts(self.image_ids)
+            for image_id, ids in zip(
+                image_ids, detector.top_words(features, _DETECTED_WORDS), strict=True
+            )
+        }
+
+    def _provenance(self) -> dict[str, str]:
+        """Return what these captions were made from and with."""
+        artifacts, settings = self.artifacts, self.settings
+        config, spec = artifacts.model.config, artifacts.store.encoding
+        kind = f"{config.name}, {config.units} units, {len(artifacts.vocabulary.words)} words"
+        ensemble = f"ensemble of {len(self.members)}: " if len(self.members) > 1 else ""
+        return {
+            "tokenizer": tokenizer.NAME,
+            "split": SPLIT,
+            "references": fingerprint(self.references),
+            "decoder": f"{ensemble}{kind}",
+            "training": "; ".join(_training(member) for member in self.members),
+            "model": " ".join(member.weights_sha256 for member in self.members),
+            "encoder": (
+                f"{spec.encoder} at {spec.input_size} x {spec.input_size} pixels, "
+                f"{spec.pooling} pooling, scales: {spec.scales}, views: {spec.views}, "
+                f"weights {spec.weights_sha256}"
             ),
-        },
-        by_seed=alone if len(seeds) > 1 else {},
-    )
-
-
-def _detected(inputs: Inputs) -> dict[str, list[str]]:
-    """Return the words that tell most of each photo."""
-    return {
-        image_id: inputs.vocabulary.decode(ids).split()
-        for some, features in inputs.store.parts(inputs.image_ids)
-        for image_id, ids in zip(some, inputs.detector.top_words(features, _DETECTED), strict=True)
-    }
-
-
-def _headline(wanted: EvaluateParams) -> str:
-    """Name the search that figures without a name are of: the widest."""
-    return search_name(max(wanted.beam_widths, default=1))
-
-
-def _predict(params: Params, inputs: Inputs, decoder: StepDecoder) -> dict[str, list[Prediction]]:
-    """Caption the split by every search."""
-    wanted = params.evaluate
-    decoder = with_word_guidance(
-        decoder, inputs.detector, wanted.word_logit_bias, wanted.word_rerank_weight
-    )
-    return {
-        search_name(width): predict(
-            decoder,
-            inputs.store,
-            inputs.vocabulary,
-            inputs.image_ids,
-            beam_width=width,
-            max_words=wanted.max_words,
-            repeat_trigrams=wanted.repeat_trigrams,
-        )
-        for width in dict.fromkeys([1, *wanted.beam_widths])
-    }
-
-
-def _provenance(inputs: Inputs, decoders: int, references: dict[str, list[str]]) -> dict[str, str]:
-    model, encoding = inputs.model.description, inputs.store.encoding
-    config, asked = model.config, model.members[:decoders]
-    kind = f"{config.name}, {config.units} units, {len(inputs.vocabulary.words)} words"
-    together_of = f"{decoders} decoders together: " if decoders > 1 else ""
-    return {
-        "tokenizer": tokenizer.NAME,
-        "split": SPLIT,
-        "references": fingerprint(references),
-        "decoder": f"{together_of}{kind}",
-        "training": "; ".join(_training(member) for member in asked),
-        "model": " ".join(member.weights_sha256 for member in asked),
-        "encoder": (
-            f"{encoding.encoder} at {encoding.input_size} x {encoding.input_size} pixels, "
-            f"{encoding.pooling} pooling, scales: {encoding.scales}, views: {encoding.views}, "
-            f"weights {encoding.weights_sha256}"
-        ),
-        "captions": inputs.table.fingerprint,
-        "vocabulary": inputs.vocabulary.fingerprint,
-        "features": inputs.store.fingerprint,
-    }
+            "captions": artifacts.table.fingerprint,
+            "vocabulary": artifacts.vocabulary.fingerprint,
+            "features": artifacts.store.fingerprint,
+            "guidance": f"{settings.guidance:g}",
+            "word guidance": (
+                f"logit bias {settings.word_logit_bias:g}, "
+                f"rerank weight {settings.word_rerank_weight:g}, "
+                f"detector {artifacts.detector.digest}"
+            ),
+        }
 
 
 def _training(member: Member) -> str:
-    best = member.facts["best"]
+    best = member.metadata["best"]
     return (
-        f"seed {member.seed}: epoch {best['epoch']} of {member.facts['epochs']} kept, validation "
-        f"loss {best['validation_loss']:.4f} nats a word, CIDEr-D "
-        f"{best['validation_cider_d']:.1f}; {member.facts['stopped']}"
+        f"seed {member.seed}: epoch {best['epoch']} of {member.metadata['epochs']} kept, "
+        f"validation loss {best['validation_loss']:.4f} nats a word, CIDEr-D "
+        f"{best['validation_cider_d']:.1f}; {member.metadata['stopped']}"
     )
 
 
-def _show(found: Evaluation) -> None:
-    """Print the scores beside what they are worth, and where the report is."""
-    print(f"{len(found.image_ids)} test photos")
-    width = 11 if found.over_seeds else 9
+def _print_scores(evaluation: Evaluation) -> None:
+    """Print the scores, the baselines to compare them with, and where the report is."""
+    print(f"{len(evaluation.image_ids)} test photos")
+    width = 11 if evaluation.over_seeds else 9
     print(f"{'':20}" + "".join(f"{name:>{width}}" for name in (*METRICS, "distinct")))
-    for name, search in found.searches.items():
+    for name, search in evaluation.searches.items():
         values = [*search.corpus.values(), search.distinct]
         print(f"{name:20}" + "".join(f"{value:{width}.2f}" for value in values))
-    for name, row in found.over_seeds.items():
+    for name, row in evaluation.over_seeds.items():
         spreads = [f"{row[metric].mean:.1f}±{row[metric].deviation:.1f}" for metric in METRICS]
         print(f"{name + ', each seed':20}" + "".join(f"{spread:>{width}}" for spread in spreads))
-    beside = {
-        "a constant caption": found.constant_floor,
-        "random captions": found.random_floor,
-        "features swapped": found.shuffled_features,
-        "a person": found.human_agreement,
-    }
-    for name, corpus in beside.items():
-        if corpus is not None:
-            print(f"{name:20}" + "".join(f"{value:{width}.2f}" for value in corpus.values()))
-    if not found.uses_image:
-        print("the model hardly looks: its captions score as well for other photos")
+    for baseline in evaluation.baselines:
+        values = list(baseline.corpus.values())
+        print(f"{baseline.name:20}" + "".join(f"{value:{width}.2f}" for value in values))
+    if not evaluation.uses_image:
+        print("the model hardly uses the image: its captions score as well for other photos")
     print(f"report: {EVALUATION / 'report.html'}")
 
 

@@ -40,6 +40,7 @@ def main() -> None:
             "fingerprint": result.fingerprint,
             "photos": len(result.photos),
             "failed": result.failed,
+            "paths": {image_id: path.as_posix() for image_id, path in photos.items()},
         },
     )
     _report(result)

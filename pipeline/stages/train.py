@@ -1,8 +1,8 @@
-"""Stage `train`: decoders, from cached features only."""
+"""Stage `train`: train decoders, one per seed, from cached features."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pipeline.captioner.training.tensorboard import TensorBoard
 from pipeline.captioner.training.trainer import (
     CROSS_ENTROPY,
     SELF_CRITICAL,
-    Lesson,
+    AfterEpoch,
     SelfCriticalConfig,
     TrainConfig,
     Trainer,
@@ -30,187 +30,189 @@ from pipeline.captioner.training.trainer import (
     TrainResult,
     epochs_of,
 )
-from pipeline.datasets import formats
-from pipeline.datasets.caption_table import CaptionTable, read_caption_table
-from pipeline.features.store import FeatureStore
+from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.files import fingerprint, sha256_file, sole_writer
 from pipeline.params import Params, load_params
 from pipeline.stages.run import run_stage
 from pipeline.storage import openvino_graphs
-from pipeline.text.vocabulary import Vocabulary
 
 ARTIFACTS = Path("artifacts")
 LOGS = Path("runs")
-# Packages whose code can change what a training comes to.
-_DECIDING = ("captioner", "captions", "features", "scoring")
+# The tables of the phases' epochs.
+TABLES = {CROSS_ENTROPY: "history.csv", SELF_CRITICAL: "self_critical.csv"}
+# Rooms whose code can change the result of a training.
+_ROOMS = ("captioner", "features", "metrics", "storage", "text")
 
 
 def main() -> None:
     """Write artifacts/model/, history.csv, self_critical.csv and samples/."""
     params = load_params()
-    table = read_caption_table(ARTIFACTS / "captions.parquet")
-    material = _read_material(table)
-    with sole_writer(Path(params.runtime.cache) / "training", "training"), ExitStack() as stack:
-        curriculum = Trainer(
-            material,
-            _teaching(params, material),
-            _criticism(params),
-            checkpoint=partial(_checkpoint, params, table, material),
-            on_phase_start=partial(_attend, params, table, material, stack),
+    artifacts = TrainingArtifacts.open(
+        ARTIFACTS, "captions.parquet", "vocabulary.json", "features.h5"
+    )
+    cache = Path(params.runtime.cache)
+    with sole_writer(cache / "training", "training"), ExitStack() as stack:
+        run = _Run(params, artifacts, _training_data(artifacts), stack)
+        results = run.trainer().train(params.train.seeds)
+        # The second table is written even without rows: DVC needs every output.
+        write_history(ARTIFACTS / TABLES[CROSS_ENTROPY], epochs_of(results, CrossEntropy))
+        write_history(
+            ARTIFACTS / TABLES[SELF_CRITICAL], epochs_of(results, SelfCritical), SelfCriticalEpoch
         )
-        apprentices = curriculum.train(params.train.seeds)
-        # Also those without rows: DVC wants every output.
-        write_history(ARTIFACTS / f"{CROSS_ENTROPY}.csv", epochs_of(apprentices, CrossEntropy))
-        criticized = epochs_of(apprentices, SelfCritical)
-        write_history(ARTIFACTS / f"{SELF_CRITICAL}.csv", criticized, SelfCriticalEpoch)
-        _save(apprentices, material, _facts(params, table, material))
-        whole = len(apprentices) == len(params.train.seeds)
-        if not whole or any(apprentice.interrupted for apprentice in apprentices.values()):
-            print("to go on from here later: dvc repro --force --single-item train")
+        run.save(results)
+        complete = len(results) == len(params.train.seeds)
+        if not complete or any(result.interrupted for result in results.values()):
+            print("to resume from here later: dvc repro --force --single-item train")
             return
-        for apprentice in apprentices.values():
-            apprentice.remove_checkpoints()
-        remove_abandoned_checkpoints(Path(params.runtime.cache))
+        for result in results.values():
+            result.remove_checkpoints()
+        remove_abandoned_checkpoints(cache)
 
 
-def _read_material(table: CaptionTable) -> TrainingData:
-    """Read what the earlier stages left and check that it belongs together."""
-    vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json", table.fingerprint)
-    store = FeatureStore.open(ARTIFACTS / "features.h5")
+def _training_data(artifacts: TrainingArtifacts) -> TrainingData:
     splits = ("train", "dev")
-    references = {split: table.references(split) for split in splits}
     return TrainingData(
-        store,
-        vocabulary,
-        {split: store.usable(table.captions(split), split) for split in splits},
-        {s: {i: g for i, g in references[s].items() if i in store.rows} for s in splits},
+        artifacts.store,
+        artifacts.vocabulary,
+        {split: artifacts.captions(split) for split in splits},
+        {split: artifacts.references(split) for split in splits},
     )
 
 
-def _teaching(params: Params, material: TrainingData) -> TrainConfig:
-    wanted = params.train
+@dataclass(frozen=True)
+class _Run:
+    """One run of the stage: what the trainer needs to know of params and artefacts."""
+
+    params: Params
+    artifacts: TrainingArtifacts
+    data: TrainingData
+    stack: ExitStack
+
+    def trainer(self) -> Trainer:
+        second = self.params.self_critical
+        return Trainer(
+            self.data,
+            _train_config(self.params, self.data),
+            SelfCriticalConfig(**second.model_dump()) if second.epochs else None,
+            self.checkpoint,
+            self.start_logging,
+        )
+
+    def checkpoint(self, phase: str, seed: int) -> Checkpoint:
+        """Name a checkpoint by everything that decides its training, the other seeds excluded."""
+        package = Path(__file__).parent.parent
+        code = [path for room in _ROOMS for path in sorted((package / room).rglob("*.py"))]
+        second = self.params.self_critical.model_dump() if phase == SELF_CRITICAL else None
+        identity = [
+            [self.params.train.model_dump(exclude={"seeds"}), phase, seed],
+            second,
+            self.artifacts.table.fingerprint,
+            self.data.vocabulary.fingerprint,
+            self.data.store.fingerprint,
+            [sha256_file(path) for path in code],
+            [keras.__version__, keras.config.backend()],
+        ]
+        return Checkpoint(Path(self.params.runtime.cache), fingerprint(identity))
+
+    def start_logging(
+        self, phase: str, seed: int, decoder: Decoder, earlier: Sequence[tuple[int, EpochRow]]
+    ) -> AfterEpoch:
+        """Start logging a phase's epochs."""
+        first = phase == CROSS_ENTROPY
+        if len(self.params.train.seeds) > 1:
+            print(f"seed {seed}{'' if first else ', self-critical phase'}", flush=True)
+        folder = self.checkpoint(phase, seed).folder
+        tensorboard = None
+        if self.params.runtime.tensorboard:
+            tensorboard = self.stack.enter_context(TensorBoard(LOGS / folder.name))
+        logger = EpochLogger(
+            folder=folder / "log",
+            artifacts=ARTIFACTS,
+            table=TABLES[phase],
+            seed=seed,
+            earlier=earlier,
+            decoder=decoder,
+            vocabulary=self.data.vocabulary,
+            store=self.data.store,
+            samples=self.sample_photos() if first else {},
+            max_words=self.params.train.max_words,
+            keep_every_epoch=self.params.train.keep_every_epoch and first,
+            metadata=self.metadata(),
+            tensorboard=tensorboard,
+        )
+        # Shows what a killed training had logged; a resumed one may have no epoch to add.
+        logger.publish()
+        return logger.write
+
+    def sample_photos(self) -> Mapping[str, Path | None]:
+        params, dev = self.params.train, list(self.data.references["dev"])
+        if not params.sample_photos:
+            return {}
+        paths = self.artifacts.image_paths
+        image_ids = choose(dev, params.sample_photos, params.seeds[0])
+        return {image_id: paths.get(image_id) for image_id in image_ids}
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what is the same for all decoders, for model.json."""
+        second = self.params.self_critical
+        return {
+            "params": self.params.train.model_dump(),
+            "self_critical": second.model_dump() if second.epochs else None,
+            "captions": self.artifacts.table.fingerprint,
+            "features": self.data.store.fingerprint,
+        }
+
+    def save(self, results: Mapping[int, TrainResult]) -> None:
+        model = Model.of(
+            {seed: (result.decoder, result.metadata) for seed, result in results.items()},
+            self.data.store.encoding,
+            self.data.vocabulary.fingerprint,
+            self.metadata(),
+        )
+        model.save(ARTIFACTS / "model")
+        if openvino_graphs.in_use(ARTIFACTS):
+            # Now, while the decoders are in memory, so that the first `caption image` need not.
+            for decoder, member in zip(model.decoders, model.description.members, strict=True):
+                load_compiled(ARTIFACTS, model.description, member, _returning(decoder))
+
+
+def _returning(decoder: Decoder) -> Any:
+    return lambda: decoder
+
+
+def _train_config(params: Params, data: TrainingData) -> TrainConfig:
+    train = params.train
     return TrainConfig(
         decoder=DecoderConfig(
-            name=wanted.decoder,
-            vocabulary_size=len(material.vocabulary),
-            feature_shape=material.store.shape,
-            embedding_size=wanted.embedding_size,
-            units=wanted.units,
-            dropout=wanted.dropout,
-            output_dropout=wanted.output_dropout,
-            tied_embeddings=wanted.tied_embeddings,
-            feature_norm=wanted.feature_norm,
-            feature_noise=wanted.feature_noise,
-            spatial_residual_size=wanted.spatial_residual_size,
+            name=train.decoder,
+            vocabulary_size=len(data.vocabulary),
+            feature_shape=data.store.shape,
+            embedding_size=train.embedding_size,
+            units=train.units,
+            dropout=train.dropout,
+            output_dropout=train.output_dropout,
+            tied_embeddings=train.tied_embeddings,
+            feature_norm=train.feature_norm,
+            feature_noise=train.feature_noise,
+            spatial_residual_size=train.spatial_residual_size,
         ),
-        optimization=OptimizerConfig(
-            wanted.learning_rate, wanted.schedule, wanted.weight_decay, wanted.clip_norm
+        optimizer=OptimizerConfig(
+            train.learning_rate, train.schedule, train.weight_decay, train.clip_norm
         ),
-        word_vectors=wanted.word_vectors,
-        output_bias=wanted.output_bias,
-        batch_size=wanted.batch_size,
-        max_words=wanted.max_words,
-        label_smoothing=wanted.label_smoothing,
-        condition_dropout=wanted.condition_dropout,
-        scheduled_sampling=wanted.scheduled_sampling,
-        epochs=wanted.epochs,
-        patience=wanted.patience,
-        select=wanted.select,
-        select_tolerance=wanted.select_tolerance,
-        average_epochs=wanted.average_epochs,
-        select_beam_width=wanted.select_beam_width,
+        word_vectors=train.word_vectors,
+        output_bias=train.output_bias,
+        batch_size=train.batch_size,
+        max_words=train.max_words,
+        label_smoothing=train.label_smoothing,
+        condition_dropout=train.condition_dropout,
+        scheduled_sampling=train.scheduled_sampling,
+        epochs=train.epochs,
+        patience=train.patience,
+        select=train.select,
+        select_tolerance=train.select_tolerance,
+        average_epochs=train.average_epochs,
+        select_beam_width=train.select_beam_width,
     )
-
-
-def _criticism(params: Params) -> SelfCriticalConfig | None:
-    wanted = params.self_critical
-    return SelfCriticalConfig(**wanted.model_dump()) if wanted.epochs else None
-
-
-def _facts(params: Params, table: CaptionTable, material: TrainingData) -> dict[str, Any]:
-    """Return what is the same for all decoders, for model.json."""
-    return {
-        "params": params.train.model_dump(),
-        "self_critical": params.self_critical.model_dump() if params.self_critical.epochs else None,
-        "captions": table.fingerprint,
-        "features": material.store.fingerprint,
-    }
-
-
-def _checkpoint(
-    params: Params, table: CaptionTable, material: TrainingData, phase: str, seed: int
-) -> Checkpoint:
-    """Name a checkpoint by all that decides its training, but not by the other seeds."""
-    rooms = Path(__file__).parent.parent
-    code = [path for room in _DECIDING for path in sorted(rooms.glob(f"{room}/*.py"))]
-    decides = [
-        [params.train.model_dump(exclude={"seeds"}), phase, seed],
-        params.self_critical.model_dump() if phase == SELF_CRITICAL else None,
-        table.fingerprint,
-        material.vocabulary.fingerprint,
-        material.store.fingerprint,
-        [sha256_file(path) for path in code],
-        [keras.__version__, keras.config.backend()],
-    ]
-    return Checkpoint(Path(params.runtime.cache), fingerprint(decides))
-
-
-def _attend(
-    params: Params, table: CaptionTable, material: TrainingData, stack: ExitStack, lesson: Lesson
-) -> Callable[[Sequence[EpochRow]], None]:
-    """Open the diary of a lesson."""
-    taught = lesson.phase == CROSS_ENTROPY
-    if len(params.train.seeds) > 1:
-        print(f"seed {lesson.seed}{'' if taught else ', second phase'}", flush=True)
-    folder = _checkpoint(params, table, material, lesson.phase, lesson.seed).folder
-    board = None
-    if params.runtime.tensorboard:
-        board = stack.enter_context(TensorBoard(LOGS / folder.name))
-    diary = EpochLogger(
-        folder=folder / "diary",
-        artifacts=ARTIFACTS,
-        name=lesson.phase,
-        seed=lesson.seed,
-        earlier=lesson.earlier,
-        decoder=lesson.decoder,
-        vocabulary=material.vocabulary,
-        store=material.store,
-        samples=_samples(params, material) if taught else {},
-        max_words=params.train.max_words,
-        keep_every_epoch=params.train.keep_every_epoch and taught,
-        facts=_facts(params, table, material),
-        tensorboard=board,
-    )
-    # What a training that was killed had written: it may have nothing to add.
-    diary.publish()
-    return diary.write
-
-
-def _samples(params: Params, material: TrainingData) -> Mapping[str, Path | None]:
-    photos = formats.photos_left(params.dataset.format, Path(params.dataset.root))
-    dev = list(material.references["dev"])
-    chosen = choose(dev, params.train.sample_photos, params.train.seeds[0])
-    return {image_id: photos.get(image_id) for image_id in chosen}
-
-
-def _save(
-    apprentices: Mapping[int, TrainResult], material: TrainingData, facts: dict[str, Any]
-) -> None:
-    model = Model.of(
-        {seed: (apprentice.decoder, apprentice.facts) for seed, apprentice in apprentices.items()},
-        material.store.encoding,
-        material.vocabulary.fingerprint,
-        facts,
-    )
-    model.save(ARTIFACTS / "model")
-    if openvino_graphs.in_use(ARTIFACTS):
-        # Now, with the decoders at hand, so that the first `caption image` need not.
-        for decoder, member in zip(model.decoders, model.description.members, strict=True):
-            load_compiled(ARTIFACTS, model.description, member, partial(_same, decoder))
-
-
-def _same(decoder: Decoder) -> Decoder:
-    return decoder
 
 
 if __name__ == "__main__":

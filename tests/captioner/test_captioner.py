@@ -10,14 +10,7 @@ import pytest
 
 from pipeline.captioner import captioner as captioning
 from pipeline.captioner import model_folder as model
-from pipeline.captioner.captioner import (
-    GUIDANCE,
-    MAX_WORDS,
-    WORD_AGREEMENT,
-    WORD_BIAS,
-    Caption,
-    Captioner,
-)
+from pipeline.captioner.captioner import Caption, Captioner
 from pipeline.captioner.decoders.decoder import Decoder, build_decoder
 from pipeline.captioner.decoders.openvino import CompiledDecoder
 from pipeline.captioner.generation.ensemble import make_ensemble
@@ -34,7 +27,7 @@ from pipeline.reporting.predictions import predict
 from pipeline.storage import openvino_graphs
 from pipeline.text.vocabulary import Vocabulary
 from tests.conftest import change_json, copied_artifacts, encoded, slow_imports
-from tests.support.artifacts import LEARNED, SIZE, drawn, write_photos
+from tests.support.artifacts import LEARNED, SETTINGS, SIZE, drawn, write_photos
 
 BATCH = 8
 PHOTOS = 14  # of two batches; the decoder was not told of the last two
@@ -134,8 +127,8 @@ def test_captions_are_those_that_evaluate_writes(
         captioner.vocabulary,
         store.image_ids,
         beam_width,
-        MAX_WORDS,
-        repeat_trigrams=False,
+        SETTINGS.max_words,
+        no_repeat_ngram_size=3,
     )
     found = [
         captions[0]
@@ -188,7 +181,11 @@ def test_detected_words_change_what_is_said_of_photos_that_nobody_learned(
     artifacts: Path, pixels: list[npt.NDArray[np.uint8]]
 ) -> None:
     said = set()
-    for bias, agreement in ((WORD_BIAS, WORD_AGREEMENT), (0.0, 0.0), (0.0, 100.0)):
+    for bias, agreement in (
+        (SETTINGS.word_logit_bias, SETTINGS.word_rerank_weight),
+        (0.0, 0.0),
+        (0.0, 100.0),
+    ):
         asked = Captioner.load(
             artifacts, 2, "keras", word_logit_bias=bias, word_rerank_weight=agreement
         )
@@ -209,12 +206,12 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     shutil.rmtree(folder / "model")
     described = captioner.model
     mirrored = replace(described.encoding, views="mirror")
-    how = described.members[0].facts
+    how = described.members[0].metadata
     model.Model.of(
         {1: (one, how), 2: (other, how)},
         mirrored,
         described.vocabulary,
-        described.facts,
+        described.metadata,
     ).save(folder / "model")
     assert isinstance(captioner.decoder, WordGuided)
     detector = captioner.decoder.detector
@@ -229,10 +226,14 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     alone = Captioner.load(folder, BATCH, "keras", ensemble=False)
     said = []
     for loaded, members in ((both, 2), (alone, 1)):
-        guides = make_ensemble([with_guidance(each, GUIDANCE) for each in (one, other)][:members])
-        decoder = with_word_guidance(guides, detector, WORD_BIAS, WORD_AGREEMENT)
+        guides = make_ensemble(
+            [with_guidance(each, SETTINGS.guidance) for each in (one, other)][:members]
+        )
+        decoder = with_word_guidance(
+            guides, detector, SETTINGS.word_logit_bias, SETTINGS.word_rerank_weight
+        )
         predictions = predict(
-            decoder, store, both.vocabulary, asked, 3, MAX_WORDS, repeat_trigrams=False
+            decoder, store, both.vocabulary, asked, 3, SETTINGS.max_words, no_repeat_ngram_size=3
         )
         found = [captions[0] for captions in loaded.caption(pixels, 3)]
         assert [caption.caption for caption in found] == [p.caption for p in predictions]
@@ -363,7 +364,7 @@ def test_other_weights_of_the_decoder_are_refused_on_openvino_too(
     folder = copied_artifacts(converted, tmp_path / "spoilt", with_graphs=True)
     change_json(
         folder / "model" / "model.json",
-        {"members": [{"seed": 2026, "weights_sha256": "0" * 64, "facts": {}}]},
+        {"members": [{"seed": 2026, "weights_sha256": "0" * 64, "metadata": {}}]},
     )
     refused(folder, r"seed_2026\.weights\.h5 is not what .*: run `dvc repro train`", "openvino")
 

@@ -19,7 +19,7 @@ MODEL = ModelConfig(
     ),
     encoding=ENCODING,
     vocabulary=VOCABULARY.fingerprint,
-    facts={"captions": "these"},
+    metadata={"captions": "these"},
 )
 
 
@@ -73,10 +73,10 @@ def test_another_vocabulary_is_refused(path: Path) -> None:
         ({"members": None}, "damaged"),
         ({"members": []}, "damaged"),
         ({"members": [{"seed": 1}]}, "damaged"),
-        ({"members": [{"seed": 1, "weights_sha256": "c", "facts": {}}] * 2}, "damaged"),
-        ({"members": [{"seed": [1], "weights_sha256": "c", "facts": {}}]}, "damaged"),
-        ({"members": [{"seed": 1, "weights_sha256": "c", "facts": None}]}, "damaged"),
-        ({"facts": None}, "damaged"),
+        ({"members": [{"seed": 1, "weights_sha256": "c", "metadata": {}}] * 2}, "damaged"),
+        ({"members": [{"seed": [1], "weights_sha256": "c", "metadata": {}}]}, "damaged"),
+        ({"members": [{"seed": 1, "weights_sha256": "c", "metadata": None}]}, "damaged"),
+        ({"metadata": None}, "damaged"),
         ({"vocabulary": None}, "was trained with another vocabulary"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_json_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    "key", ["decoder", "members", "encoding", "vocabulary", "facts", "format_version"]
+    "key", ["decoder", "members", "encoding", "vocabulary", "metadata", "format_version"]
 )
 def test_a_missing_key_is_refused(path: Path, key: str) -> None:
     values = json.loads(path.read_text())

@@ -18,9 +18,9 @@ IDS = [[START, 4, 5]] * 3
 
 
 def make_model(seed: int = 1, shape: tuple[int, ...] = (6,)) -> Model:
-    facts = {"epochs": 3, "best": {"validation_loss": 1.5}}
+    metadata = {"epochs": 3, "best": {"validation_loss": 1.5}}
     decoder = make_decided_decoder(feature_shape=shape, seed=seed)
-    trained = {5: (decoder, facts)}
+    trained = {5: (decoder, metadata)}
     return Model.of(trained, ENCODING, make_vocabulary().fingerprint, {"captions": "these"})
 
 
@@ -63,10 +63,10 @@ def test_a_model_is_described_as_it_is() -> None:
     assert described.config == model.decoders[0].config
     assert described.encoding == ENCODING
     assert described.vocabulary == make_vocabulary().fingerprint
-    assert described.facts == {"captions": "these"}
+    assert described.metadata == {"captions": "these"}
     (member,) = described.members
     assert member.seed == 5
-    assert member.facts["epochs"] == 3
+    assert member.metadata["epochs"] == 3
     assert member.weights_sha256 == digest(model.decoders[0].network)
     assert member.weights_sha256 != make_model(seed=2).description.members[0].weights_sha256
 
@@ -113,7 +113,7 @@ def test_another_vocabulary_is_refused(folder: Path) -> None:
         ({"decoder": {"feature_shape": []}}, "damaged"),
         ({"decoder": {"feature_shape": [2, 2, 6]}}, "damaged"),
         (
-            {"members": [{"seed": 5, "weights_sha256": "0" * 64, "facts": {}}]},
+            {"members": [{"seed": 5, "weights_sha256": "0" * 64, "metadata": {}}]},
             r"seed_5\.weights\.h5 is not what .*model\.json tells of",
         ),
     ],

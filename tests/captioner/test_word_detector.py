@@ -236,9 +236,9 @@ def test_arrays_that_are_absent_or_others_are_refused(file: Path, name: str, val
         ("mean", np.zeros(5), "weights does not fit the others"),
         ("mean", np.zeros(()), "mean does not fit the others"),
         ("mean", np.full(6, np.nan), "mean has numbers out of all bounds"),
-        ("usual", -make_detector().prior - 0.1, "usual has numbers out of all bounds"),
+        ("prior", -make_detector().prior - 0.1, "prior has numbers out of all bounds"),
         ("weights", make_detector().weights + 3e38, "weights has numbers out of all bounds"),
-        ("rarity", make_detector().idf + np.inf, "rarity has numbers out of all bounds"),
+        ("idf", make_detector().idf + np.inf, "idf has numbers out of all bounds"),
     ],
 )
 def test_a_file_that_agrees_with_itself_alone_is_refused(
@@ -257,15 +257,15 @@ def test_a_number_that_changed_is_noticed(file: Path) -> None:
 
 def test_an_array_larger_than_its_file_is_not_read(file: Path) -> None:
     with h5py.File(file, "r+") as opened:
-        del opened["usual"]
-        opened.create_dataset("usual", (1 << 40,), "<f4", chunks=(1024,))
-    refused(file, "is no detector ./usual is larger than the file")
+        del opened["prior"]
+        opened.create_dataset("prior", (1 << 40,), "<f4", chunks=(1024,))
+    refused(file, "is no detector ./prior is larger than the file")
 
 
 def test_another_version_is_refused(file: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened.attrs["format_version"] = 99
-    refused(file, "is no detector .format version 99, not 1")
+    refused(file, "is no detector .format version 99, not 2")
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_the_stage_learns_from_the_training_photos_that_have_features(
     np.testing.assert_allclose(found.prior, expected.prior)
     words = len(make_vocabulary().words)
     left_out = "train: 1 captions of failed photos left out"
-    assert capsys.readouterr().out == f"{left_out}\n{words} words, of 8 photos\n"
+    assert capsys.readouterr().out == f"{left_out}\n{words} words, fitted on 8 photos\n"
 
 
 def test_the_stage_wants_a_vocabulary_of_these_captions(laid: Path) -> None:
@@ -301,16 +301,16 @@ def test_the_stage_wants_a_vocabulary_of_these_captions(laid: Path) -> None:
 
 
 def test_a_penalty_too_small_to_solve_it_is_named(laid: Path) -> None:
-    write_params(laid.parent, detector={"penalty": 1e-300})
+    write_params(laid.parent, detector={"ridge_alpha": 1e-300})
     make_store(laid / "features.h5", ["0.jpg", "1.jpg"])
-    with pytest.raises(InputError, match=r"params\.yaml: detector\.penalty 1e-300: .*raise it"):
+    with pytest.raises(InputError, match=r"params\.yaml: detector\.ridge_alpha 1e-300: .*raise it"):
         stage.main()
     assert not (laid / "detector.h5").exists()
 
 
 def test_the_stage_wants_photos(laid: Path) -> None:
     make_store(laid / "features.h5", ["z.jpg"])
-    with pytest.raises(InputError, match=r"fewer than 2 train photos.*features.*say why"):
+    with pytest.raises(InputError, match=r"fewer than 2 train photos.*features.*list the reasons"):
         stage.main()
 
 

@@ -14,25 +14,26 @@ GROUPS = [
     [["a", "dog", "swims", "in", "water"], ["a", "wet", "dog", "in", "water"]],
     [["two", "cats", "sleep", "on", "beds"], ["cats", "on", "a", "bed"]],
 ]
+SCORER = Scorer(GROUPS)
 
 
 def test_the_best_constant_is_the_training_caption_that_fits_most_photos() -> None:
     training = [["a", "cat"], ["a", "dog", "runs", "on", "sand"], ["it", "is", "a", "red", "bus"]]
-    caption, corpus = best_constant(training, GROUPS)
+    caption, corpus = best_constant(training, SCORER)
     assert caption == "a dog runs on sand"
-    assert corpus == Scorer(GROUPS).score([caption.split()] * 4).corpus
+    assert corpus == SCORER.score([caption.split()] * 4).corpus
 
 
 def test_a_constant_is_found_where_there_is_hardly_anything_to_choose_from() -> None:
-    assert best_constant([["dog"]], GROUPS)[0] == ""
-    assert best_constant([], GROUPS)[1] == dict.fromkeys(METRICS, 0.0)
+    assert best_constant([["dog"]], SCORER)[0] == ""
+    assert best_constant([], SCORER)[1] == dict.fromkeys(METRICS, 0.0)
 
 
 def test_random_captions_score_like_none_of_the_photos() -> None:
     own = [group[0] for group in GROUPS]
-    found = random_captions(own, GROUPS)
-    assert found == random_captions(own, GROUPS)
-    assert found["CIDEr-D"] < Scorer(GROUPS).score(own).corpus["CIDEr-D"]
+    found = random_captions(own, SCORER)
+    assert found == random_captions(own, SCORER)
+    assert found["CIDEr-D"] < SCORER.score(own).corpus["CIDEr-D"]
 
 
 def test_the_ceiling_is_each_reference_against_the_others() -> None:
@@ -48,10 +49,10 @@ def test_the_ceiling_is_each_reference_against_the_others() -> None:
 
 def test_blind_captions_are_of_other_photos() -> None:
     own = [group[0] for group in GROUPS]
-    found = shuffled_features(own, GROUPS)
+    found = shuffled_features(own, SCORER)
     assert found is not None
-    assert found["CIDEr-D"] < 0.5 * Scorer(GROUPS).score(own).corpus["CIDEr-D"]
+    assert found["CIDEr-D"] < 0.5 * SCORER.score(own).corpus["CIDEr-D"]
     # What says the same of every photo loses nothing.
     same = [["a", "dog", "runs"]] * 4
-    assert shuffled_features(same, GROUPS) == pytest.approx(Scorer(GROUPS).score(same).corpus)
-    assert shuffled_features(own[:1], GROUPS[:1]) is None
+    assert shuffled_features(same, SCORER) == pytest.approx(SCORER.score(same).corpus)
+    assert shuffled_features(own[:1], Scorer(GROUPS[:1])) is None

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.reporting.baselines import SHUFFLED_FEATURES, Baseline
 from pipeline.reporting.charts import (
     Bar,
     BarChart,
@@ -19,7 +20,7 @@ from pipeline.reporting.charts import (
 )
 from pipeline.reporting.lengths import LengthGroup
 from pipeline.reporting.word_usage import Word
-from tests.support.report import evaluation
+from tests.support.report import BASELINES, evaluation
 
 REFERENCES = {"a": ["a dog runs here", "the dog runs"], "b": ["a cat sat", "one cat"]}
 HEADER = "seed,epoch,loss,validation_loss,validation_cider_d\n"
@@ -58,12 +59,12 @@ def test_searches_stand_beside_floors_and_ceiling() -> None:
     assert [(row.label, row.kind) for row in chart.rows] == [
         ("greedy", "search"),
         ("beam 3", "headline"),
-        ("features swapped", "blind"),
-        ("random caption", "floor"),
         ("constant caption", "floor"),
-        ("a person", "ceiling"),
+        ("random captions", "floor"),
+        ("shuffled features", "shuffled"),
+        ("human agreement", "human"),
     ]
-    assert chart.lines == {"floor": 1.5, "ceiling": 222.0}
+    assert chart.lines == {"floor": 1.5, "human": 222.0}
     beam = found.searches["beam_3"]
     assert chart.rows[1].value == beam.corpus["CIDEr-D"]
     assert chart.rows[1].interval == beam.intervals["CIDEr-D"]
@@ -71,14 +72,15 @@ def test_searches_stand_beside_floors_and_ceiling() -> None:
 
 
 def test_a_blind_model_is_marked_and_what_there_is_not_is_left_out() -> None:
-    shuffled_features = evaluation(SAID, REFERENCES).searches["beam_3"].corpus
+    shuffled = Baseline(SHUFFLED_FEATURES, evaluation(SAID, REFERENCES).searches["beam_3"].corpus)
     chart = of_metric(
-        evaluation(SAID, REFERENCES, shuffled_features=shuffled_features, human_agreement=None),
+        evaluation(SAID, REFERENCES, baselines=[*BASELINES[:2], shuffled]),
         "BLEU-4",
     )
-    assert [row.kind for row in chart.rows][2:] == ["blind failed", "floor", "floor"]
-    assert "ceiling" not in chart.lines
-    assert len(of_metric(evaluation(SAID, REFERENCES, shuffled_features=None), "BLEU-4").rows) == 5
+    assert [row.kind for row in chart.rows][2:] == ["floor", "floor", "shuffled failed"]
+    assert "human" not in chart.lines
+    without = evaluation(SAID, REFERENCES, baselines=[*BASELINES[:2], BASELINES[3]])
+    assert len(of_metric(without, "BLEU-4").rows) == 5
 
 
 def test_everything_has_its_place_in_the_picture() -> None:

@@ -1,10 +1,12 @@
 from dataclasses import replace
 
 from pipeline.captioner.model_config import DecoderConfig, Member, ModelConfig
+from pipeline.reporting.baselines import CONSTANT_CAPTION, Baseline
 from pipeline.reporting.evaluation import Evaluation
 from pipeline.reporting.model_card import model_card
 from tests.conftest import ENCODING
 from tests.reporting.test_evaluation import GOOD, evaluation
+from tests.support.report import FLAT
 
 MODEL = ModelConfig(
     DecoderConfig("merge", 99, (2048,), 256, 128, 0.5, 0.5),
@@ -25,7 +27,7 @@ def test_it_tells_the_scores_beside_what_they_are_worth() -> None:
     assert lines[0] == "# Model card: an image captioner"
     rows = [line.split(" | ") for line in lines if line.startswith("| ")]
     names = [row[0].removeprefix("| ") for row in rows]
-    assert {"greedy", r"beam\_3", "a random training caption", "features swapped"} <= {*names}
+    assert {"greedy", r"beam\_3", "random captions", "shuffled features"} <= {*names}
     (greedy,) = (row for row in rows if row[0] == "| greedy")
     assert greedy[-1] == f"{found.searches['greedy'].corpus['CIDEr-D']:.2f} |"
     assert "| METEOR 1.5 | n/a |" in lines
@@ -40,9 +42,11 @@ def test_it_warns_of_a_model_that_does_not_look() -> None:
 
 def test_a_strangers_text_stays_text() -> None:
     found = replace(
-        evaluation(GOOD), constant="<b>*x*</b> | [y](z)", provenance={"split": "a|b\n# c"}
+        evaluation(GOOD),
+        baselines=[Baseline(CONSTANT_CAPTION, FLAT, "<b>*x*</b> | [y](z)")],
+        provenance={"split": "a|b\n# c"},
     )
     text = model_card(found, MODEL)
-    assert r"the constant “\<b\>\*x\*\</b\> \| \[y\](z)”" in text
+    assert r"constant caption “\<b\>\*x\*\</b\> \| \[y\](z)”" in text
     assert r"a\|b \# c" in text
     assert "\n# c" not in text

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from pipeline.metrics.scorer import METRICS
+from pipeline.reporting.baselines import CONSTANT_CAPTION, SHUFFLED_FEATURES, Baseline
 from pipeline.reporting.evaluation import Evaluation
 from pipeline.reporting.report import write_report
 from pipeline.reporting.thumbnails import shade
 from tests.conftest import encoded, make_photo
-from tests.support.report import MODEL, evaluation, with_maps
+from tests.support.report import BASELINES, FLAT, MODEL, evaluation, with_maps
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -256,7 +257,7 @@ def test_the_scores_of_every_search_are_shown_beside_what_they_are_worth(tmp_pat
         values = [f"{search.corpus[metric]:.1f}" for metric in METRICS]
         assert any(cells[i : i + 7] == [*values, "n/a"] for i in range(len(cells)))
     names = page.text("th")
-    for name in ("random training caption", "best constant caption", "features swapped"):
+    for name in ("random captions", "constant caption", "shuffled features"):
         assert name in names
     assert {"91.0 %", "92.0 %", "93.0 %", "95.0 %", "4.5"} <= set(cells)
     text = " ".join(page.text("p"))
@@ -275,7 +276,13 @@ def test_a_model_that_does_not_look_is_told_of_in_red(tmp_path: Path, plain: str
     assert "alert" not in [a.get("role") for a in Page(plain).attributes("p")]
     assert "The model looks." in plain
     seeing = evaluation(SAID, REFERENCES).searches["beam_3"].corpus
-    html = report(tmp_path, evaluation(SAID, REFERENCES, shuffled_features=seeing), {})
+    html = report(
+        tmp_path,
+        evaluation(
+            SAID, REFERENCES, baselines=[*BASELINES[:2], Baseline(SHUFFLED_FEATURES, seeing)]
+        ),
+        {},
+    )
     (warning,) = (a for a in Page(html).attributes("p") if a.get("role") == "alert")
     assert warning["class"] == "warning"
     assert "The model hardly looks." in Page(html).text("strong")
@@ -286,9 +293,7 @@ def test_a_model_that_does_not_look_is_told_of_in_red(tmp_path: Path, plain: str
 
 
 def test_what_there_is_not_is_left_out(tmp_path: Path) -> None:
-    found = evaluation(
-        {"greedy": ["a dog"]}, {"x": ["x"]}, shuffled_features=None, human_agreement=None
-    )
+    found = evaluation({"greedy": ["a dog"]}, {"x": ["x"]}, baselines=BASELINES[:2])
     html = report(tmp_path, found, {})
     assert "There is no blind check of a single photo." in html
     assert "history is not there." in html
@@ -362,7 +367,10 @@ def test_whatever_strangers_wrote_is_text(tmp_path: Path, nasty: str) -> None:
 
 def nasty_report(folder: Path, nasty: str) -> str:
     photos = {nasty: photo_file(folder, "x.png")}
-    changes = {"constant": nasty, "provenance": {nasty: nasty}}
+    changes: dict[str, Any] = {
+        "baselines": [Baseline(CONSTANT_CAPTION, FLAT, nasty), BASELINES[1]],
+        "provenance": {nasty: nasty},
+    }
     found = evaluation({nasty: [nasty]}, {nasty: [nasty]}, **changes)
     return report(folder, found, photos)
 

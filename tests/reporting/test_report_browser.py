@@ -14,7 +14,7 @@ from pipeline.reporting.report import write_report
 from tests.conftest import encoded, make_photo
 from tests.reporting.test_report import NASTY
 from tests.support.browser import CHROMIUM, Tab, browser
-from tests.support.report import MODEL, evaluation, with_maps
+from tests.support.report import BASELINES, MODEL, evaluation, with_maps
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
 
@@ -53,7 +53,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = evaluation(
         {"greedy": ["a dog"] * PHOTOS, "beam_3": captions},
         references,
-        constant=LONG,
+        baselines=[replace(BASELINES[0], caption=LONG), *BASELINES[1:]],
         provenance={"split": LONG, LONG: NASTY[0]},
         detected={image_id: ["running", *NASTY, LONG] for image_id in list(references)[1:]},
     )

@@ -16,6 +16,7 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.ensemble import make_ensemble
 from pipeline.captioner.generation.guidance import with_guidance
 from pipeline.captioner.generation.interfaces import StepDecoder
+from pipeline.captioner.generation.settings import SearchSettings, read_search_settings
 from pipeline.captioner.generation.word_guidance import with_word_guidance
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.loss import mean_loss
@@ -36,6 +37,7 @@ from tests.support.captioner import (
     make_store,
     make_vocabulary,
     write_captions,
+    write_extract_json,
     write_params,
 )
 
@@ -60,13 +62,14 @@ def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> P
     training = [(f"{number}-train.jpg", text) for number, (_, text) in enumerate(CAPTIONS)]
     write_captions(artifacts / "captions.parquet", {"train": training, "test": EVEN})
     store = make_store(artifacts / "features.h5")
+    write_extract_json(artifacts)
     table = read_caption_table(artifacts / "captions.parquet")
     vocabulary = Vocabulary.build(table.texts("train"), 1, table.fingerprint)
     assert vocabulary.words == make_vocabulary().words
     vocabulary.save(artifacts / "vocabulary.json")
     trained = {seed: (decoder, HOW) for seed, decoder in zip((7, 8), decoders, strict=True)}
-    facts = {"captions": table.fingerprint, "params": {"max_words": 50}}
-    Model.of(trained, store.encoding, vocabulary.fingerprint, facts).save(artifacts / "model")
+    metadata = {"captions": table.fingerprint, "params": {"max_words": 50}}
+    Model.of(trained, store.encoding, vocabulary.fingerprint, metadata).save(artifacts / "model")
     told = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
     detector = fit_detector(told, store.read, len(vocabulary), 0.3)
     detector.save(artifacts / "detector.h5", vocabulary, store.encoding)
@@ -94,7 +97,7 @@ def metrics_of(laid: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> di
 def captions(laid: Path, decoder: StepDecoder, width: int) -> list[str]:
     """Return what a search finds, by image_id."""
     store = FeatureStore.open(laid / "artifacts" / "features.h5")
-    found = search(decoder, store.read(sorted(PHOTOS)), width, MAX_WORDS, repeat_trigrams=False)
+    found = search(decoder, store.read(sorted(PHOTOS)), width, MAX_WORDS, no_repeat_ngram_size=3)
     return [make_vocabulary().decode(hypotheses[0].ids) for hypotheses in found]
 
 
@@ -127,7 +130,7 @@ def test_all_seeds_are_asked_together_and_each_alone(
     widths = {"greedy": 1, "beam_6": 6, "beam_3": 3}
     said = {name: captions(laid, ensemble, width) for name, width in widths.items()}
     assert searches == {name: scores(found_by) for name, found_by in said.items()}
-    assert details["headline"] == "beam_6"
+    assert details["primary_search"] == "beam_6"
     assert only(found) == searches["beam_6"]
     assert found["perplexity"] == pytest.approx(perplexity(laid, decoders), rel=1e-4)
 
@@ -141,10 +144,12 @@ def test_all_seeds_are_asked_together_and_each_alone(
     ciders = [alone[seed, "beam_3"]["CIDEr-D"] for seed in (7, 8)]
     assert beam["CIDEr-D"]["mean"] == pytest.approx(statistics.mean(ciders), abs=0.02)
     assert beam["CIDEr-D"]["deviation"] == pytest.approx(statistics.stdev(ciders), abs=0.02)
-    assert details["provenance"]["decoder"].startswith("2 decoders together: merge")
+    assert details["provenance"]["decoder"].startswith("ensemble of 2: merge")
     assert details["provenance"]["guidance"] == "0.5"
-    evidence = f"word bias 0.7, agreement 4, detector {detector.digest}"
-    assert details["provenance"]["evidence"] == evidence
+    guidance = f"logit bias 0.7, rerank weight 4, detector {detector.digest}"
+    assert details["provenance"]["word guidance"] == guidance
+    settings = read_search_settings(laid / "artifacts" / "search.json")
+    assert settings == SearchSettings(6, MAX_WORDS, 3, 0.5, 0.7, 4.0, ensemble=True)
 
     report = (laid / "artifacts" / "evaluation" / "report.html").read_text("utf-8")
     features = FeatureStore.open(laid / "artifacts" / "features.h5").read(["0.jpg"])
@@ -153,9 +158,7 @@ def test_all_seeds_are_asked_together_and_each_alone(
     assert f'"detected":"{", ".join(words)}"' in report
 
     assert len({*map(tuple, said.values())}) == 3  # no search stands for another
-    rows = pq.read_table(
-        laid / "artifacts" / "evaluation" / "predictions.parquet"
-    ).to_pylist()
+    rows = pq.read_table(laid / "artifacts" / "evaluation" / "predictions.parquet").to_pylist()
     assert {(row["image_id"], row["search"], row["caption"]) for row in rows} == {
         (image_id, name, caption)
         for name, found_by in said.items()
@@ -169,7 +172,7 @@ def test_without_an_ensemble_the_first_seed_is_evaluated(
     wanted = {"ensemble": False, "guidance": 0.0, "word_logit_bias": 0.0, "word_rerank_weight": 0.0}
     found = metrics_of(laid, monkeypatch, **wanted)
     (details,) = found["details"]
-    assert details["headline"] == "beam_3"
+    assert details["primary_search"] == "beam_3"
     assert only(found) == scores(captions(laid, decoders[0], 3))
     assert found["perplexity"] == pytest.approx(perplexity(laid, decoders[:1]), rel=1e-4)
     # What chance does is told all the same.
@@ -182,5 +185,5 @@ def test_a_single_photo_with_features_is_refused(
 ) -> None:
     shutil.copytree(laid, tmp_path, dirs_exist_ok=True)
     make_store(tmp_path / "artifacts" / "features.h5", [dict(EVEN).popitem()[0]])
-    with pytest.raises(InputError, match=r"fewer than 2 test photos.*features.*say why"):
+    with pytest.raises(InputError, match=r"fewer than 2 test photos.*features.*list the reasons"):
         metrics_of(tmp_path, monkeypatch)

@@ -28,6 +28,7 @@ from tests.support.captioner import (
     make_store,
     vectors,
     write_captions,
+    write_extract_json,
     write_params,
 )
 from tests.support.closure import ROOT, closure
@@ -59,6 +60,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     captions = {"train": [*training, ("gone.jpg", "a bed")], "dev": EVEN_DEV}
     write_captions(tmp_path / "artifacts" / "captions.parquet", captions)
     make_store(tmp_path / "artifacts" / "features.h5")
+    write_extract_json(tmp_path / "artifacts")
     tokenize.main()
     return tmp_path
 
@@ -66,7 +68,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def artifacts(project: Path) -> dict[str, bytes]:
     """Return what the stage writes, by its path."""
     folder = project / "artifacts"
-    inputs = {"captions.parquet", "features.h5", "vocabulary.json"}
+    inputs = {"captions.parquet", "extract.json", "features.h5", "vocabulary.json"}
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -90,11 +92,11 @@ def test_the_stage_writes_model_history_and_samples_the_same_each_time(
     model = Model.load(
         project / "artifacts" / "model", Vocabulary.load(project / "artifacts" / "vocabulary.json")
     )
-    assert model.description.facts["params"]["units"] == 8
-    facts = model.description.members[0].facts
-    assert facts["epochs"] == 2
-    assert facts["stopped"] == "all 2 epochs done"
-    assert f"{facts['best']['validation_loss']}" in {r["validation_loss"] for r in rows}
+    assert model.description.metadata["params"]["units"] == 8
+    metadata = model.description.members[0].metadata
+    assert metadata["epochs"] == 2
+    assert metadata["stopped"] == "all 2 epochs done"
+    assert f"{metadata['best']['validation_loss']}" in {r["validation_loss"] for r in rows}
     # A training that came to its end is forgotten, so this one starts anew.
     assert [path.name for path in (project / ".cache" / "training").iterdir()] == ["lock"]
 
@@ -151,8 +153,8 @@ def test_a_stage_killed_before_its_end_goes_on_with_its_diary(
 ) -> None:
     save = Checkpoint.save
 
-    def save_and_die(self: Checkpoint, arrays: dict[str, Any], facts: dict[str, Any]) -> None:
-        save(self, arrays, facts)
+    def save_and_die(self: Checkpoint, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
+        save(self, arrays, metadata)
         raise Killed
 
     with monkeypatch.context() as patched:
@@ -182,7 +184,7 @@ def test_a_split_without_two_photos_of_features_is_refused_by_the_stage(
 ) -> None:
     without = sorted(dict(EVEN_DEV))[left:]
     make_store(project / "artifacts" / "features.h5", [p for p in PHOTOS if p not in without])
-    with pytest.raises(InputError, match=r"fewer than 2 dev photos.*features.*say why"):
+    with pytest.raises(InputError, match=r"fewer than 2 dev photos.*features.*list the reasons"):
         train.main()
 
 
@@ -196,10 +198,10 @@ def test_an_interrupted_stage_keeps_its_checkpoint(
     train.main()
     shown = capsys.readouterr().out
     assert "interrupted; kept epoch 1" in shown
-    assert "to go on from here later" in shown
+    assert "to resume from here later" in shown
     assert (project / "artifacts" / "model" / "model.json").exists()
     (folder,) = (p for p in (project / ".cache" / "training").iterdir() if p.is_dir())
-    assert (folder / "diary" / "history.csv").exists()
+    assert (folder / "log" / "history.csv").exists()
 
 
 # Several seeds, two phases.
@@ -236,7 +238,7 @@ def note_epochs(monkeypatch: pytest.MonkeyPatch, kind: type[Phase]) -> list[int]
         seen.append(epoch)
         return train_epoch(self, epoch)
 
-    monkeypatch.setattr(kind, "learn", noted)
+    monkeypatch.setattr(kind, "train_epoch", noted)
     return seen
 
 
@@ -254,7 +256,7 @@ def test_killed_in_the_second_seed_a_stage_does_not_train_the_first_again(
         return train_epoch(self, epoch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(CrossEntropy, "learn", learn_and_die)
+        patched.setattr(CrossEntropy, "train_epoch", learn_and_die)
         with pytest.raises(Killed):
             train.main()
     folder = project / "artifacts"
@@ -270,18 +272,18 @@ def test_killed_in_the_second_seed_a_stage_does_not_train_the_first_again(
     assert [line for line in shown.splitlines() if line.startswith(("seed", "going on"))] == [
         "seed 1",
         "going on after epoch 2",
-        "seed 1, second phase",
+        "seed 1, self-critical phase",
         "going on after epoch 2",
         "seed 2",
         "going on after epoch 1",
-        "seed 2, second phase",
+        "seed 2, self-critical phase",
     ]
     both = [(seed, epoch) for seed in "12" for epoch in "12"]
     assert rows(project, "history") == rows(project, "self_critical") == both
     model = model_of(project)
     assert [member.seed for member in model.description.members] == [1, 2]
-    assert [member.facts["epochs"] for member in model.description.members] == [4, 4]
-    assert model.description.facts["self_critical"]["epochs"] == 2
+    assert [member.metadata["epochs"] for member in model.description.members] == [4, 4]
+    assert model.description.metadata["self_critical"]["epochs"] == 2
     assert [path.name for path in (project / ".cache" / "training").iterdir()] == ["lock"]
 
     # A seed's decoder is the same in whatever company.
@@ -307,9 +309,9 @@ def test_interrupted_in_the_first_seed_a_stage_leaves_a_model_of_it(
             raise KeyboardInterrupt
         return 1.0
 
-    monkeypatch.setattr(CrossEntropy, "learn", train_epoch)
+    monkeypatch.setattr(CrossEntropy, "train_epoch", train_epoch)
     train.main()
-    assert "to go on from here later" in capsys.readouterr().out
+    assert "to resume from here later" in capsys.readouterr().out
     assert [member.seed for member in model_of(project).description.members] == [1]
     assert rows(project, "history") == [("1", "1")]
     table = project / "artifacts" / "self_critical.csv"
@@ -339,9 +341,9 @@ def test_interrupted_before_an_epoch_is_done_a_stage_keeps_what_went_before(
             raise KeyboardInterrupt
         return train_epoch(self, epoch)
 
-    monkeypatch.setattr(phase, "learn", interrupt)
+    monkeypatch.setattr(phase, "train_epoch", interrupt)
     train.main()
-    assert "to go on from here later" in capsys.readouterr().out
+    assert "to resume from here later" in capsys.readouterr().out
     (member,) = model_of(project).description.members
     assert (member.seed, member.weights_sha256) == (1, before.weights_sha256)
     assert rows(project, "self_critical") == []
@@ -370,18 +372,18 @@ def test_the_second_phase_counts_only_where_it_makes_captions_better(
         return 1.0
 
     scores = iter([7.0, 7.0, 8.0 if better else 7.0])
-    monkeypatch.setattr(CrossEntropy, "learn", teach)
-    monkeypatch.setattr(SelfCritical, "learn", double)
+    monkeypatch.setattr(CrossEntropy, "train_epoch", teach)
+    monkeypatch.setattr(SelfCritical, "train_epoch", double)
     monkeypatch.setattr(Validation, "cider_d", lambda *_: next(scores))
     train.main()
     (decoder,) = model_of(project).decoders
     for weight, first in zip(decoder.network.trainable_variables, taught[0], strict=True):
         np.testing.assert_array_equal(np.array(weight), first * (2 if better else 1))
     (member,) = model_of(project).description.members
-    assert member.facts["best"]["validation_cider_d"] == (8.0 if better else 7.0)
-    assert ("reward" in member.facts["best"]) == better
-    assert member.facts["epochs"] == 3
-    nothing = "the second phase made nothing better" in capsys.readouterr().out
+    assert member.metadata["best"]["validation_cider_d"] == (8.0 if better else 7.0)
+    assert ("reward" in member.metadata["best"]) == better
+    assert member.metadata["epochs"] == 3
+    nothing = "the self-critical phase improved nothing" in capsys.readouterr().out
     assert nothing != better
     assert rows(project, "self_critical") == [("1", "1")]
 
@@ -400,12 +402,12 @@ def test_a_second_phase_that_diverges_costs_nothing_of_the_first(
     ask_for(project, [1], SECOND_PHASE | {"learning_rate": 1e38})
     train.main()
     (member,) = model_of(project).description.members
-    assert "loss" in member.facts["best"]
+    assert "loss" in member.metadata["best"]
     weights = model_of(project).decoders[0].network.get_weights()
     assert all(np.isfinite(array).all() for array in weights)
     said = capsys.readouterr().out
     assert "lower self_critical.learning_rate" in said
-    assert "the second phase made nothing better" in said
+    assert "the self-critical phase improved nothing" in said
 
 
 def test_a_checkpoint_is_named_by_the_code_that_decides_a_training(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import Decoder, build_decoder
+from pipeline.captioner.generation.settings import SearchSettings
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.word_detector import fit_detector
@@ -23,6 +24,15 @@ from pipeline.text.vocabulary import END, PAD, START, Vocabulary
 from tests.conftest import encoded
 
 SIZE = 32
+SETTINGS = SearchSettings(
+    beam_width=20,
+    max_words=32,
+    no_repeat_ngram_size=3,
+    guidance=0.2,
+    word_logit_bias=0.3,
+    word_rerank_weight=3.0,
+    ensemble=True,
+)
 LEARNED = [
     f"a {size} {animal} {end}"
     for size in ("big", "small")
@@ -78,6 +88,7 @@ def write_artifacts(folder: Path) -> None:
     detector.save(folder / "detector.h5", vocabulary, model.description.encoding)
     keras_weights.save(network, folder / "encoder.weights.h5")
     model.save(folder / "model")
+    SETTINGS.write(folder / "search.json")
 
 
 def _encoder() -> Any:

@@ -15,6 +15,7 @@ from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.batches import Batches
 from pipeline.datasets.caption_table import SCHEMA, write_caption_table
 from pipeline.features.store import FeatureStore, write_store
+from pipeline.files import write_json
 from pipeline.text.vocabulary import END, START, Vocabulary
 from tests.conftest import ENCODING
 
@@ -154,6 +155,11 @@ def write_captions(path: Path, captions: Mapping[str, Sequence[tuple[str, str]]]
         for index, (image_id, text) in enumerate(pairs)
     ]
     write_caption_table(path, pd.DataFrame(rows, columns=SCHEMA.names), {"dataset_format": "drawn"})
+
+
+def write_extract_json(folder: Path, paths: Mapping[str, str] | None = None) -> None:
+    """Write what later stages read of extract.json: where the photos were."""
+    write_json(folder / "extract.json", {"paths": dict(paths or {})})
 
 
 def write_params(folder: Path, **changes: dict[str, Any]) -> None:

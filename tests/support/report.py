@@ -7,6 +7,13 @@ from typing import Any
 from pipeline.captioner.model_config import DecoderConfig, Member, ModelConfig
 from pipeline.metrics.scorer import METRICS, Scorer
 from pipeline.metrics.tokenizer import tokenize
+from pipeline.reporting.baselines import (
+    CONSTANT_CAPTION,
+    HUMAN_AGREEMENT,
+    RANDOM_CAPTIONS,
+    SHUFFLED_FEATURES,
+    Baseline,
+)
 from pipeline.reporting.evaluation import Evaluation, SearchMetrics
 from pipeline.reporting.predictions import Prediction
 from tests.conftest import ENCODING
@@ -24,10 +31,16 @@ MODEL = ModelConfig(
     members=(Member(7, "c" * 64, {}),),
     encoding=ENCODING,
     vocabulary="d" * 64,
-    facts={"params": {"learning_rate": 0.0005}},
+    metadata={"params": {"learning_rate": 0.0005}},
 )
 CONFIG = MODEL.config
 FLAT = dict.fromkeys(METRICS, 1.5)
+BASELINES = [
+    Baseline(CONSTANT_CAPTION, FLAT, "a man is standing"),
+    Baseline(RANDOM_CAPTIONS, dict.fromkeys(METRICS, 1.25)),
+    Baseline(SHUFFLED_FEATURES, dict.fromkeys(METRICS, 0.75)),
+    Baseline(HUMAN_AGREEMENT, dict.fromkeys(METRICS, 222.0)),
+]
 
 
 def grid_model() -> ModelConfig:
@@ -67,11 +80,7 @@ def evaluation(
         references=references,
         searches={name: searched(name, captions, references) for name, captions in said.items()},
         primary_search=list(said)[-1],
-        constant="a man is standing",
-        constant_floor=FLAT,
-        random_floor=dict.fromkeys(METRICS, 1.25),
-        human_agreement=dict.fromkeys(METRICS, 222.0),
-        shuffled_features=dict.fromkeys(METRICS, 0.75),
+        baselines=BASELINES,
         unknown_words=6.25,
         perplexity=8.125,
         provenance={"split": "test", "features": "0123abcd"},

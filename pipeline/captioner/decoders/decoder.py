@@ -62,7 +62,9 @@ class Decoder:
         logits, *after = self.graphs.step.predict_on_batch([words, *state])
         return np.asarray(logits), [np.asarray(array) for array in after]
 
-    def look(self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> Array | None:
+    def attention_maps(
+        self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
+    ) -> Array | None:
         """Run `maps`, where there are any; see `maps.SupportsAttentionMaps`."""
         if self.graphs.maps is None:
             return None

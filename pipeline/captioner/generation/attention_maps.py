@@ -33,7 +33,7 @@ def caption_maps(
     ids = _words_before(captions)
     found: list[Map | None] = []
     for rows in _parts(len(captions)):
-        shares = decoder.look(features[rows], ids[rows])
+        shares = decoder.attention_maps(features[rows], ids[rows])
         if shares is None:
             return [None] * len(captions)
         found += [

@@ -19,16 +19,16 @@ class _Beam:
     """One photo's search: hypotheses in work, best first, and those that are done."""
 
     width: int
-    repeat_trigrams: bool
+    no_repeat_ngram_size: int
     live: list[tuple[float, tuple[int, ...]]] = field(default_factory=lambda: [(0.0, ())])
     done: list[Hypothesis] = field(default_factory=list)
 
     def grow(self, log_probabilities: LogProbs, max_words: int) -> list[int]:
         """Take the step's (width, V) scores; return which live hypothesis each new one extends."""
         vocabulary_size = log_probabilities.shape[1]
-        if not self.repeat_trigrams:
+        if self.no_repeat_ngram_size:
             for row, (_, ids) in enumerate(self.live):
-                log_probabilities[row, _repeating(ids)] = -np.inf
+                log_probabilities[row, _repeating(ids, self.no_repeat_ngram_size)] = -np.inf
         before = np.array([score for score, _ in self.live])
         totals = (log_probabilities[: len(before)] + before[:, None]).ravel()
         grown: list[tuple[float, tuple[int, ...]]] = []
@@ -62,7 +62,7 @@ def search(
     beam_width: int,
     max_words: int,
     *,
-    repeat_trigrams: bool = True,
+    no_repeat_ngram_size: int = 0,
 ) -> list[list[Hypothesis]]:
     """Caption photos; a width of 1 is greedy search.
 
@@ -77,8 +77,8 @@ def search(
         features: (N, D) or (N, P, D).
         beam_width: hypotheses kept in work for each photo.
         max_words: a caption's words, at most.
-        repeat_trigrams: whether a caption may have the same three words in a row twice;
-            decoders trained on few photos fall into loops (Paulus et al. 2018, 2.5).
+        no_repeat_ngram_size: no run of so many words occurs twice in a caption; 0 allows it.
+            Decoders trained on few photos fall into loops (Paulus et al. 2018, 2.5).
 
     Returns:
         For each photo its hypotheses, best first, `beam_width` of them or, where the
@@ -86,10 +86,10 @@ def search(
     """
     found: list[list[Hypothesis]] = []
     for photos in parts(features, max(1, ROWS // beam_width)):
-        beams = [_Beam(beam_width, repeat_trigrams) for _ in photos]
+        beams = [_Beam(beam_width, no_repeat_ngram_size) for _ in photos]
         _grow_all(decoder, photos, beams, max_words)
         ranked = [beam.ranked() for beam in beams]
-        found += decoder.rank(photos, ranked) if isinstance(decoder, Reranker) else ranked
+        found += decoder.rerank(photos, ranked) if isinstance(decoder, Reranker) else ranked
     return found[: len(features)]
 
 
@@ -133,9 +133,14 @@ def log_softmax(logits: LogProbs) -> LogProbs:
     return scores
 
 
-def _repeating(ids: tuple[int, ...]) -> list[int]:
-    """Return the words that would make the last two the beginning of an old trigram."""
-    return [ids[i + 2] for i in range(len(ids) - 2) if ids[i : i + 2] == ids[-2:]]
+def _repeating(ids: tuple[int, ...], size: int) -> list[int]:
+    """Return the words that would complete an n-gram of `size` words that `ids` has already."""
+    prefix = size - 1
+    return [
+        ids[start + prefix]
+        for start in range(len(ids) - prefix)
+        if ids[start : start + prefix] == ids[len(ids) - prefix :]
+    ]
 
 
 def _largest(values: LogProbs, count: int) -> npt.NDArray[Any]:

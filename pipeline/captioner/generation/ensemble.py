@@ -41,10 +41,14 @@ class Ensemble:
         # A word that none of them can imagine: its share is below what a float64 can hold.
         return np.log(np.maximum(shares / len(self._members), np.finfo(np.float64).tiny)), after
 
-    def look(self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> Array | None:
+    def attention_maps(
+        self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
+    ) -> Array | None:
         """Return the mean of where its members look; see `maps.SupportsAttentionMaps`."""
         maps = [
-            m.look(features, ids) for m in self._members if isinstance(m, SupportsAttentionMaps)
+            m.attention_maps(features, ids)
+            for m in self._members
+            if isinstance(m, SupportsAttentionMaps)
         ]
         looked = [shares for shares in maps if shares is not None]
         return np.mean(looked, axis=0) if looked else None

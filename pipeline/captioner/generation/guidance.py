@@ -45,10 +45,12 @@ class Guided:
         blind_logits, blind = self.decoder.advance(words, state[half:])
         return logits + self.strength * (logits - blind_logits), [*seeing, *blind]
 
-    def look(self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> Array | None:
+    def attention_maps(
+        self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
+    ) -> Array | None:
         """Return where the decoder looks with the photo; see `maps.SupportsAttentionMaps`."""
         return (
-            self.decoder.look(features, ids)
+            self.decoder.attention_maps(features, ids)
             if isinstance(self.decoder, SupportsAttentionMaps)
             else None
         )

@@ -54,7 +54,7 @@ class Hypothesis:
 class Reranker(Protocol):
     """A decoder with an opinion of finished hypotheses that is more than their likelihood."""
 
-    def rank(
+    def rerank(
         self, features: npt.NDArray[np.float32], found: Sequence[Sequence[Hypothesis]]
     ) -> list[list[Hypothesis]]:
         """Return the hypotheses of each photo, best first, of its features (N, ...).
@@ -74,7 +74,9 @@ class SupportsUnconditional(StepDecoder, Protocol):
 class SupportsAttentionMaps(Protocol):
     """A decoder that can be asked where it looks: one on Keras, or several of these."""
 
-    def look(self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> Array | None:
+    def attention_maps(
+        self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
+    ) -> Array | None:
         """Return how much each place counts for each next word, 1 in all.
 
         Args:

@@ -7,7 +7,7 @@ brings.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from pipeline.captioner.generation.interfaces import (
 from pipeline.captioner.word_detector import WordDetector
 
 
-@dataclass(frozen=True)
+@dataclass
 class WordGuided:
     """A decoder that hears of detected words; see `search.StepDecoder` and `search.Reranker`.
 
@@ -39,10 +39,11 @@ class WordGuided:
     detector: WordDetector
     logit_bias: float
     rerank_weight: float
+    _last: tuple[npt.NDArray[np.float32], Array] | None = field(default=None, repr=False)
 
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
         """Return what is to be added to logits, and after it the decoder's state."""
-        shares = self.detector.detect(features)
+        shares = self._detect(features)
         return [self.logit_bias * self.detector.log_odds(shares), *self.decoder.begin(features)]
 
     def advance(
@@ -55,23 +56,31 @@ class WordGuided:
         logits, after = self.decoder.advance(words, state[1:])
         return logits + added, [added, *after]
 
-    def rank(
+    def rerank(
         self, features: npt.NDArray[np.float32], found: Sequence[Sequence[Hypothesis]]
     ) -> list[list[Hypothesis]]:
         """Return each photo's hypotheses, likely ones that say what is detected first."""
-        weighed = self.detector.detect(features) * self.detector.idf
+        weighed = self._detect(features) * self.detector.idf
         return [
             self._ranked(hypotheses, of_photo)
             for hypotheses, of_photo in zip(found, weighed, strict=True)
         ]
 
-    def look(self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> Array | None:
+    def attention_maps(
+        self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
+    ) -> Array | None:
         """Return where the decoder looks; see `maps.SupportsAttentionMaps`."""
         return (
-            self.decoder.look(features, ids)
+            self.decoder.attention_maps(features, ids)
             if isinstance(self.decoder, SupportsAttentionMaps)
             else None
         )
+
+    def _detect(self, features: npt.NDArray[np.float32]) -> Array:
+        """Detect words once per batch: `rerank` gets the features that `begin` had."""
+        if self._last is None or self._last[0] is not features:
+            self._last = features, self.detector.detect(features)
+        return self._last[1]
 
     def _ranked(self, hypotheses: Sequence[Hypothesis], detected: Array) -> list[Hypothesis]:
         agree = _cosines([h.ids for h in hypotheses], detected, self.detector.idf)

@@ -28,10 +28,10 @@ class Checkpoint:
         """Name the folder below `cache`; nothing is read or made yet."""
         self.folder = cache / "training" / training_fingerprint[:32]
 
-    def save(self, arrays: dict[str, Any], facts: dict[str, Any]) -> None:
+    def save(self, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
         """Keep arrays, and facts that are JSON."""
         state = self.folder / "state.npz"
-        note = json.dumps({"facts": facts, "arrays": list(arrays)})
+        note = json.dumps({"metadata": metadata, "arrays": list(arrays)})
         with atomic_path(state) as temporary, temporary.open("wb") as file:
             np.savez(file, note=np.array(note), **arrays)
 
@@ -48,7 +48,7 @@ class Checkpoint:
             # A damaged table of contents can lose arrays that zipfile does not miss.
             if list(arrays) != note["arrays"]:
                 raise ValueError("arrays are missing")
-            return arrays, note["facts"]
+            return arrays, note["metadata"]
         except _DAMAGE as error:
             print(f"{state} is damaged ({error}); training starts anew")
             return None

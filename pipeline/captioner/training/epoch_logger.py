@@ -26,8 +26,8 @@ class EpochLogger:
 
     Attributes:
         folder: beside the checkpoint.
-        artifacts: the folder to show it in, as NAME.csv, samples/ and model/epochs/.
-        name: of the table of epochs.
+        artifacts: the folder to show it in, as the table, samples/ and model/epochs/.
+        table: file name of the table of epochs.
         seed: of the training.
         earlier: epochs of trainings from other seeds, with their seeds; they stay in the table.
         decoder: in training.
@@ -36,13 +36,13 @@ class EpochLogger:
         samples: dev photos to caption: image_id to file, which may be gone.
         max_words: a sample's words, at most.
         keep_every_epoch: whether to keep each epoch's model.
-        facts: of it, what is the same for all, see `ModelConfig`.
+        metadata: of it, what is the same for all, see `ModelConfig`.
         tensorboard: TensorBoard logs, if asked.
     """
 
     folder: Path
     artifacts: Path
-    name: str
+    table: str
     seed: int
     earlier: Sequence[tuple[int, EpochRow]]
     decoder: Decoder
@@ -51,15 +51,15 @@ class EpochLogger:
     samples: Mapping[str, Path | None]
     max_words: int
     keep_every_epoch: bool
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     tensorboard: TensorBoard | None
 
     def write(self, history: Sequence[EpochRow]) -> None:
         """Write down the last epoch of `history` and show it all."""
         epoch = history[-1]
         name = f"epoch_{epoch.epoch:03d}"
-        table = [*self.earlier, *((self.seed, row) for row in history)]
-        write_history(self.folder / f"{self.name}.csv", table)
+        rows = [*self.earlier, *((self.seed, row) for row in history)]
+        write_history(self.folder / self.table, rows)
         if self.samples:
             captions = self._captions()
             folder = self.folder / "samples" / f"seed_{self.seed}"
@@ -69,7 +69,7 @@ class EpochLogger:
         if self.keep_every_epoch:
             of = self.store.encoding, self.vocabulary.fingerprint
             how = {"epochs": epoch.epoch, "best": asdict(epoch), "stopped": "an epoch of several"}
-            model = Model.of({self.seed: (self.decoder, how)}, *of, facts=dict(self.facts))
+            model = Model.of({self.seed: (self.decoder, how)}, *of, metadata=dict(self.metadata))
             model.save(self.folder / "model" / "epochs" / f"seed_{self.seed}" / name)
         if self.tensorboard is not None:
             values = {name: value for name, value in asdict(epoch).items() if name != "epoch"}

@@ -189,21 +189,21 @@ class FitLoop:
         arrays = {f"state_{i}": np.asarray(v) for i, v in enumerate(self._state())}
         arrays |= {f"average_{i}": weight for i, weight in enumerate(self._average)}
         arrays |= {f"best_{i}": weight for i, weight in enumerate(self._best_weights)}
-        facts = {"history": [asdict(epoch) for epoch in self.history], "stopped": self.stopped}
-        self.checkpoint.save(arrays, facts)
+        metadata = {"history": [asdict(epoch) for epoch in self.history], "stopped": self.stopped}
+        self.checkpoint.save(arrays, metadata)
 
     def _resume(self) -> None:
         loaded = self.checkpoint.load()
         if loaded is None:
             return
-        arrays, facts = loaded
+        arrays, metadata = loaded
         for i, variable in enumerate(self._state()):
             variable.assign(arrays[f"state_{i}"])
         count = len(self.decoder.network.get_weights())
         self._average = [arrays[f"average_{i}"] for i in range(count)]
         self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
-        self.history = [self.phase.row_type(**row_type) for row_type in facts["history"]]
-        self.stopped = facts["stopped"]
+        self.history = [self.phase.row_type(**row_type) for row_type in metadata["history"]]
+        self.stopped = metadata["stopped"]
         print(f"going on after epoch {len(self.history)}", flush=True)
 
 

@@ -5,7 +5,7 @@ a photo's other samples as the baseline (Kool et al. 2019, "Buy 4 REINFORCE samp
 baseline for free!"), rewarded by CIDEr-D against the training captions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import SelfCriticalEpoch
 from pipeline.features.store import FeatureStore
 from pipeline.metrics.cider import CiderD
-from pipeline.metrics.references import References
 from pipeline.metrics.tokenizer import tokenize
 from pipeline.text.vocabulary import END, PAD, START, Vocabulary
 
@@ -36,7 +35,8 @@ class SelfCritical(Phase):
         decoder: Decoder,
         store: FeatureStore,
         vocabulary: Vocabulary,
-        references: Mapping[str, Sequence[str]],
+        image_ids: Sequence[str],
+        reward: CiderD,
         *,
         samples: int,
         batch_size: int,
@@ -44,13 +44,14 @@ class SelfCritical(Phase):
         max_words: int,
         seed: int,
     ) -> None:
-        """Count the references once and make the decoder ready to learn.
+        """Make the decoder ready to train.
 
         Args:
             decoder: trained; its weights are changed in place.
             store: features of the photos.
             vocabulary: of the decoder.
-            references: image_id to a training photo's captions as people wrote them.
+            image_ids: the training photos.
+            reward: scores captions of these photos, in this order.
             samples: captions drawn of a photo, 2 or more.
             batch_size: photos a step.
             learning_rate: of Adam.
@@ -58,9 +59,7 @@ class SelfCritical(Phase):
             seed: of the photos' order and of the draws.
         """
         self._decoder, self._store, self._vocabulary = decoder, store, vocabulary
-        self._image_ids = list(references)
-        groups = [[tokenize(raw) for raw in group] for group in references.values()]
-        self._cider_d = CiderD(References(groups))
+        self._image_ids, self._reward = image_ids, reward
         self._samples, self._batch_size = samples, batch_size
         self._max_words, self._seed = max_words, seed
         network = decoder.network
@@ -97,7 +96,7 @@ class SelfCritical(Phase):
         drawn = sample(self._decoder, features, self._samples, self._max_words, sampling)
         captions = [caption for of_photo in drawn for caption in of_photo]
         tokens = [tokenize(self._vocabulary.decode(caption.ids)) for caption in captions]
-        scores = self._cider_d.scores(tokens, np.repeat(photos, self._samples))
+        scores = self._reward.scores(tokens, np.repeat(photos, self._samples))
         rewards: npt.NDArray[np.float64] = scores.reshape(len(photos), self._samples)
         inputs, targets = teacher_forcing([_sequence(caption) for caption in captions])
         words = targets != PAD

@@ -1,7 +1,8 @@
-"""The curriculum: from each seed a decoder goes through one phase of training, or two."""
+"""The trainer: one decoder per seed, each through one or two phases of training."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,21 +26,25 @@ from pipeline.captioner.training.self_critical import SelfCritical
 from pipeline.captioner.training.validation import Validation
 from pipeline.errors import InputError
 from pipeline.features.store import FeatureStore
+from pipeline.metrics.cider import CiderD
+from pipeline.metrics.references import References
+from pipeline.metrics.tokenizer import tokenize
 from pipeline.text.vocabulary import Vocabulary
 
-# The phases, and the tables of their epochs.
-CROSS_ENTROPY, SELF_CRITICAL = "history", "self_critical"
+CROSS_ENTROPY, SELF_CRITICAL = "cross_entropy", "self_critical"  # the phases
+
+AfterEpoch = Callable[[Sequence[EpochRow]], None]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What decoders learn from; every photo of it has features.
+    """What decoders are trained and validated on; every photo in it has features.
 
     Attributes:
-        store: features of the photos.
-        vocabulary: of the captions.
+        store: the photos' features.
+        vocabulary: the captions' vocabulary.
         captions: split, "train" or "dev", to (image_id, clean text) pairs.
-        references: split to image_id to the photo's captions as people wrote them.
+        references: split to image_id to the photo's raw captions.
     """
 
     store: FeatureStore
@@ -50,24 +55,26 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The first phase, by teacher forcing.
+    """The first phase: cross-entropy with teacher forcing.
 
     Attributes:
-        decoder: what is trained.
-        word_vectors: "captions": words begin with vectors from their neighbours; or "random".
-        output_bias: "frequency": words begin as likely as they are frequent; or "zero".
-        batch_size: captions.
-        max_words: of a caption; longer ones teach their first words only.
-        optimization: how weights follow gradients.
+        decoder: the decoder to build.
+        word_vectors: initial embeddings: "random", or "captions": from each word's neighbours
+            in the captions.
+        output_bias: initial bias of the logits: "zero", or "frequency": the log frequency of
+            each word.
+        batch_size: captions in a batch.
+        max_words: longer captions are cut to so many words.
+        optimizer: how weights follow gradients.
         label_smoothing: see `compile_network`.
         condition_dropout: see `CrossEntropy`.
         scheduled_sampling: see `CrossEntropy`.
         epochs: at most.
-        patience: see `FitLoop`; that of the second phase too.
+        patience: see `FitLoop`; the second phase has the same.
         select: see `FitLoop`.
         select_tolerance: see `FitLoop`; the second phase, which raises the loss, has none.
         average_epochs: see `FitLoop`.
-        select_beam_width: of the search for captions of dev photos, in both phases.
+        select_beam_width: beam width of the search that captions dev photos, in both phases.
     """
 
     decoder: DecoderConfig
@@ -75,7 +82,7 @@ class TrainConfig:
     output_bias: str
     batch_size: int
     max_words: int
-    optimization: OptimizerConfig
+    optimizer: OptimizerConfig
     label_smoothing: float
     condition_dropout: float
     scheduled_sampling: float
@@ -89,7 +96,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SelfCriticalConfig:
-    """The second phase, see `SelfCritical`; of at most `epochs` epochs."""
+    """The second phase, see `SelfCritical`, with at most `epochs` epochs."""
 
     epochs: int
     samples: int
@@ -99,53 +106,36 @@ class SelfCriticalConfig:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What became of one seed.
+    """The training from one seed.
 
     Attributes:
         decoder: with its best weights.
-        trainings: the phases that it went through.
-        kept: the one that its weights are of.
+        phases: the phases it went through.
+        best_phase: the phase that its weights come from.
     """
 
     decoder: Decoder
-    trainings: Sequence[FitLoop]
-    kept: FitLoop
+    phases: Sequence[FitLoop]
+    best_phase: FitLoop
 
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended it."""
-        return any(training.interrupted for training in self.trainings)
+        return any(phase.interrupted for phase in self.phases)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """How it went, for model.json."""
+    def metadata(self) -> dict[str, Any]:
+        """How the training went, for model.json."""
         return {
-            "epochs": sum(len(training.history) for training in self.trainings),
-            "best": asdict(self.kept.best),
-            "stopped": self.kept.stopped,
+            "epochs": sum(len(phase.history) for phase in self.phases),
+            "best": asdict(self.best_phase.best),
+            "stopped": self.best_phase.stopped,
         }
 
     def remove_checkpoints(self) -> None:
-        """Remove what a killed training would have gone on from."""
-        for training in self.trainings:
-            training.checkpoint.remove()
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A phase of one seed, about to begin.
-
-    Attributes:
-        phase: TAUGHT or CRITICIZED.
-        seed: of the decoder.
-        decoder: which learns.
-        earlier: the epochs of this phase of the seeds before, with their seeds.
-    """
-
-    phase: str
-    seed: int
-    decoder: Decoder
-    earlier: Sequence[tuple[int, EpochRow]]
+        """Remove the checkpoints that a killed training would have resumed from."""
+        for phase in self.phases:
+            phase.checkpoint.remove()
 
 
 @dataclass(frozen=True)
@@ -153,170 +143,189 @@ class Trainer:
     """Trains decoders that differ in their seeds alone.
 
     Attributes:
-        material: what they learn from.
-        teaching: the first phase.
-        criticism: the second; None is no second.
-        checkpoint: names the checkpoint of a phase and a seed.
-        on_phase_start: told of each lesson; returns what to call after each of its epochs.
+        data: captions and features.
+        config: the first phase.
+        self_critical: the second phase, or None.
+        make_checkpoint: returns the checkpoint of a phase and a seed.
+        on_phase_start: called with phase, seed, decoder, and the epochs (with their seeds) that
+            earlier seeds had in this phase; returns what to call after each epoch.
     """
 
-    material: TrainingData
-    teaching: TrainConfig
-    criticism: SelfCriticalConfig | None
-    checkpoint: Callable[[str, int], Checkpoint]
-    on_phase_start: Callable[[Lesson], Callable[[Sequence[EpochRow]], None]]
+    data: TrainingData
+    config: TrainConfig
+    self_critical: SelfCriticalConfig | None
+    make_checkpoint: Callable[[str, int], Checkpoint]
+    on_phase_start: Callable[[str, int, Decoder, Sequence[tuple[int, EpochRow]]], AfterEpoch]
 
     def train(self, seeds: Iterable[int]) -> dict[int, TrainResult]:
         """Train a decoder from each seed, or until Ctrl-C.
 
         Returns:
-            What became of each seed; after Ctrl-C, of those that have something to keep.
+            The result of each seed; after Ctrl-C, of those seeds that have weights to keep.
 
         Raises:
             KeyboardInterrupt: before there was anything to keep.
-            InputError: the first phase of one diverged in its first epoch.
+            InputError: a first phase diverged in its first epoch.
         """
-        apprentices: dict[int, TrainResult] = {}
+        results: dict[int, TrainResult] = {}
         for seed in seeds:
             try:
-                apprentices[seed] = self._train(seed, apprentices)
+                results[seed] = self._train(seed, results)
             except KeyboardInterrupt:
-                if not apprentices:
+                if not results:
                     raise
                 break
-            if apprentices[seed].interrupted:
+            if results[seed].interrupted:
                 break
-        return apprentices
+        return results
 
     def _train(self, seed: int, earlier: Mapping[int, TrainResult]) -> TrainResult:
         # Sets the seeds of Python, NumPy and the backend, so it comes before the first weight.
         keras.utils.set_random_seed(seed)
-        train, teaching = self._batches("train"), self.teaching
-        decoder = self._begin(train)
+        batches, config = self._batches("train"), self.config
+        decoder = self._initial_decoder(batches)
         phase = CrossEntropy(
             decoder,
-            train,
-            teaching.optimization,
-            teaching.epochs,
+            batches,
+            config.optimizer,
+            config.epochs,
             seed,
-            label_smoothing=teaching.label_smoothing,
-            condition_dropout=teaching.condition_dropout,
-            scheduled_sampling=teaching.scheduled_sampling,
+            label_smoothing=config.label_smoothing,
+            condition_dropout=config.condition_dropout,
+            scheduled_sampling=config.scheduled_sampling,
         )
-        lesson = Lesson(CROSS_ENTROPY, seed, decoder, epochs_of(earlier, CrossEntropy))
-        taught = self._run(
-            lesson, phase, teaching.epochs, teaching.select, teaching.select_tolerance
+        fit = self._fit(
+            decoder,
+            phase,
+            epochs=config.epochs,
+            select=config.select,
+            select_tolerance=config.select_tolerance,
+            checkpoint=self.make_checkpoint(CROSS_ENTROPY, seed),
+            after_epoch=self.on_phase_start(
+                CROSS_ENTROPY, seed, decoder, epochs_of(earlier, CrossEntropy)
+            ),
         )
-        if taught.diverged:
-            raise InputError(f"params.yaml: the training {taught.stopped}")
-        if self.criticism is None or taught.interrupted:
-            return TrainResult(decoder, [taught], taught)
-        return self._criticize(seed, taught, self.criticism, earlier)
+        if fit.diverged:
+            raise InputError(f"params.yaml: the training {fit.stopped}")
+        if self.self_critical is None or fit.interrupted:
+            return TrainResult(decoder, [fit], fit)
+        return self._train_self_critical(seed, fit, self.self_critical, earlier)
 
-    def _begin(self, train: Batches) -> Decoder:
-        decoder = build_decoder(self.teaching.decoder)
-        if self.teaching.decoder.feature_norm == "center":
+    def _initial_decoder(self, batches: Batches) -> Decoder:
+        decoder = build_decoder(self.config.decoder)
+        if self.config.decoder.feature_norm == "center":
             set_feature_mean(decoder, self._vectors("train"))
-        if self.teaching.word_vectors == "captions":
-            set_word_vectors(decoder, train.sequences)
-        if self.teaching.output_bias == "frequency":
-            set_output_bias(decoder, train.word_counts(len(self.material.vocabulary)))
+        if self.config.word_vectors == "captions":
+            set_word_vectors(decoder, batches.sequences)
+        if self.config.output_bias == "frequency":
+            set_output_bias(decoder, batches.word_counts(len(self.data.vocabulary)))
         return decoder
 
-    def _criticize(
+    def _train_self_critical(
         self,
         seed: int,
-        taught: FitLoop,
-        criticism: SelfCriticalConfig,
+        first: FitLoop,
+        config: SelfCriticalConfig,
         earlier: Mapping[int, TrainResult],
     ) -> TrainResult:
-        """Go through the second phase; keep what it made only where that is better."""
-        decoder = taught.decoder
-        before = decoder.network.get_weights()
+        """Train the second phase; keep its weights only where they are better."""
+        decoder = first.decoder
+        first_weights = decoder.network.get_weights()
         phase = SelfCritical(
             decoder,
-            self.material.store,
-            self.material.vocabulary,
-            self.material.references["train"],
-            samples=criticism.samples,
-            batch_size=criticism.batch_size,
-            learning_rate=criticism.learning_rate,
-            max_words=self.teaching.max_words,
+            self.data.store,
+            self.data.vocabulary,
+            list(self.data.references["train"]),
+            self._reward,
+            samples=config.samples,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            max_words=self.config.max_words,
             seed=seed,
         )
-        lesson = Lesson(SELF_CRITICAL, seed, decoder, epochs_of(earlier, SelfCritical))
         try:
-            criticized = self._run(lesson, phase, criticism.epochs, "cider", 0.0)
+            second = self._fit(
+                decoder,
+                phase,
+                epochs=config.epochs,
+                select="cider",
+                select_tolerance=0.0,
+                checkpoint=self.make_checkpoint(SELF_CRITICAL, seed),
+                after_epoch=self.on_phase_start(
+                    SELF_CRITICAL, seed, decoder, epochs_of(earlier, SelfCritical)
+                ),
+            )
         except KeyboardInterrupt:  # in its first epoch
-            decoder.network.set_weights(before)
-            taught.stopped = INTERRUPTED
-            return TrainResult(decoder, [taught], taught)
-        # The luckiest epoch against the luckiest: this phase has no tolerance.
-        before_it = max(row.validation_cider_d for row in taught.history)
-        if criticized.best.validation_cider_d > before_it:
-            return TrainResult(decoder, [taught, criticized], criticized)
-        print("the second phase made nothing better: kept is what the first one did")
-        decoder.network.set_weights(before)
-        return TrainResult(decoder, [taught, criticized], taught)
+            decoder.network.set_weights(first_weights)
+            first.stopped = INTERRUPTED
+            return TrainResult(decoder, [first], first)
+        # Luckiest epoch against luckiest epoch: this phase has no tolerance.
+        best_of_first = max(row.validation_cider_d for row in first.history)
+        if second.best.validation_cider_d > best_of_first:
+            return TrainResult(decoder, [first, second], second)
+        print("the self-critical phase improved nothing; the first phase's weights are kept")
+        decoder.network.set_weights(first_weights)
+        return TrainResult(decoder, [first, second], first)
 
-    def _run(
-        self, lesson: Lesson, phase: Phase, epochs: int, select: str, tolerance: float
-    ) -> FitLoop:
-        training = FitLoop(
-            decoder=lesson.decoder,
+    def _fit(self, decoder: Decoder, phase: Phase, **options: Any) -> FitLoop:
+        """Run a phase to its end; `options` are those of `FitLoop` in which phases differ."""
+        fit = FitLoop(
+            decoder=decoder,
             phase=phase,
             dev=self._batches("dev"),
-            cider_d=self._validation().cider_d,
-            epochs=epochs,
-            patience=self.teaching.patience,
-            select=select,
-            select_tolerance=tolerance,
-            average_epochs=self.teaching.average_epochs,
-            checkpoint=self.checkpoint(lesson.phase, lesson.seed),
-            after_epoch=self.on_phase_start(lesson),
+            cider_d=self._validation.cider_d,
+            patience=self.config.patience,
+            average_epochs=self.config.average_epochs,
+            **options,
         )
-        training.run()
-        best = training.best
+        fit.run()
+        best = fit.best
         print(
-            f"{training.stopped}; kept epoch {best.epoch}, validation {best.validation_loss:.4f}, "
+            f"{fit.stopped}; kept epoch {best.epoch}, validation {best.validation_loss:.4f}, "
             f"CIDEr-D {best.validation_cider_d:.1f}"
         )
-        return training
+        return fit
 
     def _vectors(self, split: str) -> Iterator[npt.NDArray[np.float32]]:
-        """Read the vectors of every photo once, few at a time: a grid store is of gigabytes."""
-        ids = list(dict.fromkeys(image_id for image_id, _ in self.material.captions[split]))
-        size = self.teaching.batch_size
+        """Read every photo's vectors once, a few photos at a time: a grid store has gigabytes."""
+        ids = list(dict.fromkeys(image_id for image_id, _ in self.data.captions[split]))
+        size = self.config.batch_size
         for start in range(0, len(ids), size):
-            yield self.material.store.read(ids[start : start + size])
+            yield self.data.store.read(ids[start : start + size])
 
     def _batches(self, split: str) -> Batches:
         return Batches(
-            self.material.captions[split],
-            self.material.store,
-            self.material.vocabulary,
-            batch_size=self.teaching.batch_size,
-            max_words=self.teaching.max_words,
+            self.data.captions[split],
+            self.data.store,
+            self.data.vocabulary,
+            batch_size=self.config.batch_size,
+            max_words=self.config.max_words,
         )
 
+    @cached_property
     def _validation(self) -> Validation:
+        """Counts the dev references once, for all seeds and phases."""
         return Validation(
-            self.material.store,
-            self.material.vocabulary,
-            self.material.references["dev"],
-            beam_width=self.teaching.select_beam_width,
-            max_words=self.teaching.max_words,
+            self.data.store,
+            self.data.vocabulary,
+            self.data.references["dev"],
+            beam_width=self.config.select_beam_width,
+            max_words=self.config.max_words,
         )
 
+    @cached_property
+    def _reward(self) -> CiderD:
+        """Counts the training references once, for all seeds."""
+        groups = self.data.references["train"].values()
+        return CiderD(References([[tokenize(raw) for raw in group] for group in groups]))
 
-def epochs_of(
-    apprentices: Mapping[int, TrainResult], phase: type[Phase]
-) -> list[tuple[int, EpochRow]]:
+
+def epochs_of(results: Mapping[int, TrainResult], phase: type[Phase]) -> list[tuple[int, EpochRow]]:
     """Return the epochs of a phase, with their seeds."""
     return [
         (seed, row)
-        for seed, apprentice in apprentices.items()
-        for training in apprentice.trainings
-        if isinstance(training.phase, phase)
-        for row in training.history
+        for seed, result in results.items()
+        for fit in result.phases
+        if isinstance(fit.phase, phase)
+        for row in fit.history
     ]

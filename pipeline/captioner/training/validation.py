@@ -10,6 +10,8 @@ from pipeline.metrics.references import References
 from pipeline.metrics.tokenizer import tokenize
 from pipeline.text.vocabulary import Vocabulary
 
+_NO_REPEAT_NGRAM_SIZE = 3  # as the searches of `evaluate` by default
+
 
 class Validation:
     """Captions photos and scores what comes out, as often as asked."""
@@ -45,7 +47,11 @@ class Validation:
             self._vocabulary.decode(hypotheses[0].ids)
             for _, features in self._store.parts(self._image_ids)
             for hypotheses in search(
-                decoder, features, self._beam_width, self._max_words, repeat_trigrams=False
+                decoder,
+                features,
+                self._beam_width,
+                self._max_words,
+                no_repeat_ngram_size=_NO_REPEAT_NGRAM_SIZE,
             )
         ]
         return float(self._cider_d.scores([tokenize(text) for text in captions]).mean())

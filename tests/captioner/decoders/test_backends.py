@@ -10,10 +10,16 @@ import pytest
 from tests.support.project import ROOT
 
 # Not those of OpenVINO, whose graphs are made on TensorFlow.
-MODULES = ["test_encoders", "test_engines", "test_decoder", "test_loss", "test_lstm"]
+MODULES = [
+    "features/encoders/test_networks",
+    "features/encoders/test_engines",
+    "captioner/decoders/test_decoder",
+    "captioner/decoders/test_lstm",
+    "captioner/training/test_loss",
+]
 # InceptionV3 takes JAX 40 of 120 seconds, and shows nothing of a backend that others do not.
 CHOSEN = """
-    (test_encoders and not InceptionV3)
+    (test_networks and not InceptionV3)
     or keras_engine or whole_sequences or formula_without_padding or test_lstm
 """
 

@@ -34,7 +34,7 @@ class Recorder:
     def __init__(self) -> None:
         self.shapes: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
 
-    def look(
+    def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
         self.shapes.add((features.shape, ids.shape))
@@ -84,14 +84,14 @@ def test_photos_are_looked_at_in_parts_of_one_shape(
 def test_several_decoders_look_where_they_do_on_average(decoder: Decoder) -> None:
     other = make_decided_decoder(feature_shape=GRID, seed=2, name="attention")
     features, ids = vectors(GRID, 2), np.array([[START, 4], [START, PAD]], np.int32)
-    shares = Ensemble([decoder, other]).look(features, ids)
-    first, second = decoder.look(features, ids), other.look(features, ids)
+    shares = Ensemble([decoder, other]).attention_maps(features, ids)
+    first, second = decoder.attention_maps(features, ids), other.attention_maps(features, ids)
     assert shares is not None
     assert first is not None
     assert second is not None
     assert not np.allclose(first, second)
     np.testing.assert_allclose(shares, (first + second) / 2, rtol=1e-6)
-    assert Ensemble([make_decided_decoder()]).look(vectors((6,), 2), ids) is None
+    assert Ensemble([make_decided_decoder()]).attention_maps(vectors((6,), 2), ids) is None
 
 
 def test_without_words_or_captions_there_is_nothing(decoder: Decoder) -> None:

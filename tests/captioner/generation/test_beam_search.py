@@ -213,7 +213,7 @@ def test_a_decoder_that_ends_at_once_gives_an_empty_caption() -> None:
 def test_hypotheses_that_were_cut_off_rank_below_those_that_ended() -> None:
     ended = Hypothesis((4,), -9.0, finished=True)
     cut = Hypothesis((4, 4, 4), -0.3, finished=False)
-    beam = module._Beam(2, repeat_trigrams=True, live=[], done=[cut, ended])
+    beam = module._Beam(2, no_repeat_ngram_size=0, live=[], done=[cut, ended])
     assert beam.ranked() == [ended, cut]
     assert cut.score > ended.score
 
@@ -291,7 +291,9 @@ def test_no_three_words_come_twice_where_they_may_not(width: int) -> None:
         decoder = make_decided_decoder(vocabulary_size=6, seed=seed)
         add_to_logit(decoder, END, -8.0)
         for may in (True, False):
-            for hypotheses in search(decoder, vectors(), width, 12, repeat_trigrams=may):
+            for hypotheses in search(
+                decoder, vectors(), width, 12, no_repeat_ngram_size=0 if may else 3
+            ):
                 for h in hypotheses:
                     trigrams = [h.ids[i : i + 3] for i in range(len(h.ids) - 2)]
                     repeats = len(trigrams) - len(set(trigrams))

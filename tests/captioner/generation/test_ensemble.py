@@ -95,11 +95,11 @@ def test_it_looks_where_its_members_look_on_average() -> None:
     pair = [make_decided_decoder(feature_shape=(4, 6), seed=s, name="attention") for s in (1, 2)]
     blind = make_decided_decoder(feature_shape=(4, 6))
     features = vectors((4, 6), 3)
-    looked = Ensemble([*pair, blind]).look(features, IDS)
+    looked = Ensemble([*pair, blind]).attention_maps(features, IDS)
     assert looked is not None
-    one, other = (decoder.look(features, IDS) for decoder in pair)
+    one, other = (decoder.attention_maps(features, IDS) for decoder in pair)
     assert one is not None
     assert other is not None
     assert np.abs(one - other).max() > 0.01
     np.testing.assert_allclose(looked, (one + other) / 2, atol=1e-6)
-    assert Ensemble([blind, blind]).look(features, IDS) is None
+    assert Ensemble([blind, blind]).attention_maps(features, IDS) is None

@@ -1,18 +1,13 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
-from pipeline.captioner.captioner import GUIDANCE
 from pipeline.captioner.decoders.decoder import DECODERS
 from pipeline.captioner.generation.guidance import with_guidance
 from pipeline.captioner.generation.interfaces import StepDecoder
-from pipeline.cli.image import image
 from pipeline.text.vocabulary import START
 from tests.support.captioner import make_decided_decoder, vectors
-from tests.support.project import ROOT
 
 IDS = np.array([[START, 4, 5, 6], [START, 9, 7, 4]], np.int32)
 
@@ -58,13 +53,7 @@ def test_without_strength_the_decoder_is_what_it_was() -> None:
 def test_it_looks_where_the_decoder_looks_with_the_photo() -> None:
     features = vectors((4, 6))[:2]
     looking = make_decided_decoder(name="attention", feature_shape=(4, 6))
-    found = with_guidance(looking, 0.5).look(features, IDS)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(found, looking.look(features, IDS))
+    found = with_guidance(looking, 0.5).attention_maps(features, IDS)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found, looking.attention_maps(features, IDS))
     seeing = make_decided_decoder(feature_shape=(4, 6))
-    assert with_guidance(seeing, 0.5).look(features, IDS) is None  # type: ignore[attr-defined]
-
-
-def test_one_strength_is_the_default_everywhere() -> None:
-    params = YAML(typ="safe").load(Path(ROOT, "params.yaml"))
-    (option,) = [option for option in image.params if option.name == "guidance"]
-    assert params["evaluate"]["guidance"] == GUIDANCE == option.default
+    assert with_guidance(seeing, 0.5).attention_maps(features, IDS) is None  # type: ignore[attr-defined]

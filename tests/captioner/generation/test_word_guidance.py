@@ -1,24 +1,16 @@
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
-from pipeline.captioner.captioner import WORD_AGREEMENT, WORD_BIAS
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import Hypothesis
 from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
 from pipeline.captioner.word_detector import WordDetector
-from pipeline.cli.image import image
-from pipeline.comparison.scorecard import DEFAULTS
-from pipeline.reporting.predictions import search_name
 from pipeline.text.vocabulary import END, MARKERS, PAD, START, UNK
 from tests.support.captioner import make_decided_decoder, make_vocabulary, vectors
-from tests.support.project import ROOT
 
 SIZE = len(make_vocabulary())
 
@@ -49,7 +41,7 @@ def hypothesis(ids: list[int], score: float, *, finished: bool = True) -> Hypoth
 
 def ranked(detector: WordDetector, rerank_weight: float, *found: Hypothesis) -> list[Hypothesis]:
     decoder = make_decided_decoder()
-    (best_first,) = WordGuided(decoder, detector, 0.0, rerank_weight).rank(
+    (best_first,) = WordGuided(decoder, detector, 0.0, rerank_weight).rerank(
         vectors(count=1), [found]
     )
     return best_first
@@ -150,7 +142,7 @@ def test_a_beam_has_the_same_hypotheses_in_the_order_of_the_evidence() -> None:
     found = search(with_word_guidance(decoder, detector, 0.0, 5.0), *asked)
     assert [Counter(photo) for photo in found] == [Counter(beam) for beam in beams]
     assert any(photo[0] != beam[0] for photo, beam in zip(found, beams, strict=True))
-    expected = WordGuided(decoder, detector, 0.0, 5.0).rank(features, beams)
+    expected = WordGuided(decoder, detector, 0.0, 5.0).rerank(features, beams)
     assert found == expected
 
 
@@ -170,10 +162,10 @@ def test_what_counts_for_nothing_leaves_the_decoder_as_it_was() -> None:
 def test_it_looks_where_the_decoder_looks() -> None:
     features, ids = vectors((4, 6))[:2], np.array([[START, 4], [START, 9]], np.int32)
     looking = make_decided_decoder(name="attention", feature_shape=(4, 6))
-    found = WordGuided(looking, told({}), 0.3, 3.0).look(features, ids)
-    np.testing.assert_array_equal(found, looking.look(features, ids))
+    found = WordGuided(looking, told({}), 0.3, 3.0).attention_maps(features, ids)
+    np.testing.assert_array_equal(found, looking.attention_maps(features, ids))
     seeing = make_decided_decoder(feature_shape=(4, 6))
-    assert WordGuided(seeing, told({}), 0.3, 3.0).look(features, ids) is None
+    assert WordGuided(seeing, told({}), 0.3, 3.0).attention_maps(features, ids) is None
 
 
 def test_ends_are_neither_likelier_nor_less_likely() -> None:
@@ -182,19 +174,18 @@ def test_ends_are_neither_likelier_nor_less_likely() -> None:
     assert not added[0, [PAD, START, END, UNK]].any()
 
 
-def test_the_command_s_beam_is_the_widest_of_evaluate() -> None:
-    params = YAML(typ="safe").load(Path(ROOT, "params.yaml"))
-    width = max(params["evaluate"]["beam_widths"])
-    (option,) = [option for option in image.params if option.name == "beam_width"]
-    assert isinstance(option, click.Option)
-    assert f"[default: {width}]" in str(option.help)
-    assert search_name(width) == DEFAULTS["search"]
+def test_words_are_detected_once_for_a_search_and_its_ranking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[int] = []
+    detect = WordDetector.detect
 
+    def spy(self: WordDetector, features: Any) -> Any:
+        calls.append(len(features))
+        return detect(self, features)
 
-@pytest.mark.parametrize(
-    ("name", "constant"), [("word_logit_bias", WORD_BIAS), ("word_rerank_weight", WORD_AGREEMENT)]
-)
-def test_one_strength_is_the_default_everywhere(name: str, constant: float) -> None:
-    params = YAML(typ="safe").load(Path(ROOT, "params.yaml"))
-    (option,) = [option for option in image.params if option.name == name]
-    assert params["evaluate"][name] == constant == option.default
+    monkeypatch.setattr(WordDetector, "detect", spy)
+    decoder = WordGuided(make_decided_decoder(), told({5: 0.9}), 1.0, 1.0)
+    search(decoder, vectors(count=2), 2, 4)
+    search(decoder, vectors(count=2), 2, 4)
+    assert calls == [2, 2]

@@ -21,9 +21,9 @@ FINGERPRINT = "0123456789abcdef" * 4
 
 def is_as_saved(loaded: tuple[dict[str, Any], dict[str, Any]] | None) -> bool:
     assert loaded is not None
-    arrays, facts = loaded
+    arrays, metadata = loaded
     return (
-        facts == FACTS
+        metadata == FACTS
         and list(arrays) == list(ARRAYS)
         and all(arrays[name].dtype == ARRAYS[name].dtype for name in ARRAYS)
         and all(arrays[name].tobytes() == ARRAYS[name].tobytes() for name in ARRAYS)

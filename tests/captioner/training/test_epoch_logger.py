@@ -29,7 +29,7 @@ def diary(decoder: Decoder, tmp_path: Path) -> EpochLogger:
     return EpochLogger(
         folder=tmp_path / "cache" / "diary",
         artifacts=tmp_path / "artifacts",
-        name="history",
+        table="history.csv",
         seed=7,
         earlier=[],
         decoder=decoder,
@@ -38,7 +38,7 @@ def diary(decoder: Decoder, tmp_path: Path) -> EpochLogger:
         samples={"5.jpg": None, "1.jpg": tmp_path / "gone.jpg"},
         max_words=5,
         keep_every_epoch=False,
-        facts={"captions": "these"},
+        metadata={"captions": "these"},
         tensorboard=None,
     )
 
@@ -129,9 +129,9 @@ def test_every_epochs_model_can_be_kept_and_loaded(diary: EpochLogger, decoder: 
     for scale, folder in ((1, "epoch_001"), (2, "epoch_002")):
         loaded = Model.load(epochs / folder, diary.vocabulary)
         assert loaded.description.encoding == diary.store.encoding
-        assert loaded.description.facts == {"captions": "these"}
+        assert loaded.description.metadata == {"captions": "these"}
         (member,) = loaded.description.members
-        assert member.facts["best"] == asdict(HISTORY[scale - 1])
+        assert member.metadata["best"] == asdict(HISTORY[scale - 1])
         for found, weight in zip(loaded.decoders[0].network.get_weights(), first, strict=True):
             np.testing.assert_array_equal(found, scale * weight)
 

@@ -113,8 +113,8 @@ def test_a_killed_training_goes_on_to_the_very_same_end(
     if saved:
         save = killed.checkpoint.save
 
-        def save_and_kill(arrays: dict[str, Any], facts: dict[str, Any]) -> None:
-            save(arrays, facts)
+        def save_and_kill(arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
+            save(arrays, metadata)
             kill(killed.history)
 
         monkeypatch.setattr(killed.checkpoint, "save", save_and_kill)

@@ -10,6 +10,9 @@ from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.fit import FitLoop
 from pipeline.captioner.training.history import EpochRow, SelfCriticalEpoch
 from pipeline.captioner.training.self_critical import SelfCritical, advantages
+from pipeline.metrics.cider import CiderD
+from pipeline.metrics.references import References
+from pipeline.metrics.tokenizer import tokenize
 from tests.support.captioner import (
     EVEN_DEV,
     Killed,
@@ -69,7 +72,8 @@ def make_training(
         decoder,
         store,
         make_vocabulary(),
-        REFERENCES,
+        list(REFERENCES),
+        CiderD(References([[tokenize(raw) for raw in group] for group in REFERENCES.values()])),
         samples=samples,
         batch_size=2,
         learning_rate=learning_rate,
@@ -117,8 +121,8 @@ def test_a_killed_second_phase_goes_on_to_the_very_same_end(
     killed = make_training(tmp_path)
     save = killed.checkpoint.save
 
-    def save_and_kill(arrays: dict[str, object], facts: dict[str, object]) -> None:
-        save(arrays, facts)
+    def save_and_kill(arrays: dict[str, object], metadata: dict[str, object]) -> None:
+        save(arrays, metadata)
         if len(killed.history) == 2:
             raise Killed
 

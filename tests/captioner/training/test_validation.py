@@ -24,7 +24,7 @@ def test_it_is_what_the_searchs_captions_score(
     store, vocabulary = make_store(tmp_path / "features.h5"), make_vocabulary()
     decoder = make_decided_decoder()
     validation = Validation(store, vocabulary, REFERENCES, beam_width, max_words=6)
-    found = search(decoder, vectors()[[0, 2, 5]], beam_width, 6, repeat_trigrams=False)
+    found = search(decoder, vectors()[[0, 2, 5]], beam_width, 6, no_repeat_ngram_size=3)
     captions = [tokenize(vocabulary.decode(hypotheses[0].ids)) for hypotheses in found]
     groups = [[tokenize(raw) for raw in group] for group in REFERENCES.values()]
     expected = Scorer(groups).score(captions).corpus["CIDEr-D"]

@@ -1,0 +1,78 @@
+"""Search settings: how captions are searched for, in one list for the report and the command.
+
+`evaluate` copies them from params.yaml to search.json; `caption image` starts from that file,
+so that the command captions a photo as the report did.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.captioner.generation.ensemble import make_ensemble
+from pipeline.captioner.generation.guidance import with_guidance
+from pipeline.captioner.generation.interfaces import StepDecoder, SupportsUnconditional
+from pipeline.captioner.generation.word_guidance import with_word_guidance
+from pipeline.captioner.word_detector import WordDetector
+from pipeline.errors import InputError
+from pipeline.files import read_json, write_json
+
+FILE = "search.json"
+_FIX = "run `dvc repro evaluate`"
+_LEAST = {"beam_width": 1, "max_words": 1}
+_GREATEST = 1_000_000  # of any setting
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The settings of the primary search.
+
+    Attributes:
+        beam_width: hypotheses kept for each photo; 1 is greedy search.
+        max_words: words of a caption, at most.
+        no_repeat_ngram_size: no run of this many words occurs twice in a caption; 0 allows it.
+        guidance: weight of classifier-free guidance; 0 turns it off.
+        word_logit_bias: how much detected words raise logits; 0 turns it off.
+        word_rerank_weight: how much detected words count when hypotheses are ranked; 0 turns
+            it off.
+        ensemble: whether the decoders of all seeds vote; else the first one decodes alone.
+    """
+
+    beam_width: int
+    max_words: int
+    no_repeat_ngram_size: int
+    guidance: float
+    word_logit_bias: float
+    word_rerank_weight: float
+    ensemble: bool
+
+    def condition(
+        self, decoders: Sequence[SupportsUnconditional], detector: WordDetector
+    ) -> StepDecoder:
+        """Return one decoder to search with: all given ones, guided by photo and words."""
+        return with_word_guidance(
+            make_ensemble([with_guidance(decoder, self.guidance) for decoder in decoders]),
+            detector,
+            self.word_logit_bias,
+            self.word_rerank_weight,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write search.json."""
+        write_json(path, asdict(self))
+
+
+def read_search_settings(path: Path) -> SearchSettings:
+    """Read search.json.
+
+    Raises:
+        InputError: the file is absent or damaged.
+    """
+    values = read_json(path, _FIX)
+    for field in fields(SearchSettings):
+        value: Any = values.get(field.name)
+        kinds = (int, float) if field.type is float else (field.type,)
+        # So written, it refuses NaN as well.
+        if type(value) not in kinds or not _LEAST.get(field.name, 0) <= value <= _GREATEST:
+            raise InputError(f"{path}: {field.name} is {value!r:.40}: {_FIX}")
+    return SearchSettings(**{field.name: values[field.name] for field in fields(SearchSettings)})

@@ -1,0 +1,114 @@
+"""What a decoder and a word detector are trained from: captions, their words, features.
+
+It stands apart from `artifacts.Artifacts`, which adds what training made, so that the stages
+that train do not depend on the code that reads their own outputs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from pipeline.datasets.caption_table import CaptionTable, read_caption_table
+from pipeline.datasets.splits import MIN_PHOTOS_PER_SPLIT
+from pipeline.errors import InputError
+from pipeline.features.store import FeatureStore
+from pipeline.files import read_json
+from pipeline.text.vocabulary import Vocabulary
+
+# Which stage writes each file.
+STAGES = {
+    "captions.parquet": "clean",
+    "encoder.json": "encoder",
+    "encoder.weights.h5": "encoder",
+    "features.h5": "extract",
+    "extract.json": "extract",
+    "vocabulary.json": "tokenize",
+    "detector.h5": "detector",
+    "model/model.json": "train",
+    "search.json": "evaluate",
+}
+
+
+@dataclass(frozen=True)
+class TrainingArtifacts:
+    """The folder that the stages fill: each file is opened once, when it is first needed.
+
+    Attributes:
+        folder: the folder's absolute path.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path, *needed: str) -> Self:
+        """Open the folder, after checking that it has the files `needed`.
+
+        Args:
+            folder: artifacts/, or a copy of it.
+            needed: keys of `STAGES`.
+
+        Raises:
+            InputError: a file is missing; names all that are, and the stages that write them.
+        """
+        folder = folder.absolute()
+        missing = [name for name in needed if not (folder / name).is_file()]
+        if missing:
+            stages = " ".join(dict.fromkeys(STAGES[name] for name in missing))
+            raise InputError(
+                f"{folder} has no {', '.join(missing)}: run `dvc repro {stages}`, in a clone "
+                "`dvc pull`, or name the folder of a finished run"
+            )
+        return cls(folder)
+
+    @cached_property
+    def table(self) -> CaptionTable:
+        """The captions of all splits."""
+        return read_caption_table(self.folder / "captions.parquet")
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary, of these captions."""
+        return Vocabulary.load(self.folder / "vocabulary.json", self.table.fingerprint)
+
+    @cached_property
+    def store(self) -> FeatureStore:
+        """The photos' features."""
+        return FeatureStore.open(self.folder / "features.h5")
+
+    @cached_property
+    def image_paths(self) -> Mapping[str, Path]:
+        """image_id to the photo's file, as `extract` saw it; it may be gone by now."""
+        path, fix = self.folder / "extract.json", "run `dvc repro extract`"
+        paths = read_json(path, fix).get("paths")
+        if not isinstance(paths, dict) or not all(isinstance(p, str) for p in paths.values()):
+            raise InputError(f"{path} has no paths of photos: {fix}")
+        return {image_id: Path(name) for image_id, name in paths.items()}
+
+    def captions(self, split: str) -> list[tuple[str, str]]:
+        """Return the (image_id, clean text) pairs of a split's photos that have features.
+
+        Prints how many captions belong to photos without features.
+
+        Raises:
+            InputError: too few photos have features; a single photo has no CIDEr-D.
+        """
+        captions = self.table.captions(split)
+        usable = [pair for pair in captions if pair[0] in self.store.rows]
+        if len({image_id for image_id, _ in usable}) < MIN_PHOTOS_PER_SPLIT:
+            raise InputError(
+                f"fewer than {MIN_PHOTOS_PER_SPLIT} {split} photos have both captions and "
+                f"features: {self.folder / 'captions.json'} and {self.folder / 'extract.json'} "
+                "list the reasons"
+            )
+        if len(usable) < len(captions):
+            print(f"{split}: {len(captions) - len(usable)} captions of failed photos left out")
+        return usable
+
+    def references(self, split: str) -> dict[str, list[str]]:
+        """Return the raw captions of a split's photos that have features, by image_id."""
+        references = self.table.references(split)
+        return {
+            image_id: raw for image_id, raw in references.items() if image_id in self.store.rows
+        }
