@@ -59,7 +59,7 @@ def main() -> None:
     inputs = _read_inputs()
     found = _evaluate(params, inputs)
     predictions = [p for search in found.searches.values() for p in search.predictions]
-    photos = formats.photos_left(params.dataset.format, Path(params.dataset.root))
+    photos = formats.find_remaining_photos(params.dataset.format, Path(params.dataset.root))
     write_predictions(EVALUATION / "predictions.parquet", predictions)
     write_report(
         EVALUATION / "report.html",

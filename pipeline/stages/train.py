@@ -187,7 +187,7 @@ def _attend(
 
 
 def _samples(params: Params, material: TrainingData) -> Mapping[str, Path | None]:
-    photos = formats.photos_left(params.dataset.format, Path(params.dataset.root))
+    photos = formats.find_remaining_photos(params.dataset.format, Path(params.dataset.root))
     dev = list(material.references["dev"])
     chosen = choose(dev, params.train.sample_photos, params.train.seeds[0])
     return {image_id: photos.get(image_id) for image_id in chosen}
