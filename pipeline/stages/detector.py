@@ -8,7 +8,7 @@ from pipeline.errors import InputError
 from pipeline.features.store import FeatureStore
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
-from pipeline.text.vocabulary import MARKERS, Vocabulary
+from pipeline.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 ARTIFACTS = Path("artifacts")
 
@@ -29,7 +29,7 @@ def main() -> None:
             f"params.yaml: detector.ridge_alpha {ridge_alpha:g}: {error}: raise it"
         ) from None
     detector.save(ARTIFACTS / "detector.h5", vocabulary, store.encoding)
-    print(f"{len(vocabulary) - len(MARKERS)} words, of {len(captions)} photos")
+    print(f"{len(vocabulary) - len(SPECIAL_TOKENS)} words, of {len(captions)} photos")
 
 
 if __name__ == "__main__":
