@@ -179,12 +179,12 @@ def _caption_all(
                     data = photo.data if photo.path is None else read_photo(photo.path)
                     decoded[position] = captioner.decode(data)
                 except PhotoError as error:
-                    with progress.aside():
+                    with progress.hidden():
                         click.echo(f"{on_one_line(photo.name)}: {error}", err=True)
                     failed += 1
             if decoded:
                 found = say(list(decoded.values()))
-                with progress.aside():
+                with progress.hidden():
                     for position, captions in zip(decoded, found, strict=True):
                         _print(batch[position].name, captions[:top], as_json)
             if total:
