@@ -75,7 +75,7 @@ def is_true(verdict: Mapping[str, bool]) -> bool:
 
 def _compare(said: Sequence[re.Match[str]], scene: Scene) -> dict[str, bool]:
     """Return what the things said have in common with the scene's, in their order."""
-    things = scene.things
+    things = scene.groups
     return {
         "count": [_COUNTS[match["count"]] for match in said] == [t.count for t in things],
         "colour": [match["colour"] for match in said] == [t.colour for t in things],
@@ -86,7 +86,7 @@ def _compare(said: Sequence[re.Match[str]], scene: Scene) -> dict[str, bool]:
 
 
 def _row_fits(text: str, scene: Scene) -> bool:
-    return all(_ROW_OF[found[0]] == scene.things[0].count for found in _ROW.finditer(text))
+    return all(_ROW_OF[found[0]] == scene.groups[0].count for found in _ROW.finditer(text))
 
 
 def _read_relation(text: str, said: list[re.Match[str]]) -> tuple[str | None, bool]:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import Row, caption, interleaved, ratio, seconds
-from pipeline.datasets.sample.scenes import draw_scene
-from pipeline.datasets.sample.wordings import captions
+from pipeline.datasets.sample.scenes import generate_scene
+from pipeline.datasets.sample.wordings import caption_scene
 from pipeline.metrics.cider import CiderD
 from pipeline.metrics.references import References
 from pipeline.metrics.scorer import Scorer
@@ -22,8 +22,8 @@ _PHOTOS = 1000
 
 def rows(_: Path) -> list[Row]:
     """Time all metrics, CIDEr-D beside pycocoevalcap's, and `caption score`."""
-    references = {str(i): captions(draw_scene(0, "test", i)) for i in range(_PHOTOS)}
-    candidates = {str(i): captions(draw_scene(1, "test", i))[0] for i in range(_PHOTOS)}
+    references = {str(i): caption_scene(generate_scene(0, "test", i)) for i in range(_PHOTOS)}
+    candidates = {str(i): caption_scene(generate_scene(1, "test", i))[0] for i in range(_PHOTOS)}
     groups = [[tokenize(raw) for raw in group] for group in references.values()]
     tokens = [tokenize(raw) for raw in candidates.values()]
 

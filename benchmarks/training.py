@@ -24,12 +24,12 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.loss import compile_network, mean_loss, mean_of
-from pipeline.datasets.sample.scenes import draw_scene
-from pipeline.datasets.sample.wordings import captions
+from pipeline.datasets.sample.scenes import generate_scene
+from pipeline.datasets.sample.wordings import caption_scene
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.features.store import FeatureStore, write_store
 from pipeline.metrics.tokenizer import tokenize
-from pipeline.text.vocabulary import END, MARKERS, START, Vocabulary
+from pipeline.text.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary
 
 _PHOTOS = 100  # of which the notebook's epoch takes its time
 _DEV = 40
@@ -111,7 +111,7 @@ def _beside_pytorch() -> list[Row]:
     random = np.random.default_rng(0)
     # The mean, deviation and skew of Flickr8k's captions: what padding costs hangs on them.
     lengths = random.gamma(8, 11 / 8, _CAPTIONS).round().astype(int).clip(2, _MAX_WORDS)
-    known = [f"w{number}" for number in range(_FEW_WORDS - len(MARKERS))]
+    known = [f"w{number}" for number in range(_FEW_WORDS - len(SPECIAL_TOKENS))]
     texts = [" ".join(random.choice(known, length)) for length in lengths]
     vocabulary = Vocabulary.build([*texts, *known], 1, "")
     sequences = [[START, *vocabulary.encode(text), END] for text in texts]
@@ -180,10 +180,10 @@ class _Data:
         """Make photos, and a vocabulary of `size` words, most of which no caption has."""
         self.features = np.random.default_rng(0).random((_PHOTOS + _DEV, 2048), np.float32)
         names = _write_features(path, self.features)
-        said = {name: captions(draw_scene(0, "train", i)) for i, name in enumerate(names)}
+        said = {name: caption_scene(generate_scene(0, "train", i)) for i, name in enumerate(names)}
         texts = {name: [" ".join(tokenize(raw)) for raw in group] for name, group in said.items()}
         words = [text for group in texts.values() for text in group]
-        known = len({word for text in words for word in text.split()} | set(MARKERS))
+        known = len({word for text in words for word in text.split()} | set(SPECIAL_TOKENS))
         more = " ".join(f"w{number}" for number in range(size - known))
         self.vocabulary = Vocabulary.build([*words, more], 1, "")
         store = FeatureStore.open(path)

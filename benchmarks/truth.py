@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.claims import NEEDED, describes, is_true
 from benchmarks.harness import Row
-from pipeline.datasets.sample.scenes import Scene, draw_scene
-from pipeline.datasets.sample.wordings import captions
+from pipeline.datasets.sample.scenes import Scene, generate_scene
+from pipeline.datasets.sample.wordings import caption_scene
 from pipeline.params import load_params
 
 
@@ -39,7 +39,7 @@ def judge(artifacts: Path) -> list[Judged]:
     sample = load_params().sample
     scenes = {
         scene.name: scene
-        for scene in (draw_scene(sample.seed, "test", index) for index in range(sample.test))
+        for scene in (generate_scene(sample.seed, "test", index) for index in range(sample.test))
     }
     return [
         Judged(said["search"], said["caption"], scene, describes(said["caption"], scene))
@@ -67,5 +67,5 @@ if __name__ == "__main__":
     for each in judge(Path("artifacts")):
         wrong = ", ".join(aspect for aspect, right in each.verdict.items() if not right)
         if wrong:
-            truth = captions(each.scene)[0]
+            truth = caption_scene(each.scene)[0]
             print(f"{each.scene.name}  {each.search}  {wrong}: {each.caption}  ({truth})")

@@ -1,6 +1,6 @@
-"""Keras 3, as the whole project imports it: `from pipeline.backend import keras`.
+"""Keras 3, configured for the whole project: `from pipeline.backend import keras`.
 
-Importing it costs seconds, so the command line does so only where it computes.
+The import takes seconds, so commands import it only when they need it.
 """
 
 import gc
@@ -13,66 +13,67 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def _stderr_kept_aside() -> Iterator[None]:
-    """Hold back what C++ writes to file descriptor 2; show it only if the body fails.
+def _stderr_held_back() -> Iterator[None]:
+    """Hold back what C++ code writes to file descriptor 2; show it only if the body fails.
 
-    TensorFlow greets every process with a screen of advice before it reads
-    TF_CPP_MIN_LOG_LEVEL, which would bury the one line an error is meant to be.
+    TensorFlow prints a screen of messages in every process before it reads
+    TF_CPP_MIN_LOG_LEVEL. They would hide the one line of an error message.
     """
     sys.stderr.flush()
-    kept, failed = os.dup(2), True
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
+    original, failed = os.dup(2), True
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
         try:
             yield
             failed = False
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(original, 2)
+            os.close(original)
             if failed:
-                aside.seek(0)
-                os.write(2, aside.read())
+                held_back.seek(0)
+                os.write(2, held_back.read())
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector off what the body makes, for good.
+def _without_garbage_collection() -> Iterator[None]:
+    """Exclude all objects that the body creates from garbage collection, permanently.
 
-    Keras and TensorFlow are half a million objects that stay to the end: to go through them
-    again and again, in the import and at the process's exit, took nearly as long as the rest.
+    Keras and TensorFlow create half a million objects that live until the process ends.
+    Scanning them repeatedly, during the import and at exit, took nearly as long as the import
+    itself.
     """
-    collects = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        if collects:
+        if was_enabled:
             gc.enable()
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow's own choice on processors without AVX-512 is Eigen, with which the last bits of a
-# photo's vector depend on its place in the batch; oneDNN rounds the same everywhere.
+# On processors without AVX-512 TensorFlow uses Eigen by default, with which the last bits of a
+# photo's vector depend on its position in the batch; oneDNN rounds the same at every position.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# A file in the home folder could say otherwise, which nobody would think of.
+# A keras.json in the home folder could set another backend, which users would not expect.
 os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
-with _stderr_kept_aside(), _uncollected():
+with _stderr_held_back(), _without_garbage_collection():
     import keras
 keras.config.set_floatx("float32")
 keras.config.set_image_data_format("channels_last")
 
-# It takes the few shapes that a search has for a mistake, and says so at length.
+# TensorFlow warns at length about retracing for the few input shapes that a search uses.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
-# XLA pays on JAX, which is nothing without it; on TensorFlow it made both Xception and
-# the LSTM several times slower on a CPU (docs/decisions.md).
+# JAX depends on XLA. On TensorFlow, XLA made both Xception and the LSTM several times slower
+# on a CPU (docs/decisions.md).
 JIT_COMPILE: bool = keras.config.backend() == "jax"
 
 
 def has_accelerator() -> bool:
-    """Return whether Keras computes on anything but this machine's processor."""
-    if keras.config.backend() == "torch":  # of which Keras cannot list the devices
+    """Return whether Keras computes on a device other than the CPU."""
+    if keras.config.backend() == "torch":  # Keras cannot list the devices of PyTorch
         import torch  # noqa: PLC0415  (not installed for other backends)
 
         return bool(torch.cuda.is_available())

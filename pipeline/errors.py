@@ -1,4 +1,4 @@
-"""The one error a user is meant to read: it names the thing and the mend."""
+"""The error for unusable input: its message names the cause and the fix."""
 
 import re
 
@@ -6,22 +6,22 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class InputError(Exception):
-    """Something the user gave is unusable.
+    """Something the user provided is unusable.
 
-    The message is one line: the file (with row or key where there is one), what is
-    wrong with it, and what to do. It is shown as it stands, without a traceback.
+    The message is one line: the file (with row or key if there is one), what is wrong with
+    it, and how to fix it. It is shown unchanged, without a traceback.
     """
 
     def __init__(self, message: str) -> None:
-        # It may name a stranger's file.
+        # The message may contain a file name from an untrusted source.
         super().__init__(one_line(message))
 
 
 def one_line(text: str) -> str:
-    """Return text that may have line breaks, or orders to a terminal, as one plain line."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Return text on one line, with line breaks and terminal control characters escaped."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def collapsed(error: Exception) -> str:
-    """Return what an error says, over several lines perhaps, as a phrase."""
+    """Return the message of an error with line breaks and repeated spaces collapsed."""
     return " ".join(str(error).split())

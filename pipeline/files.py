@@ -1,4 +1,4 @@
-"""Atomic writes, digests and fingerprints: what every room needs from the file system."""
+"""Files: atomic writes, locks, JSON, digests and fingerprints."""
 
 import hashlib
 import json
@@ -16,15 +16,15 @@ from pipeline.errors import InputError
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success it replaces `target` durably.
+    """Yield a temporary path next to `target`; on success it replaces `target` durably.
 
-    The file is flushed to disk before the rename and the folder after it, so a reader
-    sees the old file or the new one, never a part, even after a power cut. On an
-    exception the temporary file is removed and `target` is left as it was.
+    The file is flushed to disk before the rename and the folder after it, so a reader sees
+    the old file or the new one, never a partial one, even after a power failure. On an
+    exception the temporary file is removed and `target` is unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary name keeps the suffixes: some writers choose their format by them. It is
-    # no process number: in containers that share a folder, all may have the same one.
+    # The temporary name keeps the suffixes, because some writers choose their format by them.
+    # It has no process id, because containers that share a folder may have equal ones.
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
     try:
         yield temporary
@@ -35,10 +35,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def reserve(path: Path, size: int) -> None:
-    """Make sure that a new file of `size` bytes fits on the disk, which may be full.
+def check_disk_space(path: Path, size: int) -> None:
+    """Check that a new file of `size` bytes fits on the disk; leave an empty file.
 
-    For writers that do not survive a full disk; the file is left empty.
+    For writers that crash on a full disk.
 
     Raises:
         OSError: it does not fit.
@@ -53,33 +53,34 @@ def reserve(path: Path, size: int) -> None:
         file.truncate(0)
 
 
-def remove_leftovers(folder: Path, name: str) -> None:
-    """Remove what killed writers of `name`, which may be a pattern, left in `folder`.
+def remove_temporary_files(folder: Path, name: str) -> None:
+    """Remove the temporary files that killed writers of `name`, or a pattern, left in `folder`.
 
-    For whoever alone may write there: another's temporary file would be removed too.
+    Only the sole writer of the folder may call it: it would remove another's file, too.
     """
-    for leftover in folder.glob(f".tmp-*-{name}"):
-        leftover.unlink(missing_ok=True)
+    for temporary in folder.glob(f".tmp-*-{name}"):
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def sole_writer(
     folder: Path,
-    doing: str,
+    task: str,
     lock_name: str = "lock",
-    elsewhere: str = ", or set runtime.cache in params.yaml to another folder",
+    alternative: str = ", or set runtime.cache in params.yaml to another folder",
 ) -> Iterator[None]:
-    """Hold a folder's lock: killing `dvc` leaves the stage that it started running.
+    """Hold the lock of a folder while the body runs.
+
+    It is needed because killing `dvc` does not stop the stage that it started.
 
     Args:
-        folder: the folder; made if need be.
-        doing: what the holder does there.
-        lock_name: the lock's file in the folder; it stays there.
-        elsewhere: what else a user can do where the folder cannot be written to.
+        folder: the folder; created if missing.
+        task: what the holder does there; named in the error of a second writer.
+        lock_name: the lock file in the folder; it is not removed.
+        alternative: second half of the fix if the folder cannot be written to.
 
     Raises:
-        InputError: another process, named by what it is `doing`, holds it, or the folder
-            cannot be written to.
+        InputError: another process holds the lock, or the folder cannot be written to.
     """
     lock = FileLock(folder / lock_name)
     try:
@@ -87,11 +88,11 @@ def sole_writer(
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"another {doing} is writing to {folder}: wait until it ends, or end it"
+            f"another {task} is writing to {folder}: wait until it ends, or end it"
         ) from None
     except OSError as error:
         raise InputError(
-            f"{folder} cannot be written to ({error.strerror}): make it writable{elsewhere}"
+            f"{folder} cannot be written to ({error.strerror}): make it writable{alternative}"
         ) from None
     try:
         yield
@@ -106,19 +107,20 @@ def write_bytes(target: Path, data: bytes) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write `text` to `target` atomically, as UTF-8 with the line ends it has."""
+    """Write `text` to `target` atomically, as UTF-8 with its line ends unchanged."""
     write_bytes(target, text.encode("utf-8"))
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys: equal values, equal bytes."""
+    """Write `value` as indented JSON with sorted keys: equal values give equal bytes."""
     write_text(target, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
     """Read a JSON object.
 
-    Raises `InputError`, ending in `fix`, if the file is absent or is no JSON object.
+    Raises:
+        InputError: the file is missing or not a JSON object; the message ends in `fix`.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -127,7 +129,7 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): {fix}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds no JSON object: {fix}")
+        raise InputError(f"{path} is not a JSON object: {fix}")
     return value
 
 
@@ -144,11 +146,11 @@ def fingerprint(value: Any) -> str:
 
 
 def _fsync(path: Path) -> None:
-    folder = path.is_dir()
-    if os.name == "nt" and folder:  # Windows flushes folders by itself
+    is_folder = path.is_dir()
+    if os.name == "nt" and is_folder:  # Windows flushes folders by itself
         return
-    # Windows flushes only what may be written to, and no system lets a folder be.
-    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    # Windows flushes only files that are open for writing; no system opens a folder for writing.
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

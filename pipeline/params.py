@@ -1,4 +1,4 @@
-"""Typed params.yaml: an unknown, missing or unfit key is an error that names file and key."""
+"""Typed params.yaml: an unknown, missing or invalid key is an error naming file and key."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,151 +18,313 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    """A section of params.yaml: every key required, no other key, no silent conversion."""
+    """A section of params.yaml: every key is required, no other key or type is accepted.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    The docstring below each key is its description (`model_fields[key].description`).
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 class DatasetParams(_Section):
-    """Which captions and photos."""
+    """The data set: its captions and photos."""
 
     format: Literal["flickr8k", "kaggle", "karpathy", "coco"]
+    """Format of the caption files."""
+
     root: Annotated[str, Field(min_length=1)]
+    """Folder with the photos and their captions."""
 
 
 class SampleParams(_Section):
-    """How many scenes the embedded data set has, and which."""
+    """The sample data set: drawn scenes with five true captions each."""
 
     train: Count
+    """Number of training photos."""
+
     dev: Count
+    """Number of dev photos."""
+
     test: Count
+    """Number of test photos."""
+
     seed: Seed
+    """Seed of the scenes and their captions."""
 
 
 class CleanParams(_Section):
-    """How captions become words, and how photos are split where no list says so."""
+    """Caption cleaning, and splits for data sets without split lists."""
 
     style: Literal["default", "notebook"]
+    """Cleaning style. `default` lower-cases the text and removes punctuation around words.
+    `notebook` also removes it inside words, and drops one-letter words and words with digits."""
+
     split_seed: Seed
+    """Seed for drawing the splits if the format has no split lists. All captions of a photo are in
+    one split."""
+
     dev_share: Fraction
+    """Share of photos drawn for the dev split."""
+
     test_share: Fraction
+    """Share of photos drawn for the test split."""
 
     @model_validator(mode="after")
-    def _leave_some_to_train(self) -> "CleanParams":
+    def _leave_training_photos(self) -> "CleanParams":
         if self.dev_share + self.test_share >= 1:
             raise ValueError("dev_share and test_share leave no photo to train on")
         return self
 
 
 class EncoderParams(_Section):
-    """The CNN: a network of keras.applications and where its weights come from."""
+    """The encoder: a CNN of keras.applications and the source of its weights."""
 
     name: Annotated[str, Field(min_length=1)]
+    """Name of any network in keras.applications."""
+
     weights: Annotated[str, Field(min_length=1)]
+    """`imagenet` (the official weights), `random`, or the path of a weights file. DVC does not
+    notice changes inside that file; run `dvc repro --force encoder` after one."""
+
     input_size: Annotated[int, Field(ge=32, le=4096)] | None
+    """Side of the square input, in pixels; null uses the network's default (Xception: 299). The
+    cost grows with the number of pixels; larger inputs may give better captions
+    (docs/experiments.md)."""
 
 
 class ExtractParams(_Section):
-    """What is stored of each photo, and which photos are refused."""
+    """Feature extraction: the features stored for each photo, and which photos are rejected."""
 
     views: Literal["whole", "mirror", "crops"]
+    """Views encoded per photo: `whole`: the photo; `mirror`: also its mirror image; `crops`: also
+    five crops and their mirror images. The cost grows with the number of views. Training draws one
+    view at random. Captioning uses the mean of all views with `average` pooling, and the whole
+    photo with `quarters` or `grid`."""
+
     pooling: Literal["average", "quarters", "grid"]
+    """Pooling of the feature maps: `average`: one vector per photo; `quarters`: one per quarter of
+    the photo; `grid`: one per position of the last feature map (Xception: 10 x 10)."""
+
     scales: Count
+    """Number of feature-map resolutions to pool, from the last backwards. 1 uses the last map
+    alone; 2 adds the last map before the network's last downsampling; and so on."""
+
     dtype: Literal["float16", "float32"]
+    """Number type of the stored features."""
+
     max_pixels: Count
+    """Photos with more pixels are rejected from their header, before they are decoded."""
+
     max_failed_share: Annotated[float, Field(ge=0, le=1)]
+    """The stage fails if more than this share of the photos is unreadable. A single unreadable
+    photo is tolerated, unless this is 0."""
 
 
 class TokenizeParams(_Section):
-    """Which words the vocabulary has."""
+    """The vocabulary."""
 
     min_count: Count
+    """Words that occur less often in the training captions become `<unk>`."""
 
 
 class TrainParams(_Section):
-    """The decoder and how it learns."""
+    """The decoder and its training by cross-entropy."""
 
     decoder: Annotated[str, Field(min_length=1)]
+    """Architecture: `merge`, `init_inject`, `pre_inject`, `par_inject`, or `attention`, which needs
+    `quarters` or `grid` pooling."""
+
     embedding_size: Count
+    """Length of the word vectors."""
+
     units: Count
+    """Number of LSTM units."""
+
     dropout: Fraction
+    """Dropout rate of the image features and the word vectors."""
+
     output_dropout: Fraction
+    """Dropout rate before the logits; 0 reproduces the notebook's decoder."""
+
     tied_embeddings: bool
+    """Whether the output layer shares its weights with the word embedding."""
+
     word_vectors: Literal["random", "captions"]
+    """Initial word vectors: `random`, or computed from word co-occurrence in the training
+    `captions`."""
+
     output_bias: Literal["zero", "frequency"]
+    """Initial bias of the logits: `zero`, or the logarithm of each word's `frequency`."""
+
     feature_norm: Literal["none", "center", "l2"]
+    """Normalization of the features: `none`; `center` subtracts the mean of the training photos;
+    `l2` scales all vectors to the same length."""
+
     feature_noise: Annotated[float, Field(ge=0)]
+    """Standard deviation of Gaussian noise added to the normalized features in training; 0 adds
+    none."""
+
     spatial_residual_size: Annotated[int, Field(ge=0)]
+    """Number of features per position that describe its difference from the mean of all positions.
+    Used by all decoders but `attention`, with `quarters` or `grid` pooling; 0 disables it."""
+
     max_words: Count
+    """Training captions are truncated to this number of words."""
+
     batch_size: Count
+    """Captions per batch."""
+
     learning_rate: Rate
+    """Learning rate of Adam."""
+
     schedule: Literal["constant", "cosine"]
+    """Learning-rate schedule: `constant`, or `cosine` decay to 0 over all `epochs`."""
+
     weight_decay: Fraction
+    """Decoupled weight decay (AdamW), scaled by the learning rate; 0 disables it."""
+
     clip_norm: Annotated[float, Field(gt=0)] | None
+    """Gradients are clipped to this global norm; null disables clipping."""
+
     label_smoothing: Fraction
+    """Share of the target probability that is spread evenly over all words."""
+
     condition_dropout: Fraction
+    """Share of captions trained with null features in place of the photo's, as classifier-free
+    guidance needs."""
+
     scheduled_sampling: Fraction
+    """Share of input words that are replaced by the decoder's own predictions, reached linearly
+    over the first ten epochs."""
+
     epochs: Count
+    """Maximum number of epochs."""
+
     patience: Count
+    """Training stops after this many epochs without improvement."""
+
     select: Literal["cider", "loss"]
+    """Criterion for the best epoch on the dev split: CIDEr-D, or the `loss` (cross-entropy)."""
+
     select_tolerance: Fraction
+    """Epochs within this share of the best CIDEr-D are ranked by validation loss."""
+
     average_epochs: Count
+    """Number of epochs over which the weights are averaged (exponentially) for validation and for
+    the saved model; 1 disables averaging."""
+
     select_beam_width: Annotated[int, Field(ge=1, le=100)]
+    """Beam width for validation captions; 1 is greedy search."""
+
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]
+    """One decoder is trained per seed. Several seeds show the variance and can form an ensemble."""
+
     sample_photos: Annotated[int, Field(ge=0, le=64)]
+    """Number of dev photos captioned after each epoch, for artifacts/samples."""
+
     keep_every_epoch: bool
+    """Whether to save the model of every epoch in artifacts/model/epochs."""
 
     @field_validator("seeds")
     @classmethod
-    def _different(cls, seeds: list[int]) -> list[int]:
+    def _unique(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) < len(seeds):
-            raise ValueError("two seeds are equal, and so would be their decoders")
+            raise ValueError("two seeds are equal, so their decoders would be, too")
         return seeds
 
 
 class DetectorParams(_Section):
-    """The regression from features to words."""
+    """The word detector: ridge regression from features to the words of the captions."""
 
     ridge_alpha: Annotated[float, Field(gt=0)]
+    """Regularization strength of the ridge regression."""
 
 
 class SelfCriticalParams(_Section):
-    """The second phase of training, on CIDEr-D; no epochs, no second phase."""
+    """The second training phase: self-critical training, which maximizes CIDEr-D directly."""
 
     epochs: Annotated[int, Field(ge=0)]
+    """Maximum number of epochs; 0 disables the phase."""
+
     samples: Annotated[int, Field(ge=2, le=100)]
+    """Captions sampled per photo."""
+
     batch_size: Count
+    """Photos per batch."""
+
     learning_rate: Rate
+    """Learning rate of Adam."""
 
 
 class EvaluateParams(_Section):
-    """The searches that are scored; greedy always is."""
+    """Evaluation: which searches are scored on the test split."""
 
     ensemble: bool
+    """Whether the decoders of all seeds are evaluated as an ensemble; if not, only the first."""
+
     beam_widths: list[Annotated[int, Field(ge=2, le=100)]]
+    """Beam widths to evaluate, in addition to greedy search. The widest is the primary search of
+    metrics.json."""
+
     guidance: Annotated[float, Field(ge=0, le=10)]
+    """Weight of classifier-free guidance; 0 disables it."""
+
     word_logit_bias: Annotated[float, Field(ge=0, le=10)]
+    """Weight of the word detector's log-odds, added to the logits; 0 disables it."""
+
     word_rerank_weight: Annotated[float, Field(ge=0, le=100)]
+    """Weight of the agreement between a hypothesis and the detected words when hypotheses are
+    reranked; 0 disables it."""
+
     max_words: Count
+    """Maximum number of words in a caption."""
+
     no_repeat_ngram_size: Annotated[int, Field(ge=0)]
+    """No n-gram of this size occurs twice in a caption; 0 sets no limit."""
 
 
 class RuntimeParams(_Section):
-    """What changes no result; no stage tracks it."""
+    """Settings that do not change results beyond the last bits; no stage tracks them."""
 
     cache: Annotated[str, Field(min_length=1)]
+    """Folder for computed features, downloaded weights and training checkpoints."""
+
     batch_size: Count
+    """Photos per encoder batch, computed in two passes; a kill loses at most one batch."""
+
     workers: Count | None
+    """Number of threads (with a GPU: processes) that decode photos; null uses one per core."""
+
     engine: Literal["auto", "keras", "openvino"]
+    """Inference engine of the encoder. `auto` uses OpenVINO if it is installed and there is no
+    GPU."""
+
     executor: Literal["local", "ray"]
+    """Where the encoder runs: on this machine, or on a Ray cluster (docs/cluster.md)."""
+
     ray_address: Annotated[str, Field(min_length=1)] | None
+    """Address of the cluster for `ray.init`; null uses RAY_ADDRESS, or this machine if it is not
+    set."""
+
     ray_actors: Count | None
+    """Number of encoder processes on the cluster; null uses one per GPU or, without GPUs, one per
+    machine."""
+
     tensorboard: bool
+    """Whether to write logs to runs/ for `tensorboard --logdir runs`."""
+
     progress_seconds: Annotated[float, Field(gt=0)]
+    """Seconds between lines of progress if the output is not a terminal."""
 
 
 class Params(_Section):
-    """params.yaml, one attribute per section."""
+    """All sections of params.yaml."""
 
     dataset: DatasetParams
     sample: SampleParams
@@ -180,38 +342,38 @@ class Params(_Section):
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check params.yaml.
 
-    YAML 1.2, as DVC reads it: `1e-3` is a number, `no` a word.
+    It is read as YAML 1.2, as DVC does: `1e-3` is a number and `no` is a string.
 
     Raises:
-        InputError: the file is absent, is no YAML, or a key is unknown, missing or unfit.
+        InputError: the file is missing or not YAML, or a key is unknown, missing or invalid.
     """
     try:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{path} is not there: run this in the project's folder, or `git checkout {path}`"
+            f"{path} is not there: run this in the project's folder, or run `git checkout {path}`"
         ) from None
-    # Values that YAML tags or shapes promise and that are not there raise Python's own errors.
+    # Values that do not match their YAML tag or form raise Python's built-in errors.
     except (OSError, ValueError, KeyError, RecursionError, YAMLError) as error:
         reason = collapsed(error)
         raise InputError(f"{path} cannot be read as YAML: {reason}") from None
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{path}: {_describe(error)}") from None
+        raise InputError(f"{path}: {_problems(error)}") from None
 
 
-def _describe(error: ValidationError) -> str:
-    """Every complaint as `key: what is wrong`, in one line."""
-    complaints = []
+def _problems(error: ValidationError) -> str:
+    """Return all problems as `key: problem`, on one line."""
+    problems = []
     for detail in error.errors():
         key = ".".join(str(part) for part in detail["loc"]) or "the file"
         match detail["type"]:
             case "extra_forbidden":
-                complaint = "unknown key, remove it or mend its spelling"
+                problem = "unknown key, remove it or correct its spelling"
             case "missing":
-                complaint = "missing key, add it"
+                problem = "missing key, add it"
             case _:
-                complaint = f"{detail['msg']}, but it is {detail['input']!r}"
-        complaints.append(f"{key}: {complaint}")
-    return "; ".join(complaints)
+                problem = f"{detail['msg']}, but it is {detail['input']!r}"
+        problems.append(f"{key}: {problem}")
+    return "; ".join(problems)

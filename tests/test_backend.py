@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# Stands for Keras: it writes to file descriptor 2 as C++ does, past Python's sys.stderr.
+# A fake Keras that writes to file descriptor 2 as C++ code does, bypassing sys.stderr.
 NOISY = """
 import os
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ config = SimpleNamespace(
 def run(
     code: str, folder: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh Python that finds modules in `folder` first."""
+    """Run code in a new Python process that finds modules in `folder` first."""
     variables = {k: v for k, v in os.environ.items() if k not in {"KERAS_BACKEND", "PYTHONPATH"}}
     if folder is not None:
         variables["PYTHONPATH"] = str(folder)
@@ -33,8 +33,8 @@ def run(
     )
 
 
-def fake_keras(folder: Path, backend: str = "tensorflow", then: str = "") -> Path:
-    (folder / "keras.py").write_text(NOISY.format(backend=backend) + then, "utf-8")
+def fake_keras(folder: Path, backend: str = "tensorflow", code: str = "") -> Path:
+    (folder / "keras.py").write_text(NOISY.format(backend=backend) + code, "utf-8")
     return folder
 
 
@@ -48,18 +48,18 @@ def test_importing_the_backend_writes_nothing() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "tensorflow False True\n", "")
 
 
-@pytest.mark.parametrize("collects", [True, False])
-def test_only_the_import_is_without_the_garbage_collector(
-    tmp_path: Path, *, collects: bool
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_off_only_during_the_import(
+    tmp_path: Path, *, enabled: bool
 ) -> None:
-    # Python 3.12 itself keeps a few hundred objects off the collector.
-    say = "print(gc.isenabled(), gc.get_freeze_count() > 1000)\n"
-    folder = fake_keras(tmp_path, then=f"import gc\n{say}")
-    code = f"import gc\nif not {collects}: gc.disable()\nimport pipeline.backend\n{say}"
-    assert run(code, folder).stdout == f"False False\n{collects} True\n"
+    # Python 3.12 itself freezes a few hundred objects.
+    report = "print(gc.isenabled(), gc.get_freeze_count() > 1000)\n"
+    folder = fake_keras(tmp_path, code=f"import gc\n{report}")
+    code = f"import gc\nif not {enabled}: gc.disable()\nimport pipeline.backend\n{report}"
+    assert run(code, folder).stdout == f"False False\n{enabled} True\n"
 
 
-def test_what_keras_writes_while_it_is_imported_is_dropped_and_no_more(tmp_path: Path) -> None:
+def test_only_the_output_of_the_import_is_dropped(tmp_path: Path) -> None:
     code = (
         "import os, sys, pipeline.backend\nos.write(2, b'later\\n')\nprint('ours', file=sys.stderr)"
     )
@@ -67,41 +67,43 @@ def test_what_keras_writes_while_it_is_imported_is_dropped_and_no_more(tmp_path:
     assert (result.returncode, result.stderr) == (0, "later\nours\n")
 
 
-def test_what_was_written_before_is_shown_once_and_first(tmp_path: Path) -> None:
+def test_earlier_output_is_shown_once_and_first(tmp_path: Path) -> None:
     code = "import sys\nsys.stderr.write('before ')\nimport pipeline.backend"
     assert run(code, fake_keras(tmp_path)).stderr == "before "
 
 
-def test_what_was_held_back_is_shown_where_the_import_fails(tmp_path: Path) -> None:
-    folder = fake_keras(tmp_path, then="raise ImportError('no libcuda')")
+def test_held_back_output_is_shown_if_the_import_fails(tmp_path: Path) -> None:
+    folder = fake_keras(tmp_path, code="raise ImportError('no libcuda')")
     result = run("import pipeline.backend", folder)
     assert result.returncode == 1
     first, *_, last = result.stderr.splitlines()
     assert (first, last) == ("a screen of advice", "ImportError: no libcuda")
 
 
-def test_a_crash_in_the_import_shows_what_was_held_back_too(tmp_path: Path) -> None:
-    result = run("import pipeline.backend", fake_keras(tmp_path, then="raise SystemExit(3)"))
+def test_held_back_output_is_shown_if_the_import_exits(tmp_path: Path) -> None:
+    result = run("import pipeline.backend", fake_keras(tmp_path, code="raise SystemExit(3)"))
     assert (result.returncode, result.stderr) == (3, "a screen of advice\n")
 
 
 @pytest.mark.parametrize("backend", [None, "", "jax"])
-def test_a_file_in_the_home_folder_changes_nothing(tmp_path: Path, backend: str | None) -> None:
+def test_a_keras_json_in_the_home_folder_changes_nothing(
+    tmp_path: Path, backend: str | None
+) -> None:
     pytest.importorskip(backend or "tensorflow")
-    there = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}
-    (tmp_path / "keras.json").write_text(json.dumps(there), "utf-8")
+    settings = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings), "utf-8")
     code = (
         "from pipeline.backend import keras\n"
-        "of = keras.config\n"
-        "print(of.backend(), of.floatx(), of.image_data_format())"
+        "config = keras.config\n"
+        "print(config.backend(), config.floatx(), config.image_data_format())"
     )
     if backend is not None:
         code = f"import os; os.environ['KERAS_BACKEND'] = {backend!r}\n{code}"
-    found = run(code, KERAS_HOME=str(tmp_path))
-    assert found.stdout == f"{backend or 'tensorflow'} float32 channels_last\n", found.stderr
+    result = run(code, KERAS_HOME=str(tmp_path))
+    assert result.stdout == f"{backend or 'tensorflow'} float32 channels_last\n", result.stderr
 
 
-def test_a_backend_that_keras_does_not_have_is_named() -> None:
+def test_an_unknown_backend_is_named() -> None:
     result = run("import pipeline.backend", KERAS_BACKEND="bogus")
     assert result.returncode == 1
     assert "bogus" in result.stderr.splitlines()[-1]
@@ -110,7 +112,7 @@ def test_a_backend_that_keras_does_not_have_is_named() -> None:
 @pytest.mark.parametrize(
     ("backend", "compiled"), [("jax", True), ("tensorflow", False), ("torch", False)]
 )
-def test_only_jax_is_compiled(tmp_path: Path, backend: str, *, compiled: bool) -> None:
+def test_only_jax_is_jit_compiled(tmp_path: Path, backend: str, *, compiled: bool) -> None:
     code = "from pipeline.backend import JIT_COMPILE; print(JIT_COMPILE)"
     assert run(code, fake_keras(tmp_path, backend)).stdout == f"{compiled}\n"
 
@@ -118,7 +120,7 @@ def test_only_jax_is_compiled(tmp_path: Path, backend: str, *, compiled: bool) -
 @pytest.mark.parametrize(
     ("environment", "level"), [({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")], ids=str
 )
-def test_the_log_level_is_the_user_s_where_set(
+def test_the_users_log_level_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], level: str
 ) -> None:
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)

@@ -12,7 +12,7 @@ from pipeline.files import (
     atomic_path,
     fingerprint,
     read_json,
-    remove_leftovers,
+    remove_temporary_files,
     sha256_file,
     sole_writer,
     write_bytes,
@@ -23,7 +23,7 @@ from pipeline.files import (
 VALUES = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none())
 
 
-def test_a_write_replaces_the_file_and_makes_its_folder(tmp_path: Path) -> None:
+def test_a_write_replaces_the_file_and_creates_its_folder(tmp_path: Path) -> None:
     target = tmp_path / "new" / "er" / "a.txt"
     write_bytes(target, b"old")
     write_text(target, "neu\r\n")
@@ -46,15 +46,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_what_killed_writers_left_of_a_file_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     names = [".tmp-1-a.txt", ".tmp-22-a.txt", ".tmp-1-b.txt", "a.txt", ".tmp-1-a.txt.lock"]
     for name in names:
         (tmp_path / name).write_text(name)
-    remove_leftovers(tmp_path, "a.txt")
+    remove_temporary_files(tmp_path, "a.txt")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
-    remove_leftovers(tmp_path, "*")
+    remove_temporary_files(tmp_path, "*")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-    remove_leftovers(tmp_path / "nowhere", "*")
+    remove_temporary_files(tmp_path / "nowhere", "*")
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
@@ -73,11 +73,11 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_with_the_mend(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_that_cannot_be_written_to_has_the_fix(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     for options, fix in [
         ({}, "make it writable, or set runtime.cache in params.yaml to another folder"),
-        ({"elsewhere": ""}, "make it writable"),
+        ({"alternative": ""}, "make it writable"),
     ]:
         with (
             pytest.raises(InputError, match="cannot be written to") as caught,
@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_with_the_mend(tmp_path: Path
         assert str(caught.value).endswith(f"): {fix}")
 
 
-def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_readers_see_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
     with atomic_path(target) as temporary:
@@ -106,7 +106,7 @@ def test_a_writer_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
     assert target.read_text() == "old"
 
 
-def test_file_and_folder_reach_the_disk_around_the_rename(
+def test_the_file_is_flushed_before_the_rename_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "a.txt"
@@ -123,7 +123,7 @@ def test_file_and_folder_reach_the_disk_around_the_rename(
     assert flushed == [("file", False), ("folder", True)]
 
 
-def test_writers_that_go_by_the_suffix_write_what_is_asked_for(tmp_path: Path) -> None:
+def test_the_temporary_file_has_the_suffixes_of_the_target(tmp_path: Path) -> None:
     target = tmp_path / "a.weights.npy"
     with atomic_path(target) as temporary:
         assert temporary.name.endswith(".weights.npy")
@@ -131,7 +131,7 @@ def test_writers_that_go_by_the_suffix_write_what_is_asked_for(tmp_path: Path) -
     assert np.load(target).tolist() == [0, 1, 2]
 
 
-def test_json_has_sorted_keys_and_plain_letters(tmp_path: Path) -> None:
+def test_json_has_sorted_keys_and_unescaped_letters(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": "ä", "a": [1]})
     assert (
         tmp_path / "a.json"
@@ -143,37 +143,37 @@ def test_json_has_sorted_keys_and_plain_letters(tmp_path: Path) -> None:
 def test_equal_values_have_equal_bytes_and_fingerprints(
     value: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    turned = dict(reversed(value.items()))
+    reordered = dict(reversed(value.items()))
     first = tmp_path_factory.getbasetemp() / "first.json"
     second = first.with_name("second.json")
     write_json(first, value)
-    write_json(second, turned)
+    write_json(second, reordered)
     assert first.read_bytes() == second.read_bytes()
-    assert read_json(first, "mend") == value
-    assert fingerprint(value) == fingerprint(turned)
+    assert read_json(first, "fix") == value
+    assert fingerprint(value) == fingerprint(reordered)
 
 
 @settings(max_examples=50, deadline=None)
 @given(one=VALUES, other=VALUES)
-def test_other_values_have_other_fingerprints(
+def test_only_equal_values_have_equal_fingerprints(
     one: dict[str, object], other: dict[str, object]
 ) -> None:
     assert (fingerprint(one) == fingerprint(other)) == (one == other)
 
 
-def test_the_fingerprint_is_of_lists_in_order() -> None:
+def test_the_fingerprint_depends_on_the_order_of_lists() -> None:
     assert fingerprint([1, 2]) != fingerprint([2, 1])
     assert fingerprint({"a": 1}) == fingerprint(json.loads('{"a": 1}'))
     assert len(fingerprint(None)) == 64
 
 
-def test_the_digest_of_a_file_is_of_its_bytes(tmp_path: Path) -> None:
+def test_the_digest_of_a_file_is_the_sha256_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "problem"),
     [
         (None, "is not there"),
         (b"", "cannot be read as JSON"),
@@ -181,12 +181,12 @@ def test_the_digest_of_a_file_is_of_its_bytes(tmp_path: Path) -> None:
         (b"\xff\xfe", "cannot be read as JSON"),
         (b"9" * 5000, "cannot be read as JSON"),
         (b"[" * 100_000, "cannot be read as JSON"),
-        (b"[1]", "holds no JSON object"),
-        (b"null", "holds no JSON object"),
+        (b"[1]", "is not a JSON object"),
+        (b"null", "is not a JSON object"),
     ],
 )
-def test_unusable_json_is_named_with_the_mend(
-    tmp_path: Path, content: bytes | None, complaint: str
+def test_the_error_for_unusable_json_names_file_and_fix(
+    tmp_path: Path, content: bytes | None, problem: str
 ) -> None:
     path = tmp_path / "a.json"
     if content is not None:
@@ -194,11 +194,11 @@ def test_unusable_json_is_named_with_the_mend(
     with pytest.raises(InputError) as caught:
         read_json(path, "run `dvc repro x`")
     message = str(caught.value)
-    assert message.startswith(f"{path} {complaint}")
+    assert message.startswith(f"{path} {problem}")
     assert message.endswith(": run `dvc repro x`")
     assert "\n" not in message
 
 
-def test_a_folder_is_no_json(tmp_path: Path) -> None:
+def test_a_folder_is_rejected_as_json(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as JSON"):
-        read_json(tmp_path, "mend")
+        read_json(tmp_path, "fix")

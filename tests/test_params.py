@@ -15,11 +15,11 @@ Values = dict[str, Any]
 Change = Callable[[Values], object]
 
 
-def values() -> Values:
+def read_values() -> Values:
     return YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
-def complaint(path: Path) -> str:
+def error_message(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         load_params(path)
     message = str(caught.value)
@@ -28,22 +28,22 @@ def complaint(path: Path) -> str:
     return message
 
 
-def complaint_of(tmp_path: Path, change: Change) -> str:
-    changed = values()
+def error_after(tmp_path: Path, change: Change) -> str:
+    changed = read_values()
     change(changed)
     path = tmp_path / "params.yaml"
     with path.open("w", encoding="utf-8") as file:
         YAML(typ="safe").dump(changed, file)
-    return complaint(path)
+    return error_message(path)
 
 
-def test_the_repositorys_own_file_loads() -> None:
+def test_the_params_file_of_the_repository_is_valid() -> None:
     params = load_params(PARAMS)
-    assert params.model_dump() == values()
+    assert params.model_dump() == read_values()
     assert params.dataset.root == "data/sample"
 
 
-def test_the_file_is_looked_for_in_the_current_folder(
+def test_the_file_is_read_from_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -105,50 +105,59 @@ CHANGES: list[tuple[Change, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "words"), CHANGES)
-def test_a_key_that_does_not_fit_is_named(tmp_path: Path, change: Change, words: str) -> None:
-    assert f": {words}" in complaint_of(tmp_path, change)
+@pytest.mark.parametrize(("change", "problem"), CHANGES)
+def test_an_invalid_key_is_named(tmp_path: Path, change: Change, problem: str) -> None:
+    assert f": {problem}" in error_after(tmp_path, change)
 
 
-def test_shares_that_leave_nothing_to_train_on_say_so(tmp_path: Path) -> None:
-    message = complaint_of(tmp_path, lambda v: v["clean"].update(dev_share=0.9, test_share=0.1))
+def test_shares_that_leave_no_training_photos_are_named(tmp_path: Path) -> None:
+    message = error_after(tmp_path, lambda v: v["clean"].update(dev_share=0.9, test_share=0.1))
     assert "dev_share and test_share leave no photo to train on" in message
 
 
-def test_the_value_that_does_not_fit_is_shown(tmp_path: Path) -> None:
-    message = complaint_of(tmp_path, lambda v: v["tokenize"].update(min_count="a\nb"))
+def test_an_invalid_value_is_shown(tmp_path: Path) -> None:
+    message = error_after(tmp_path, lambda v: v["tokenize"].update(min_count="a\nb"))
     assert message.endswith("but it is 'a\\nb'")
 
 
-def test_all_complaints_come_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_shown_at_once(tmp_path: Path) -> None:
     def change(changed: Values) -> None:
         del changed["train"]["units"]
         changed["tokenize"]["min_count"] = 0
 
-    message = complaint_of(tmp_path, change)
+    message = error_after(tmp_path, change)
     assert "train.units: missing key" in message
     assert "tokenize.min_count: " in message
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> list[str]:
-    found = []
+    keys = []
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found += keys_of(kind, f"{prefix}{name}.")
+            keys += keys_of(kind, f"{prefix}{name}.")
         else:
-            found.append(prefix + name)
-    return found
+            keys.append(prefix + name)
+    return keys
+
+
+def test_every_section_and_key_has_a_description() -> None:
+    for name, section in Params.model_fields.items():
+        model = section.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        assert model.__doc__, name
+        assert [key for key, field in model.model_fields.items() if not field.description] == []
 
 
 @pytest.mark.parametrize("key", keys_of(Params))
-def test_every_key_has_to_be_there(tmp_path: Path, key: str) -> None:
+def test_every_key_is_required(tmp_path: Path, key: str) -> None:
     section, name = key.split(".")
-    assert f"{key}: missing key" in complaint_of(tmp_path, lambda v: v[section].pop(name))
+    assert f"{key}: missing key" in error_after(tmp_path, lambda v: v[section].pop(name))
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "problem"),
     [
         ("train: {units: 3\n", "cannot be read as YAML"),
         ("a: 1\n\tb: 2\n", "cannot be read as YAML"),
@@ -163,27 +172,27 @@ def test_every_key_has_to_be_there(tmp_path: Path, key: str) -> None:
         ("- 1\n", "the file: "),
     ],
 )
-def test_what_is_no_yaml_of_ours_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+def test_the_error_for_invalid_yaml_is_one_line(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    assert words in complaint(path)
+    assert problem in error_message(path)
 
 
-def test_other_bytes_and_folders_are_one_line(tmp_path: Path) -> None:
+def test_the_error_for_other_bytes_and_folders_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as YAML" in complaint(path)
-    assert "cannot be read as YAML" in complaint(tmp_path)
+    assert "cannot be read as YAML" in error_message(path)
+    assert "cannot be read as YAML" in error_message(tmp_path)
 
 
-def test_the_number_of_workers_may_be_left_to_the_machine(tmp_path: Path) -> None:
+def test_the_number_of_workers_may_be_null(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     text = PARAMS.read_text(encoding="utf-8")
-    found = []
+    workers = []
     for value in ("null", "3"):
         path.write_text(re.sub(r"workers: \S+", f"workers: {value}", text), encoding="utf-8")
-        found.append(load_params(path).runtime.workers)
-    assert found == [None, 3]
+        workers.append(load_params(path).runtime.workers)
+    assert workers == [None, 3]
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:

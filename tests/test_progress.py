@@ -24,7 +24,7 @@ def test_a_log_gets_plain_lines() -> None:
     assert all(re.search(r", [\d.]+ photos/s, \d+ s left\Z", line) for line in lines)
 
 
-def test_what_else_there_is_to_say_stands_behind() -> None:
+def test_a_note_is_shown_after_the_counts() -> None:
     log, terminal = io.StringIO(), Terminal()
     for stream in (log, terminal):
         with Progress("extract", 8, "photos", seconds=0, stream=stream) as progress:
@@ -39,7 +39,7 @@ def test_what_else_there_is_to_say_stands_behind() -> None:
     assert "1 failed; the encoder waits" in terminal.getvalue()
 
 
-def test_a_log_gets_no_line_before_its_time() -> None:
+def test_a_log_gets_no_line_before_the_interval_ends() -> None:
     log = io.StringIO()
     with Progress("extract", 8, "photos", seconds=3600, stream=log) as progress:
         progress.advance(8)
@@ -51,26 +51,26 @@ def test_a_terminal_gets_a_bar() -> None:
     with Progress("extract", 8, "photos", stream=terminal) as progress:
         progress.advance(3)
         progress.advance(5)
-    shown = terminal.getvalue()
-    assert "\r" in shown
-    assert "extract: 100%" in shown
-    assert "8/8" in shown
+    output = terminal.getvalue()
+    assert "\r" in output
+    assert "extract: 100%" in output
+    assert "8/8" in output
 
 
-def test_the_bar_is_away_while_something_else_is_printed() -> None:
+def test_the_bar_is_hidden_while_something_else_is_printed() -> None:
     terminal = Terminal()
     with Progress("caption", 8, "photos", stream=terminal) as progress:
         progress.advance(3)
-        with progress.aside():
-            before = terminal.getvalue()
+        with progress.hidden():
+            hidden_output = terminal.getvalue()
             terminal.write("a caption\n")
-        assert terminal.getvalue() != before + "a caption\n"  # it is back
+        assert terminal.getvalue() != hidden_output + "a caption\n"  # the bar is back
     assert re.search(r"\r *\ra caption\n", terminal.getvalue())
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_of_nothing_there_is_nothing_to_show(stream: io.StringIO) -> None:
-    with Progress("caption", 0, "photos", stream=stream) as progress, progress.aside():
+def test_nothing_is_shown_for_a_total_of_zero(stream: io.StringIO) -> None:
+    with Progress("caption", 0, "photos", stream=stream) as progress, progress.hidden():
         stream.write("a caption\n")
     assert stream.getvalue() == "a caption\n"
 
@@ -88,7 +88,7 @@ def test_a_bar_is_closed_when_the_work_fails() -> None:
     assert terminal.getvalue().endswith("\n")
 
 
-def test_progress_is_for_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_written_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("extract", 2, "photos", seconds=0) as progress:
         progress.advance()
     out, err = capsys.readouterr()

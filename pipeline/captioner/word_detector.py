@@ -25,7 +25,7 @@ from pipeline.storage.hdf5 import (
     open_self_contained,
     read_attribute,
 )
-from pipeline.text.vocabulary import MARKERS, Vocabulary
+from pipeline.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 FORMAT_VERSION = 2
 FIX = "run `dvc repro detector`"
@@ -102,7 +102,7 @@ class WordDetector:
         with atomic_path(path) as temporary, create(temporary) as (file, disk):
             file.attrs["format_version"] = FORMAT_VERSION
             file.attrs["vocabulary"] = np.bytes_(vocabulary.fingerprint)
-            file.attrs["captions"] = np.bytes_(vocabulary.captions)
+            file.attrs["captions"] = np.bytes_(vocabulary.captions_fingerprint)
             file.attrs["encoding"] = np.bytes_(encoding.fingerprint)
             file.attrs["sha256"] = np.bytes_(self.digest)
             for name, array in self._arrays.items():
@@ -229,7 +229,7 @@ def _averages(parts: Iterable[tuple[Array, Array]], count: int) -> tuple[Array, 
         prior = prior + shares.sum(axis=0, dtype=np.float64)
         photos = photos + (shares > 0).sum(axis=0)
     idf = np.log(count / np.maximum(photos, 1))
-    idf[: len(MARKERS)] = 0
+    idf[: len(SPECIAL_TOKENS)] = 0
     return (
         (mean / count).astype(np.float32),
         (prior / count).astype(np.float32),
@@ -259,7 +259,7 @@ def _shares(captions: Sequence[Sequence[Sequence[int]]], vocabulary_size: int) -
     for row, of_photo in zip(shares, captions, strict=True):
         for ids in of_photo:
             row[list(set(ids))] += 1 / len(of_photo)
-    shares[:, : len(MARKERS)] = 0
+    shares[:, : len(SPECIAL_TOKENS)] = 0
     return shares
 
 

@@ -86,7 +86,7 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
         InputError: no data set is there, or no encoder.
     """
     root = Path(params.dataset.root)
-    photos = formats.photos(params.dataset.format, root)
+    photos = formats.find_photos(params.dataset.format, root)
     encoder = read_encoder_config(artifacts / "encoder.json")
     wanted = params.extract
     encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)

@@ -170,12 +170,12 @@ def _caption_all(
                     data = photo.data if photo.path is None else read_photo(photo.path)
                     pixels[position] = captioner.decode(data)
                 except PhotoError as error:
-                    with progress.aside():
+                    with progress.hidden():
                         click.echo(f"{on_one_line(photo.name)}: {error}", err=True)
                     failed += 1
             if pixels:
                 captions = caption(list(pixels.values()))
-                with progress.aside():
+                with progress.hidden():
                     for position, of_photo in zip(pixels, captions, strict=True):
                         _print(batch[position].name, of_photo[:top], as_json)
             if total:

@@ -1,13 +1,13 @@
-"""Captions as a data set gives them, and the account of what was dropped or mended."""
+"""Captions as a data set gives them, and a summary of what was dropped or repaired."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-SPLITS = ("train", "dev", "test")
+from pipeline.datasets.splits import MIN_PHOTOS_PER_SPLIT, SPLITS
+
 EXAMPLES_PER_REASON = 3
-_LONGEST_EXAMPLE = 100
-_MEASURABLE = 2  # photos
+_MAX_EXAMPLE_LENGTH = 100  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Annotation:
 
     Attributes:
         image_id: the photo's POSIX path relative to its photo folder.
-        caption_index: position, from 0, among the photo's surviving captions in file order.
+        caption_index: position, from 0, among the photo's kept captions in file order.
         raw: the caption as written, without surrounding white space; never empty.
         split: "train", "dev" or "test"; the same for all captions of a photo.
     """
@@ -29,12 +29,12 @@ class Annotation:
 
 @dataclass
 class Summary:
-    """What was read, what was kept, and where the rest went.
+    """Counts of captions and photos that were read, kept, dropped and repaired.
 
     Two sums hold: `captions_read` is `captions_kept` plus all of `dropped`, which counts
     captions; `photos_there` is `photos_kept` + `photos_in_no_split` +
     `photos_without_captions`. `repaired` counts what was repaired and kept, `noted` what is
-    odd and was kept as it is. `examples` holds the first few of each reason.
+    unusual and was kept unchanged. `examples` holds the first few of each reason.
     """
 
     captions_read: int = 0
@@ -55,17 +55,17 @@ class Summary:
     noted: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def drop(self, reason: str, where: str, what: str) -> None:
+    def drop(self, reason: str, where: str, text: str) -> None:
         """Count one caption that is left out."""
-        self._count(self.dropped, reason, where, what)
+        self._count(self.dropped, reason, where, text)
 
-    def fix(self, reason: str, where: str, what: str, times: int = 1) -> None:
-        """Count what was repaired and is used."""
-        self._count(self.repaired, reason, where, what, times)
+    def repair(self, reason: str, where: str, text: str, count: int = 1) -> None:
+        """Count `count` repairs of text that is then used."""
+        self._count(self.repaired, reason, where, text, count)
 
-    def note(self, reason: str, where: str, what: str) -> None:
-        """Count what is odd and used as it stands."""
-        self._count(self.noted, reason, where, what)
+    def note(self, reason: str, where: str, text: str) -> None:
+        """Count something unusual that is used unchanged."""
+        self._count(self.noted, reason, where, text)
 
     def finalize(self, kept: Iterable[tuple[str, str]]) -> None:
         """Set every figure that follows from the kept captions: (image_id, split) pairs."""
@@ -76,42 +76,43 @@ class Summary:
         self.photos_without_captions = (
             self.photos_there - self.photos_kept - self.photos_in_no_split
         )
-        of_captions = [split for _, split in pairs]
-        of_photos = list(split_by_photo.values())
-        self.captions_per_split = {split: of_captions.count(split) for split in SPLITS}
-        self.photos_per_split = {split: of_photos.count(split) for split in SPLITS}
+        caption_splits = [split for _, split in pairs]
+        photo_splits = list(split_by_photo.values())
+        self.captions_per_split = {split: caption_splits.count(split) for split in SPLITS}
+        self.photos_per_split = {split: photo_splits.count(split) for split in SPLITS}
 
     def why_untrainable(self) -> str | None:
-        """Say why the kept captions cannot train a captioner; None if they can."""
+        """Return what the data set has too little of to train a captioner; None if nothing."""
         if not self.captions_read:
-            return "no captions in it"
+            return "no captions"
         if not self.captions_kept:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in self.dropped.items())
-            return f"none of its {self.captions_read} captions is usable ({reasons})"
+            return f"no usable captions: all {self.captions_read} were dropped ({reasons})"
         if not self.captions_per_split["train"]:
             return f"no captions for training (photos per split: {self.photos_per_split})"
         return None
 
-    def unmeasurable_splits(self) -> str | None:
-        """Name the splits that a captioner cannot be measured with; None if both will do.
-
-        CIDEr-D, which chooses epochs and heads the scores, means nothing of a single photo.
-        """
-        few = [split for split in ("dev", "test") if self.photos_per_split[split] < _MEASURABLE]
-        return " and ".join(few) or None
+    def undersized_splits(self) -> str | None:
+        """Name the scored splits with fewer than `MIN_PHOTOS_PER_SPLIT` photos; None if none."""
+        names = [
+            split
+            for split in ("dev", "test")
+            if self.photos_per_split[split] < MIN_PHOTOS_PER_SPLIT
+        ]
+        return " and ".join(names) or None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as a JSON object."""
         return asdict(self)
 
     def _count(
-        self, counts: dict[str, int], reason: str, where: str, what: str, times: int = 1
+        self, counts: dict[str, int], reason: str, where: str, text: str, count: int = 1
     ) -> None:
-        counts[reason] = counts.get(reason, 0) + times
+        counts[reason] = counts.get(reason, 0) + count
         examples = self.examples.setdefault(reason, [])
         if len(examples) < EXAMPLES_PER_REASON:
-            # repr: one line, and no character that a JSON file could not hold.
-            examples.append(f"{where}: {what[:_LONGEST_EXAMPLE]!r}")
+            # repr keeps it on one line and escapes characters that UTF-8 cannot encode.
+            examples.append(f"{where}: {text[:_MAX_EXAMPLE_LENGTH]!r}")
 
 
 @dataclass(frozen=True)

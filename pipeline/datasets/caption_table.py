@@ -1,4 +1,4 @@
-"""The caption table: one row per caption, as a Parquet file that vouches for its contents."""
+"""The caption table: one row per caption, in a Parquet file with a fingerprint of its contents."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets.annotations import SPLITS
+from pipeline.datasets.splits import SPLITS
 from pipeline.errors import InputError
 from pipeline.files import atomic_path
 
@@ -41,7 +41,7 @@ class CaptionTable:
         frame: columns image_id, split (train, dev or test), caption_index (from 0), raw (as
             written), text (clean words joined by spaces) and n_words; sorted by image_id
             and caption_index.
-        provenance: how the table came about, with its format_version and fingerprint.
+        provenance: how the table was made, with its format_version and fingerprint.
     """
 
     frame: pd.DataFrame
@@ -54,22 +54,22 @@ class CaptionTable:
 
     def texts(self, split: str) -> list[str]:
         """Return the clean captions of a split, in table order."""
-        return list(self._rows(split)["text"])
+        return list(self._rows_of(split)["text"])
 
     def captions(self, split: str) -> list[tuple[str, str]]:
         """Return (image_id, clean caption) pairs of a split, in table order."""
-        rows = self._rows(split)
+        rows = self._rows_of(split)
         return list(zip(rows["image_id"], rows["text"], strict=True))
 
     def references(self, split: str) -> dict[str, list[str]]:
         """Return image_id -> raw captions of a split: ids sorted, captions by index."""
-        rows = self._rows(split)
-        found: dict[str, list[str]] = {}
+        rows = self._rows_of(split)
+        references: dict[str, list[str]] = {}
         for image_id, raw in zip(rows["image_id"], rows["raw"], strict=True):
-            found.setdefault(image_id, []).append(raw)
-        return found
+            references.setdefault(image_id, []).append(raw)
+        return references
 
-    def _rows(self, split: str) -> pd.DataFrame:
+    def _rows_of(self, split: str) -> pd.DataFrame:
         return self.frame[self.frame["split"] == split]
 
 
@@ -78,20 +78,23 @@ def write_caption_table(path: Path, frame: pd.DataFrame, provenance: dict[str, A
 
     Args:
         path: the file to write.
-        frame: the six columns of `SCHEMA`, in any order of rows.
-        provenance: JSON-serialisable facts about the table's making, stored beside the
+        frame: the six columns of `SCHEMA`, with rows in any order.
+        provenance: JSON-serialisable facts about how the table was made, stored with the
             format version and the contents' fingerprint.
 
     Raises:
         ValueError: the frame breaks a rule of the table.
     """
     frame = frame[SCHEMA.names].sort_values(["image_id", "caption_index"], ignore_index=True)
-    problem = _problem(frame)
-    if problem is not None:
-        raise ValueError(problem)
-    facts = provenance | {"format_version": FORMAT_VERSION, "fingerprint": _fingerprint(frame)}
-    metadata = {METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
-    # Metadata of pandas would carry its version into the file.
+    violation = _first_violation(frame)
+    if violation is not None:
+        raise ValueError(violation)
+    stored = provenance | {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": _table_fingerprint(frame),
+    }
+    metadata = {METADATA_KEY: json.dumps(stored, sort_keys=True).encode()}
+    # The metadata of pandas would write its version into the file, so it is replaced.
     table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
     with atomic_path(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary)
@@ -101,7 +104,7 @@ def read_caption_table(path: Path) -> CaptionTable:
     """Read a table and check its schema, version, rules and fingerprint.
 
     Raises:
-        InputError: the file is absent, damaged or of another version.
+        InputError: the file is missing, damaged or of another version.
     """
     if not path.exists():
         raise InputError(f"{path} is not there: {_FIX}")
@@ -111,37 +114,37 @@ def read_caption_table(path: Path) -> CaptionTable:
         table.validate(full=True)
     except (OSError, ValueError, pa.ArrowException):
         raise InputError(f"{path} cannot be read as Parquet: {_FIX}") from None
-    provenance = _provenance(path, table.schema.metadata or {})
+    provenance = _read_provenance(path, table.schema.metadata or {})
     if not table.schema.equals(SCHEMA):
-        raise InputError(f"{path} has other columns than a caption table: {_FIX}")
+        raise InputError(f"{path} does not have the columns of a caption table: {_FIX}")
     frame: pd.DataFrame = table.to_pandas()
-    problem = _problem(frame)
-    if problem is not None:
-        raise InputError(f"{path}: {problem}: {_FIX}")
-    if _fingerprint(frame) != provenance.get("fingerprint"):
-        raise InputError(f"{path} does not hold what its fingerprint says: {_FIX}")
+    violation = _first_violation(frame)
+    if violation is not None:
+        raise InputError(f"{path}: {violation}: {_FIX}")
+    if _table_fingerprint(frame) != provenance.get("fingerprint"):
+        raise InputError(f"{path} does not match its own fingerprint: {_FIX}")
     return CaptionTable(frame, provenance)
 
 
-def _provenance(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
+def _read_provenance(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
     try:
-        facts = json.loads(metadata.get(METADATA_KEY, b"null"))
+        provenance = json.loads(metadata.get(METADATA_KEY, b"null"))
     except (ValueError, RecursionError):
-        facts = None
-    if not isinstance(facts, dict):
-        raise InputError(f"{path} does not say how it was made: {_FIX}")
-    version = facts.get("format_version")
+        provenance = None
+    if not isinstance(provenance, dict):
+        raise InputError(f"{path} has no metadata about how it was made: {_FIX}")
+    version = provenance.get("format_version")
     if version != FORMAT_VERSION:
-        raise InputError(f"{path} is of version {version!r}, not {FORMAT_VERSION}: {_FIX}")
-    return facts
+        raise InputError(f"{path} has format version {version!r}, not {FORMAT_VERSION}: {_FIX}")
+    return provenance
 
 
-def _problem(frame: pd.DataFrame) -> str | None:
-    """Return the first rule of the table that the rows break; None if they keep them all."""
-    return next(_problems(frame), None)
+def _first_violation(frame: pd.DataFrame) -> str | None:
+    """Return the first rule of the table that the rows break; None if they follow all."""
+    return next(_violations(frame), None)
 
 
-def _problems(frame: pd.DataFrame) -> Iterator[str]:
+def _violations(frame: pd.DataFrame) -> Iterator[str]:
     if frame.empty:
         yield "no captions"
     if frame.isna().to_numpy().any():
@@ -156,14 +159,14 @@ def _problems(frame: pd.DataFrame) -> Iterator[str]:
     if frame.drop_duplicates(["image_id", "split"]).duplicated("image_id").any():
         yield "a photo in two splits"
     if [len(text.split()) for text in frame["text"]] != frame["n_words"].tolist():
-        yield "an n_words that is not the number of words of its text"
+        yield "an n_words that is not the number of words in its text"
     keys = list(zip(frame["image_id"], frame["caption_index"], strict=True))
     if keys != sorted(keys):
-        yield "rows out of order"
+        yield "rows that are not sorted"
 
 
-def _fingerprint(frame: pd.DataFrame) -> str:
-    """Return the SHA-256 over the rows, each as a JSON array on a line of its own."""
+def _table_fingerprint(frame: pd.DataFrame) -> str:
+    """Return the SHA-256 of the rows, each as a JSON array on its own line."""
     digest = hashlib.sha256()
     for row in frame[SCHEMA.names].itertuples(index=False, name=None):
         digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Collection: captions as their files give them become the rows of one data set."""
+"""Collection: raw captions from a data set's files become its annotations."""
 
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.datasets.annotations import Annotation, Annotations, Summary
-from pipeline.datasets.photo_folders import find, is_safe
+from pipeline.datasets.photo_folders import is_safe_name, match_photo
+
+# A photo listed in several splits goes to the first of these: no training photo may be scored.
+_SPLIT_PRECEDENCE = ("test", "dev", "train")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One caption as its file has it, nothing checked.
+class RawCaption:
+    """One caption as its file has it, not yet checked.
 
     Attributes:
         where: file and line, or file and JSON path.
-        names: what the photo may be called, the likeliest first; empty if the entry is so
-            malformed that it names none.
+        names: possible names of the photo, the likeliest first; empty if the entry is so
+            malformed that it names no photo.
         number: the caption's number or id in the file; None if it has none.
-        caption: the caption; anything but a string is a wrong type.
+        caption: the caption; anything but a string is counted as a wrong type.
     """
 
     where: str
@@ -27,57 +30,77 @@ class Record:
     caption: object
 
 
-def identity(entry: Any, key: str) -> int | str | None:
-    """Return a JSON entry's number or id; None if it has none of a usable type."""
+def json_id(entry: Any, key: str) -> int | str | None:
+    """Return the number or id under `key` of a JSON entry; None if it has no usable one."""
     value = entry.get(key) if isinstance(entry, dict) else None
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
-def collect(
-    records: Iterable[Record],
-    photos: Collection[str],
+def merge_split_lists(
+    lists: Mapping[str, Iterable[str]], where: str, summary: Summary
+) -> dict[str, str]:
+    """Return image_id -> split from split -> image_ids.
+
+    A photo in several lists goes to the first of test, dev, train that has it; each such
+    photo is counted in `summary.photos_in_two_splits`.
+    """
+    splits: dict[str, str] = {}
+    duplicates: set[str] = set()
+    for split in _SPLIT_PRECEDENCE:
+        for image_id in lists.get(split, ()):
+            chosen = splits.setdefault(image_id, split)
+            if chosen != split and image_id not in duplicates:
+                duplicates.add(image_id)
+                summary.note("photo_in_two_splits", where, f"{image_id}: {chosen}, not {split}")
+    summary.photos_in_two_splits = len(duplicates)
+    return splits
+
+
+def collect_annotations(
+    captions: Iterable[RawCaption],
+    image_ids: Collection[str],
     splits: Mapping[str, str],
     summary: Summary,
 ) -> Annotations:
-    """Keep the usable captions and account for every other one.
+    """Keep the usable captions and count all others.
 
     Args:
-        records: the captions in file order.
-        photos: the image_ids that are there.
+        captions: the captions in file order.
+        image_ids: the existing photos.
         splits: image_id -> split; captions of other photos are dropped.
-        summary: where everything is counted; it becomes the result's.
+        summary: counts everything; it becomes the result's summary.
     """
-    collector = _Collector(photos, splits, summary)
-    for record in records:
-        collector.add(record)
+    collector = _Collector(image_ids, splits, summary)
+    for caption in captions:
+        collector.add(caption)
     return collector.finish()
 
 
 class _Collector:
     def __init__(
-        self, photos: Collection[str], splits: Mapping[str, str], summary: Summary
+        self, image_ids: Collection[str], splits: Mapping[str, str], summary: Summary
     ) -> None:
-        self._photos = photos
+        self._image_ids = image_ids
         self._splits = splits
         self._summary = summary
         self._captions: dict[str, list[str]] = {}
-        self._numbers: dict[str, dict[int | str, set[str]]] = {}
-        self._not_there: set[str] = set()
-        self._in_no_split: set[str] = set()
+        self._texts_by_number: dict[str, dict[int | str, set[str]]] = {}
+        self._missing_photos: set[str] = set()
+        self._photos_in_no_split: set[str] = set()
 
-    def add(self, record: Record) -> None:
+    def add(self, raw: RawCaption) -> None:
         self._summary.captions_read += 1
-        image_id = self._photo(record)
+        image_id = self._find_photo(raw)
         if image_id is None:
             return
-        caption = self._caption(record)
-        if caption is None or self._is_repeated(image_id, record, caption):
+        caption = self._repair_text(raw)
+        if caption is None or self._is_repeated(image_id, raw, caption):
             return
         captions = self._captions.setdefault(image_id, [])
         if caption in captions:
-            self._summary.note("same_wording", record.where, caption)
+            self._summary.note("same_wording", raw.where, caption)
         if not caption.isascii():
-            self._summary.note("non_ascii", record.where, caption)
+            self._summary.note("non_ascii", raw.where, caption)
         captions.append(caption)
 
     def finish(self) -> Annotations:
@@ -86,72 +109,72 @@ class _Collector:
             for image_id in sorted(self._captions)
             for index, caption in enumerate(self._captions[image_id])
         ]
-        self._summary.photos_there = len(self._photos)
-        self._summary.photos_not_there = len(self._not_there)
-        self._summary.photos_in_no_split = len(self._in_no_split)
+        self._summary.photos_there = len(self._image_ids)
+        self._summary.photos_not_there = len(self._missing_photos)
+        self._summary.photos_in_no_split = len(self._photos_in_no_split)
         self._summary.finalize((row.image_id, row.split) for row in rows)
         return Annotations(rows, self._summary)
 
-    def _photo(self, record: Record) -> str | None:
-        """Return the image_id of a photo that is there and in a split."""
-        summary, where = self._summary, record.where
-        if not record.names:
-            summary.drop("malformed", where, _shown(record.caption))
+    def _find_photo(self, raw: RawCaption) -> str | None:
+        """Return the image_id of a photo that exists and is in a split; else drop the caption."""
+        summary, where = self._summary, raw.where
+        if not raw.names:
+            summary.drop("malformed", where, _as_text(raw.caption))
             return None
-        name = record.names[0]
-        if not all(is_safe(alternative) for alternative in record.names):
+        name = raw.names[0]
+        if not all(is_safe_name(alternative) for alternative in raw.names):
             summary.drop("unsafe_name", where, name)
             return None
-        image_id, stray = find(record.names, self._photos)
+        image_id, has_stray_suffix = match_photo(raw.names, self._image_ids)
         if image_id is None:
-            self._not_there.add(name)
+            self._missing_photos.add(name)
             summary.drop("photo_not_there", where, name)
-            if stray:
+            if has_stray_suffix:
                 summary.note("stray_suffix_not_there", where, name)
             return None
-        if stray:
-            summary.fix("stray_suffix", where, name)
+        if has_stray_suffix:
+            summary.repair("stray_suffix", where, name)
         if image_id not in self._splits:
-            self._in_no_split.add(image_id)
+            self._photos_in_no_split.add(image_id)
             summary.drop("photo_in_no_split", where, name)
             return None
         return image_id
 
-    def _caption(self, record: Record) -> str | None:
-        """Return the caption, mended; None if there is nothing in it."""
-        summary, where, raw = self._summary, record.where, record.caption
-        if not isinstance(raw, str):
-            summary.drop("wrong_type", where, _shown(raw))
+    def _repair_text(self, raw: RawCaption) -> str | None:
+        """Return the repaired caption; None, and drop it, if it is empty or not a string."""
+        summary, where, text = self._summary, raw.where, raw.caption
+        if not isinstance(text, str):
+            summary.drop("wrong_type", where, _as_text(text))
             return None
-        caption = raw
+        caption = text
         if "\0" in caption:
             caption = caption.replace("\0", " ")
-            summary.fix("nul_characters", where, raw)
-        # JSON can spell half a character (\ud800), which no UTF-8 file can hold.
-        whole = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if whole != caption:
-            caption = whole
-            summary.fix("lone_surrogates", where, raw)
+            summary.repair("nul_characters", where, text)
+        # JSON can contain half a character (\ud800), which UTF-8 cannot encode.
+        encodable = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if encodable != caption:
+            caption = encodable
+            summary.repair("lone_surrogates", where, text)
         caption = caption.strip()
         if not caption:
-            summary.drop("empty_caption", where, raw)
+            summary.drop("empty_caption", where, text)
             return None
         return caption
 
-    def _is_repeated(self, image_id: str, record: Record, caption: str) -> bool:
-        """Drop a row that says nothing new; note a number that is used for two captions."""
-        if record.number is None:
+    def _is_repeated(self, image_id: str, raw: RawCaption, caption: str) -> bool:
+        """Drop a row that repeats an earlier one; note a number used for two captions."""
+        if raw.number is None:
             return False
-        texts = self._numbers.setdefault(image_id, {}).setdefault(record.number, set())
+        texts = self._texts_by_number.setdefault(image_id, {}).setdefault(raw.number, set())
         if caption in texts:
-            self._summary.drop("repeated_row", record.where, caption)
+            self._summary.drop("repeated_row", raw.where, caption)
             return True
         if texts:
-            self._summary.note("reused_number", record.where, caption)
+            self._summary.note("reused_number", raw.where, caption)
         texts.add(caption)
         return False
 
 
-def _shown(value: object) -> str:
-    # reprlib: a JSON value may be nested deeper than repr can go.
+def _as_text(value: object) -> str:
+    # reprlib, because a JSON value may be nested deeper than repr can go.
     return value if isinstance(value, str) else reprlib.repr(value)

@@ -1,4 +1,4 @@
-"""Formats: the four caption forms behind one pair of functions."""
+"""Formats: one pair of functions for the four caption formats."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.datasets import coco, flickr8k, kaggle, karpathy
 from pipeline.datasets.annotations import Annotations
-from pipeline.datasets.photo_folders import PHOTO_FOLDERS, list_photos, photo_folder
+from pipeline.datasets.photo_folders import PHOTO_FOLDERS, find_photo_folder, list_photos
 from pipeline.errors import InputError
 
 _CAPTION_FILES = {
@@ -18,87 +18,90 @@ _CAPTION_FILES = {
 CAPTION_FORMATS = tuple(_CAPTION_FILES)
 
 
-def photos(format_name: str, root: Path) -> dict[str, Path]:
+def find_photos(format_name: str, root: Path) -> dict[str, Path]:
     """Return image_id -> path of every candidate photo of a data set, sorted by image_id.
 
-    Only names are looked at (see `photo_folders.list_photos`), so not every path need lead
-    to a photo. An image_id is a POSIX path relative to the photo folder, for COCO's photos
-    with their folder's name in it.
+    Only names are checked (see `photo_folders.list_photos`), so a path may turn out not to be
+    a photo. An image_id is a POSIX path relative to the photo folder; for COCO's photos it
+    includes the name of their folder.
 
     Raises:
         InputError: no such format, no such root, no photo folder, or no photo in it.
     """
-    with _usable(format_name, root):
-        found = _list(format_name, root)
-    if not found:
-        raise InputError(f"{root} holds no photos: {_mend(format_name, root)}")
-    return found
+    with _report_as_input_error(format_name, root):
+        photos = _photos_of_format(format_name, root)
+    if not photos:
+        raise InputError(f"{root} has no photos: {_format_hint(format_name, root)}")
+    return photos
 
 
-def photos_left(format_name: str, root: Path) -> dict[str, Path]:
-    """Return what `photos` does; nothing where the photos, once encoded, were removed."""
+def find_remaining_photos(format_name: str, root: Path) -> dict[str, Path]:
+    """Return `find_photos`, or nothing if the photos were removed after they were encoded."""
     try:
-        return photos(format_name, root)
+        return find_photos(format_name, root)
     except InputError:
         return {}
 
 
-def read(
+def read_annotations(
     format_name: str, root: Path, *, split_seed: int, dev_share: float, test_share: float
 ) -> Annotations:
-    """Read a data set's captions, with every one accounted for.
+    """Read a data set's captions and count every one that is dropped.
 
     Args:
         format_name: one of `CAPTION_FORMATS`.
         root: the data set's folder.
-        split_seed: what draws the splits where the format has none.
+        split_seed: seed for drawing the splits if the format has none.
         dev_share: the share of photos drawn for dev, in [0, 1].
         test_share: the share of photos drawn for test, in [0, 1].
 
     Raises:
-        InputError: a file is missing or is not of that format, or nothing is left for
-            training; the message names the mend.
+        InputError: a file is missing or not of that format, or no captions remain for
+            training; the message says how to fix it.
     """
-    with _usable(format_name, root):
-        if not _has_captions(format_name, root):
-            raise InputError(f"{root} holds no captions of that form: {_mend(format_name, root)}")
-    there = photos(format_name, root)
-    with _usable(format_name, root):
-        drawing = {"dev_share": dev_share, "test_share": test_share}
+    with _report_as_input_error(format_name, root):
+        if not _has_caption_files(format_name, root):
+            raise InputError(
+                f"{root} has no captions of that format: {_format_hint(format_name, root)}"
+            )
+    photos = find_photos(format_name, root)
+    with _report_as_input_error(format_name, root):
+        shares = {"dev_share": dev_share, "test_share": test_share}
         if format_name == "flickr8k":
-            annotations = flickr8k.read(root, there)
+            annotations = flickr8k.read_flickr8k(root, photos)
         elif format_name == "karpathy":
-            annotations = karpathy.read(root, there)
+            annotations = karpathy.read_karpathy(root, photos)
         elif format_name == "kaggle":
-            annotations = kaggle.read(root, there, split_seed=split_seed, **drawing)
+            annotations = kaggle.read_kaggle(root, photos, split_seed=split_seed, **shares)
         else:
-            annotations = coco.read(root, there, split_seed=split_seed, **drawing)
+            annotations = coco.read_coco(root, photos, split_seed=split_seed, **shares)
     problem = annotations.summary.why_untrainable()
     if problem is not None:
-        raise InputError(f"{root} leaves {problem}: {_mend(format_name, root)}")
+        raise InputError(f"{root} has {problem}: {_format_hint(format_name, root)}")
     return annotations
 
 
-def _list(format_name: str, root: Path) -> dict[str, Path]:
+def _photos_of_format(format_name: str, root: Path) -> dict[str, Path]:
     if format_name == "karpathy":
-        return karpathy.photos(root)
+        return karpathy.find_karpathy_photos(root)
     if format_name == "coco":
-        return coco.photos(root)
-    folder = photo_folder(root)
+        return coco.find_coco_photos(root)
+    folder = find_photo_folder(root)
     return {} if folder is None else list_photos(folder)
 
 
 @contextmanager
-def _usable(format_name: str, root: Path) -> Iterator[None]:
-    """Turn what the file system refuses, and names of nothing, into an `InputError`."""
+def _report_as_input_error(format_name: str, root: Path) -> Iterator[None]:
+    """Check format and root; raise errors of the file system as `InputError`."""
     if format_name not in CAPTION_FORMATS:
         raise InputError(
-            f"params.yaml: dataset.format is {format_name!r}: set it to one of {', '.join(CAPTION_FORMATS)}"
+            f"params.yaml: dataset.format is {format_name!r}: "
+            f"set it to one of {', '.join(CAPTION_FORMATS)}"
         )
     try:
         if not root.is_dir():
             raise InputError(
-                f"{root} is no folder: set dataset.root in params.yaml to the data set's"
+                f"{root} is not a folder: set dataset.root in params.yaml to the data set's folder"
             )
         yield
     except OSError as error:
@@ -108,19 +111,21 @@ def _usable(format_name: str, root: Path) -> Iterator[None]:
         ) from None
 
 
-def _has_captions(format_name: str, root: Path) -> bool:
+def _has_caption_files(format_name: str, root: Path) -> bool:
     return any(any(root.glob(pattern)) for pattern in _CAPTION_FILES[format_name])
 
 
-def _mend(format_name: str, root: Path) -> str:
-    """Say what the format expects, and which other format would find its files."""
+def _format_hint(format_name: str, root: Path) -> str:
+    """Return what files the format expects, and which other formats would match those in root."""
     files = " or ".join(_CAPTION_FILES[format_name])
     folders = ", ".join(PHOTO_FOLDERS)
-    fix = f"{format_name} expects {files}, and .jpg, .png or .webp photos in one of {folders}"
+    hint = f"{format_name} expects {files}, and .jpg, .png or .webp photos in one of {folders}"
     if format_name in {"karpathy", "coco"}:
-        fix += ", or in folders such as train2014"
-    others = [name for name in CAPTION_FORMATS if name != format_name and _has_captions(name, root)]
+        hint += ", or in folders such as train2014"
+    others = [
+        name for name in CAPTION_FORMATS if name != format_name and _has_caption_files(name, root)
+    ]
     if others:
-        fitting = " or ".join(f"dataset.format: {name}" for name in others)
-        fix += f"; by its files, {fitting} would fit"
-    return fix
+        matching = " or ".join(f"dataset.format: {name}" for name in others)
+        hint += f"; {matching} would match its files"
+    return hint

@@ -1,7 +1,7 @@
-"""The Kaggle form of Flickr8k and Flickr30k: one CSV file with the header `image,caption`.
+"""The Kaggle format of Flickr8k and Flickr30k: one CSV file with the header `image,caption`.
 
-It has no splits: they are drawn, by photo, from the seed. It has no caption numbers either,
-so equal rows are annotators who agree, and stay.
+It has no splits: they are drawn from the seed, by photo. It has no caption numbers either, so
+equal rows are annotators who agree, and both are kept.
 """
 
 import csv
@@ -10,22 +10,22 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, Summary
-from pipeline.datasets.collection import Record, collect
-from pipeline.datasets.splits import draw
+from pipeline.datasets.collection import RawCaption, collect_annotations
+from pipeline.datasets.splits import draw_split
 from pipeline.datasets.textfiles import read_lines
 from pipeline.errors import InputError
 
 CAPTION_FILES = ("captions.txt",)
 _HEADER = ["image", "caption"]
-# A photo's name and the comma after it; a name may stand in quotes, as all columns may.
-_PHOTO = r"\.(?:jpe?g|png|webp)(?:\.[0-9]+)?\s*"
-_ROW_START = re.compile(rf'(?:"[^"]+{_PHOTO}"|[^,"]+{_PHOTO}),', re.IGNORECASE)
+# A photo's name and the comma after it; the name may be quoted, as any column may.
+_PHOTO_SUFFIX = r"\.(?:jpe?g|png|webp)(?:\.[0-9]+)?\s*"
+_ROW_START = re.compile(rf'(?:"[^"]+{_PHOTO_SUFFIX}"|[^,"]+{_PHOTO_SUFFIX}),', re.IGNORECASE)
 _FIRST_COLUMN = re.compile(r'(?:"(?:[^"]|"")*"|[^,]*),')
-_COLUMNS = 2
+_COLUMN_COUNT = 2
 
 
-def read(
-    root: Path, photos: Collection[str], *, split_seed: int, dev_share: float, test_share: float
+def read_kaggle(
+    root: Path, image_ids: Collection[str], *, split_seed: int, dev_share: float, test_share: float
 ) -> Annotations:
     """Read `captions.txt` under `root` and draw the splits.
 
@@ -35,52 +35,53 @@ def read(
     """
     summary = Summary()
     splits = {
-        image_id: draw(image_id, split_seed, dev_share=dev_share, test_share=test_share)
-        for image_id in photos
+        image_id: draw_split(image_id, split_seed, dev_share=dev_share, test_share=test_share)
+        for image_id in image_ids
     }
-    return collect(_records(root / CAPTION_FILES[0], summary), photos, splits, summary)
+    captions = _raw_captions(root / CAPTION_FILES[0], summary)
+    return collect_annotations(captions, image_ids, splits, summary)
 
 
-def _records(path: Path, summary: Summary) -> Iterator[Record]:
-    rows = _rows(read_lines(path, summary))
-    _, first = next(rows, (1, ""))
-    if [column.strip().lower() for column in _columns(first)] != _HEADER:
+def _raw_captions(path: Path, summary: Summary) -> Iterator[RawCaption]:
+    rows = _csv_rows(read_lines(path, summary))
+    _, header = next(rows, (1, ""))
+    if [column.strip().lower() for column in _columns(header)] != _HEADER:
         raise InputError(
-            f"{path}, line 1: {first[:60]!r} is not the header image,caption: "
-            "put that line first, or set dataset.format in params.yaml to the file's form"
+            f"{path}, line 1: {header[:60]!r} is not the header image,caption: "
+            "add that line at the top, or set dataset.format in params.yaml to the file's format"
         )
     for number, row in rows:
         where = f"{path.name}:{number}"
         columns = _columns(row)
-        if len(columns) < _COLUMNS:
-            yield Record(where, (), None, row)
+        if len(columns) < _COLUMN_COUNT:
+            yield RawCaption(where, (), None, row)
             continue
-        if len(columns) > _COLUMNS:
-            summary.fix("unquoted_comma", where, row)
+        if len(columns) > _COLUMN_COUNT:
+            summary.repair("unquoted_comma", where, row)
         name, caption = columns[0], ",".join(columns[1:])
         if _has_open_quote(row):
-            summary.fix("open_quote", where, row)
-        yield Record(where, (name.strip(),), None, caption)
+            summary.repair("open_quote", where, row)
+        yield RawCaption(where, (name.strip(),), None, caption)
 
 
-def _rows(lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Yield (line number, row): a quoted caption may go on over several lines.
+def _csv_rows(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Yield (line number, row): a quoted caption may span several lines.
 
-    A quote that is never closed would take in every caption after it: it ends with its
-    line if a line that starts like a row comes before the closing one.
+    A quote that is never closed would swallow all captions after it. If a line that starts
+    like a row comes before the closing quote, the open quote therefore ends with its line.
     """
     start = 0
     while start < len(lines):
         end = start + 1
         if _has_open_quote(lines[start]):
-            end = _closing_line(lines, end) or end
+            end = _end_of_quote(lines, end) or end
         row = "\n".join(lines[start:end])
         if row.strip():
             yield start + 1, row
         start = end
 
 
-def _closing_line(lines: list[str], start: int) -> int | None:
+def _end_of_quote(lines: list[str], start: int) -> int | None:
     """Return the index after the line that closes a quote opened before `start`."""
     for index in range(start, len(lines)):
         if _ROW_START.match(lines[index]):
@@ -91,14 +92,14 @@ def _closing_line(lines: list[str], start: int) -> int | None:
 
 
 def _has_open_quote(row: str) -> bool:
-    """Tell whether the caption starts with a quote that is not closed in this row."""
+    """Return whether the caption starts with a quote that this row does not close."""
     name = _FIRST_COLUMN.match(row)
     caption = row[name.end() :] if name else ""
     return caption.startswith('"') and caption.count('"') % 2 == 1
 
 
 def _columns(row: str) -> list[str]:
-    """Split a row at its commas; no columns if that cannot be done."""
+    """Split a row at its commas; return no columns if it cannot be split."""
     try:
         return next(csv.reader([row]), [])
     except csv.Error:

@@ -19,7 +19,7 @@ from pipeline.features.shard_cache import (
     gather,
 )
 from pipeline.features.store import write_store
-from pipeline.files import remove_leftovers, sole_writer
+from pipeline.files import remove_temporary_files, sole_writer
 
 # A disk that damages what was just written to it will do so again.
 _ROUNDS = 3
@@ -95,10 +95,10 @@ class Extractor:
         with (
             sole_writer(shards.folder, "extraction"),
             # Another encoding, or another cache, could be on its way into the same file.
-            sole_writer(store.parent, "extraction", f".{store.name}.lock", elsewhere=""),
+            sole_writer(store.parent, "extraction", f".{store.name}.lock", alternative=""),
         ):
-            remove_leftovers(shards.folder, "*")
-            remove_leftovers(store.parent, store.name)
+            remove_temporary_files(shards.folder, "*")
+            remove_temporary_files(store.parent, store.name)
             found, failed = digest_photos(photos, root)
             result = ExtractionResult(found, failed)
             for _ in range(_ROUNDS):

@@ -1,10 +1,11 @@
-"""Stage clean: a data set's captions become the caption table and its summary."""
+"""Stage `clean`: write the caption table and its summary from a data set's captions."""
 
 from pathlib import Path
 
 from pipeline.datasets.annotations import Summary
 from pipeline.datasets.caption_table import write_caption_table
-from pipeline.datasets.formats import read
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.splits import MIN_PHOTOS_PER_SPLIT
 from pipeline.errors import InputError
 from pipeline.files import write_json
 from pipeline.params import load_params
@@ -16,34 +17,34 @@ SUMMARY = Path("artifacts/captions.json")
 
 
 def main() -> None:
-    """Read the captions that params.yaml names; write the table and the summary."""
+    """Read the data set that params.yaml names; write the table and the summary."""
     params = load_params()
     clean = params.clean
-    annotations = read(
+    annotations = read_annotations(
         params.dataset.format,
         Path(params.dataset.root),
         split_seed=clean.split_seed,
         dev_share=clean.dev_share,
         test_share=clean.test_share,
     )
-    if few := annotations.summary.unmeasurable_splits():
+    if splits := annotations.summary.undersized_splits():
         raise InputError(
-            f"{params.dataset.root} leaves fewer than two photos for {few} (photos per split: "
-            f"{annotations.summary.photos_per_split}): where its files give no splits, raise "
-            "clean.dev_share or clean.test_share in params.yaml, or take another clean.split_seed; "
-            "else add photos to its lists"
+            f"{params.dataset.root} has fewer than {MIN_PHOTOS_PER_SPLIT} photos for {splits} "
+            f"(photos per split: {annotations.summary.photos_per_split}): if its files list the "
+            "splits, add photos to the lists; if not, raise clean.dev_share or clean.test_share in "
+            "params.yaml, or change clean.split_seed"
         )
     frame, summary = clean_captions(annotations, clean.style)
-    made_by = {"dataset_format": params.dataset.format, "clean": clean.model_dump()}
-    write_caption_table(TABLE, frame, made_by)
+    provenance = {"dataset_format": params.dataset.format, "clean": clean.model_dump()}
+    write_caption_table(TABLE, frame, provenance)
     write_json(SUMMARY, summary.as_dict())
-    _show(summary)
+    _print_summary(summary)
 
 
-def _show(summary: Summary) -> None:
+def _print_summary(summary: Summary) -> None:
     print(
-        f"{summary.captions_kept} of {summary.captions_read} captions kept, "
-        f"of {summary.photos_kept} of {summary.photos_there} photos"
+        f"kept {summary.captions_kept} of {summary.captions_read} captions "
+        f"and {summary.photos_kept} of {summary.photos_there} photos"
     )
     for split, photos in summary.photos_per_split.items():
         print(f"  {split}: {photos} photos, {summary.captions_per_split[split]} captions")
@@ -55,8 +56,8 @@ def _show(summary: Summary) -> None:
         if counts:
             print(f"  {title}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     print(
-        f"  {summary.distinct_words} distinct words, "
-        f"the longest caption has {summary.longest_caption_words}; more in {SUMMARY}"
+        f"  {summary.distinct_words} distinct words, longest caption "
+        f"{summary.longest_caption_words} words; details in {SUMMARY}"
     )
 
 

@@ -7,7 +7,7 @@ from pipeline.captioner.word_detector import fit_detector
 from pipeline.errors import InputError
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
-from pipeline.text.vocabulary import MARKERS
+from pipeline.text.vocabulary import SPECIAL_TOKENS
 
 ARTIFACTS = Path("artifacts")
 
@@ -29,7 +29,7 @@ def main() -> None:
             f"params.yaml: detector.ridge_alpha {ridge_alpha:g}: {error}: raise it"
         ) from None
     detector.save(ARTIFACTS / "detector.h5", vocabulary, store.encoding)
-    print(f"{len(vocabulary) - len(MARKERS)} words, fitted on {len(captions)} photos")
+    print(f"{len(vocabulary) - len(SPECIAL_TOKENS)} words, fitted on {len(captions)} photos")
 
 
 if __name__ == "__main__":

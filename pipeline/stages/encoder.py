@@ -1,4 +1,4 @@
-"""Stage `encoder`: fetch the CNN's weights once; record where they came from."""
+"""Stage `encoder`: fetch the CNN's weights once and record where they came from."""
 
 import shutil
 from dataclasses import asdict
@@ -12,40 +12,42 @@ from pipeline.stages.run import run_stage
 from pipeline.storage import keras_weights
 
 ARTIFACTS = Path("artifacts")
-FILES = ("encoder.weights.h5", "encoder.json")
+WEIGHTS_FILE = "encoder.weights.h5"
+CONFIG_FILE = "encoder.json"
 
 
 def main() -> None:
     """Write artifacts/encoder.weights.h5 and artifacts/encoder.json."""
     params = load_params()
-    asked = params.encoder
-    input_size = asked.input_size or default_input_size(asked.name)
-    # DVC deletes the stage's outputs before it runs; what was downloaded is kept here.
-    kept = Path(params.runtime.cache) / "encoders" / f"{asked.name}-{input_size}"
-    for folder in (ARTIFACTS, kept):
-        source = pretrained.already_there(folder, asked.name, asked.weights, input_size)
+    encoder = params.encoder
+    input_size = encoder.input_size or default_input_size(encoder.name)
+    # DVC deletes the stage's outputs before it runs, so downloads are also kept in the cache.
+    cached = Path(params.runtime.cache) / "encoders" / f"{encoder.name}-{input_size}"
+    for folder in (ARTIFACTS, cached):
+        source = pretrained.already_there(folder, encoder.name, encoder.weights, input_size)
         if source:
             _copy(folder, ARTIFACTS)
-            print(f"{asked.name} is here already, in {folder}: {source}")
+            print(f"{encoder.name}: reused the weights in {folder}: {source}")
             return
-    source = _fetch(asked, input_size)
-    if asked.weights == "imagenet":
-        _copy(ARTIFACTS, kept)
-    print(f"{asked.name}, {input_size} x {input_size} pixels, weights: {source}")
+    source = _fetch_encoder(encoder, input_size)
+    if encoder.weights == "imagenet":
+        _copy(ARTIFACTS, cached)
+    print(f"{encoder.name}, {input_size} x {input_size} pixels, weights: {source}")
 
 
-def _fetch(asked: EncoderParams, input_size: int) -> str:
-    network, source = pretrained.fetch(asked.name, asked.weights, input_size)
-    description = make_encoder_config(asked.name, input_size, source, keras_weights.digest(network))
-    keras_weights.save(network, ARTIFACTS / "encoder.weights.h5")
-    write_json(ARTIFACTS / "encoder.json", asdict(description))
+def _fetch_encoder(encoder: EncoderParams, input_size: int) -> str:
+    """Write the encoder's two files; return the source of its weights."""
+    network, source = pretrained.fetch(encoder.name, encoder.weights, input_size)
+    config = make_encoder_config(encoder.name, input_size, source, keras_weights.digest(network))
+    keras_weights.save(network, ARTIFACTS / WEIGHTS_FILE)
+    write_json(ARTIFACTS / CONFIG_FILE, asdict(config))
     return source
 
 
 def _copy(source: Path, target: Path) -> None:
     if source == target:
         return
-    for name in FILES:
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
         with atomic_path(target / name) as temporary:
             shutil.copyfile(source / name, temporary)
 

@@ -22,7 +22,7 @@ def main() -> None:
     """Write artifacts/features.h5 and artifacts/extract.json."""
     params = load_params()
     root = Path(params.dataset.root)
-    photos = formats.photos(params.dataset.format, root)
+    photos = formats.find_photos(params.dataset.format, root)
     encoder = read_encoder_config(ARTIFACTS / "encoder.json")
     wanted = params.extract
     encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)

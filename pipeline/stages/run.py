@@ -1,4 +1,4 @@
-"""Running a stage: how each one ends, and with which exit code."""
+"""Running a stage: how it ends, and with which exit code."""
 
 import errno
 import sys
@@ -6,26 +6,27 @@ from collections.abc import Callable
 
 from pipeline.errors import InputError
 
-# What the machine, not the program, has to mend.
-_DISK_MENDS = {
-    errno.ENOSPC: "free some space; what was computed is kept",
-    errno.EDQUOT: "free some space; what was computed is kept",
+# Disk errors that the user can fix; all others are defects and keep their traceback.
+_DISK_FIXES = {
+    errno.ENOSPC: "free some space and rerun; finished work is kept",
+    errno.EDQUOT: "free some space and rerun; finished work is kept",
     errno.EACCES: "make it writable for you",
     errno.EPERM: "make it writable for you",
     errno.EROFS: "make it writable for you",
-    errno.EFBIG: "it takes no file so large; take another disk, or lift your limits",
-    errno.EIO: "look after that disk",
-    errno.EISDIR: "move the folder of that name away",
-    errno.ENOTDIR: "move the file in the place of a folder away",
-    errno.EEXIST: "move the file in the place of a folder away",
+    errno.EFBIG: "the disk or your limits do not allow a file this large; use another disk, or "
+    "raise the limit",
+    errno.EIO: "check that disk for errors",
+    errno.EISDIR: "move the folder with that name away",
+    errno.ENOTDIR: "move the file that is in the place of a folder away",
+    errno.EEXIST: "move the file that is in the place of a folder away",
 }
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage's entry point; bad input, a full disk or Ctrl-C ends it with one line.
+    """Run a stage's entry point; end with one line on bad input, a disk error or Ctrl-C.
 
-    Exit codes: 1 for bad input or a disk that takes no more, 130 when interrupted (the
-    shell's own for SIGINT).
+    Exit codes: 1 for bad input or a disk error, 130 for an interrupt (as shells report
+    SIGINT).
     """
     try:
         stage()
@@ -33,11 +34,11 @@ def run_stage(stage: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
-        if error.errno not in _DISK_MENDS:
+        if error.errno not in _DISK_FIXES:
             raise
-        where = error.filename or "the disk"
-        print(f"error: {where}: {error.strerror}: {_DISK_MENDS[error.errno]}", file=sys.stderr)
+        path = error.filename or "the disk"
+        print(f"error: {path}: {error.strerror}: {_DISK_FIXES[error.errno]}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("interrupted; run `dvc repro` to go on", file=sys.stderr)
+        print("interrupted; run `dvc repro` to resume", file=sys.stderr)
         raise SystemExit(130) from None

@@ -1,4 +1,4 @@
-"""Stage `sample`: draw the embedded data set into data/sample."""
+"""Stage `sample`: draw the sample data set into data/sample."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ ROOT = Path("data/sample")
 
 
 def main() -> None:
-    """Draw as many scenes as params.yaml asks for."""
-    sample = load_params().sample
-    write_sample(ROOT, train=sample.train, dev=sample.dev, test=sample.test, seed=sample.seed)
+    """Draw the numbers of scenes that params.yaml sets."""
+    params = load_params().sample
+    write_sample(ROOT, train=params.train, dev=params.dev, test=params.test, seed=params.seed)
     print(
-        f"sample: drew {sample.train} train, {sample.dev} dev and {sample.test} test scenes"
+        f"sample: drew {params.train} train, {params.dev} dev and {params.test} test scenes"
         f" into {ROOT}"
     )
 

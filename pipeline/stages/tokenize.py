@@ -1,4 +1,4 @@
-"""Stage `tokenize`: the vocabulary, from the training captions alone."""
+"""Stage `tokenize`: build the vocabulary from the training captions alone."""
 
 from pathlib import Path
 
@@ -22,10 +22,10 @@ def main() -> None:
             f"{min_count} times: lower it"
         )
     vocabulary.save(ARTIFACTS / "vocabulary.json")
-    share = vocabulary.unknown / (vocabulary.unknown + sum(vocabulary.counts))
+    unknown_share = vocabulary.unknown_count / (vocabulary.unknown_count + sum(vocabulary.counts))
     print(
-        f"{len(vocabulary.words)} words occur {min_count} times or more; the rarer ones, "
-        f"{share:.1%} of the text, become <unk>"
+        f"{len(vocabulary.words)} words occur {min_count} times or more; rarer words "
+        f"({unknown_share:.1%} of the text) become <unk>"
     )
 
 

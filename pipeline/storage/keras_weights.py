@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError, collapsed
-from pipeline.files import atomic_path, reserve
+from pipeline.files import atomic_path, check_disk_space
 from pipeline.storage.hdf5 import DAMAGE, arrays, open_self_contained
 
 _BESIDE_NUMBERS = 1 << 23  # bytes of a weights file that are no numbers, at most
@@ -48,7 +48,7 @@ def save(model: Any, path: Path) -> None:
     numbers = sum(array.nbytes for array in model.get_weights())
     with atomic_path(path) as temporary:
         # Keras leaves the file to HDF5, which crashes on a full disk (see `hdf5.Disk`).
-        reserve(temporary, numbers + _BESIDE_NUMBERS)
+        check_disk_space(temporary, numbers + _BESIDE_NUMBERS)
         model.save_weights(temporary)
 
 

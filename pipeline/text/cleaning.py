@@ -1,4 +1,4 @@
-"""Cleaning: captions as people write them become words."""
+"""Cleaning: turn captions as people write them into words."""
 
 import string
 import unicodedata
@@ -12,26 +12,26 @@ from pipeline.errors import InputError
 
 STYLES = ("default", "notebook")
 
-# A word starts with a letter or a digit; marks belong to the letter before them.
+# A word starts with a letter or a digit; combining marks belong to the letter before them.
 _WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:['-][\p{L}\p{N}][\p{L}\p{M}\p{N}]*)*")
-# Dashes are not among them: they part words, where hyphens join them.
+# Dashes are not included: they separate words, while hyphens join them.
 _TYPOGRAPHY = str.maketrans(
     dict.fromkeys("‘’‛′`´ʼ＇", "'")  # noqa: RUF001 - the very characters to replace
     | dict.fromkeys("‐‑﹣－", "-")  # noqa: RUF001
-    | {"\u00ad": None}  # the soft hyphen only says where a line may break
+    | {"\u00ad": None}  # the soft hyphen only marks where a line may break
 )
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def clean(text: str, style: str) -> str:
-    """Return a caption's words, joined by single spaces; "" if none is left.
+def clean_caption(text: str, style: str) -> str:
+    """Return a caption's words, joined by single spaces; "" if no word is left.
 
     Style "default" lower-cases NFC-normalised text in any script and keeps letters with
     their marks, digits, and apostrophes and hyphens inside words. It is idempotent.
 
-    Style "notebook" reproduces abel-valle/dl-image-description-gen: words at white space,
-    lower case, ASCII punctuation deleted (dashes too, so that they join words), then words
-    of one letter and words with anything but letters dropped.
+    Style "notebook" reproduces abel-valle/dl-image-description-gen: split at white space,
+    lower-case, delete ASCII punctuation (including dashes, which joins words), then drop
+    words of one letter and words that contain anything but letters.
 
     Raises:
         InputError: no such style.
@@ -46,33 +46,36 @@ def clean(text: str, style: str) -> str:
 
 
 def clean_captions(annotations: Annotations, style: str) -> tuple[pd.DataFrame, Summary]:
-    """Clean every caption and drop those of which nothing is left.
+    """Clean every caption and drop those without a word.
 
     Returns:
-        The caption table's columns (see `pipeline.datasets.table`), caption_index counted
-        anew from 0 among a photo's remaining captions, and the completed summary; the one
-        in `annotations` stays as it is.
+        The caption table's columns (see `caption_table.CaptionTable`), with caption_index
+        counted again from 0 among a photo's remaining captions; and the completed summary.
+        The summary of `annotations` is not changed.
 
     Raises:
-        InputError: no such style, or nothing is left for training.
+        InputError: no such style, or no captions remain for training.
     """
     summary = deepcopy(annotations.summary)
     rows: list[tuple[str, str, int, str, str, int]] = []
-    kept_by_photo: dict[str, int] = {}
-    for row in annotations.rows:
-        text = clean(row.raw, style)
+    captions_by_photo: dict[str, int] = {}
+    for annotation in annotations.rows:
+        image_id, raw = annotation.image_id, annotation.raw
+        text = clean_caption(raw, style)
         if not text:
-            summary.drop("nothing_left_by_cleaning", row.image_id, row.raw)
+            summary.drop("nothing_left_by_cleaning", image_id, raw)
             continue
-        index = kept_by_photo.get(row.image_id, 0)
-        kept_by_photo[row.image_id] = index + 1
-        rows.append((row.image_id, row.split, index, row.raw, text, len(text.split())))
+        index = captions_by_photo.get(image_id, 0)
+        captions_by_photo[image_id] = index + 1
+        rows.append((image_id, annotation.split, index, raw, text, len(text.split())))
     columns = ["image_id", "split", "caption_index", "raw", "text", "n_words"]
     frame = pd.DataFrame(rows, columns=columns)
     summary.finalize(zip(frame["image_id"], frame["split"], strict=True))
     problem = summary.why_untrainable()
     if problem is not None:
-        raise InputError(f"clean.style: {style} leaves {problem}: set another style in params.yaml")
+        raise InputError(
+            f"params.yaml: clean.style {style} leaves {problem}: set it to another style"
+        )
     summary.distinct_words = len({word for text in frame["text"] for word in text.split()})
     summary.longest_caption_words = int(frame["n_words"].max())
     return frame, summary

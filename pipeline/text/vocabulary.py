@@ -11,57 +11,58 @@ from pipeline.files import fingerprint, read_json, write_json
 
 FORMAT_VERSION = 1
 PAD, START, END, UNK = range(4)
-MARKERS = ("<pad>", "<start>", "<end>", "<unk>")
+SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 _FIX = "run `dvc repro tokenize`"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their ids; the first four ids are markers, which are never words.
+    """Words and their ids; the first four ids are special tokens, which are never words.
 
     Attributes:
-        words: by falling frequency, then by alphabet; `words[i]` has id `i + 4`.
-        counts: how often each word occurs in the training captions.
-        unknown: how many words of the training captions were too rare.
-        captions: fingerprint of the caption table it was built from.
+        words: by descending frequency, then alphabetically; `words[i]` has id `i + 4`.
+        counts: number of occurrences of each word in the training captions.
+        unknown_count: number of words in the training captions that were too rare.
+        captions_fingerprint: fingerprint of the caption table it was built from.
     """
 
     words: tuple[str, ...]
     counts: tuple[int, ...]
-    unknown: int
-    captions: str
+    unknown_count: int
+    captions_fingerprint: str
 
     @staticmethod
-    def build(texts: Iterable[str], min_count: int, captions: str) -> "Vocabulary":
+    def build(texts: Iterable[str], min_count: int, captions_fingerprint: str) -> "Vocabulary":
         """Count the words of clean captions and keep those occurring `min_count` times."""
         counts = Counter(word for text in texts for word in text.split())
-        kept = sorted(
+        words = sorted(
             (word for word, count in counts.items() if count >= min_count),
             key=lambda word: (-counts[word], word),
         )
-        unknown = counts.total() - sum(counts[word] for word in kept)
-        return Vocabulary(tuple(kept), tuple(counts[w] for w in kept), unknown, captions)
+        word_counts = tuple(counts[word] for word in words)
+        unknown_count = counts.total() - sum(word_counts)
+        return Vocabulary(tuple(words), word_counts, unknown_count, captions_fingerprint)
 
     def __len__(self) -> int:
-        return len(MARKERS) + len(self.words)
+        return len(SPECIAL_TOKENS) + len(self.words)
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """Each word's id."""
-        return {word: index for index, word in enumerate(self.words, len(MARKERS))}
+        """The id of each word."""
+        return {word: index for index, word in enumerate(self.words, len(SPECIAL_TOKENS))}
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the words in their order: what a model's ids mean."""
+        """SHA-256 of the words in order, which defines the meaning of a model's ids."""
         return fingerprint(list(self.words))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a clean caption's words, <unk> for those it does not know."""
+        """Return the ids of a clean caption's words, <unk> for words not in the vocabulary."""
         return [self.ids.get(word, UNK) for word in text.split()]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the words of `ids`, without markers, joined by spaces."""
-        first = len(MARKERS)
+        """Return the words of `ids`, without special tokens, joined by spaces."""
+        first = len(SPECIAL_TOKENS)
         return " ".join(self.words[index - first] for index in ids if index >= first)
 
     def save(self, path: Path) -> None:
@@ -71,29 +72,33 @@ class Vocabulary:
             {
                 "format_version": FORMAT_VERSION,
                 "fingerprint": self.fingerprint,
-                "captions": self.captions,
-                "markers": MARKERS,
+                "captions": self.captions_fingerprint,
+                "markers": SPECIAL_TOKENS,
                 "words": self.words,
                 "counts": self.counts,
-                "unknown": self.unknown,
+                "unknown": self.unknown_count,
             },
         )
 
     @staticmethod
-    def load(path: Path, captions: str | None = None) -> "Vocabulary":
+    def load(path: Path, captions_fingerprint: str | None = None) -> "Vocabulary":
         """Read a vocabulary.
 
         Args:
             path: the file.
-            captions: fingerprint of the caption table that it has to be of; None is any.
+            captions_fingerprint: fingerprint of the caption table that the vocabulary must
+                have been built from; None accepts any.
 
         Raises:
-            InputError: absent, damaged, of another version, edited by hand, or built from
+            InputError: missing, damaged, of another version, edited by hand, or built from
                 other captions.
         """
         values = read_json(path, _FIX)
-        if values.get("format_version") != FORMAT_VERSION or values.get("markers") != [*MARKERS]:
-            raise InputError(f"{path} is of another format version: {_FIX}")
+        if (values.get("format_version"), values.get("markers")) != (
+            FORMAT_VERSION,
+            [*SPECIAL_TOKENS],
+        ):
+            raise InputError(f"{path} has another format version: {_FIX}")
         try:
             vocabulary = Vocabulary(
                 tuple(map(str, values["words"])),
@@ -101,14 +106,14 @@ class Vocabulary:
                 int(values["unknown"]),
                 str(values["captions"]),
             )
-            intact = vocabulary.fingerprint == values.get("fingerprint")
+            is_intact = vocabulary.fingerprint == values.get("fingerprint")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"{path} is damaged ({reason}): {_FIX}") from None
-        if not intact:
-            raise InputError(f"{path} does not hold what its fingerprint says: {_FIX}")
-        if captions not in (None, vocabulary.captions):
+        if not is_intact:
+            raise InputError(f"{path} does not match its own fingerprint: {_FIX}")
+        if captions_fingerprint not in (None, vocabulary.captions_fingerprint):
             raise InputError(
-                f"{path} was built from other captions than captions.parquet holds: {_FIX}"
+                f"{path} was built from other captions than those in captions.parquet: {_FIX}"
             )
         return vocabulary

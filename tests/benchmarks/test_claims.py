@@ -4,11 +4,11 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.claims import describes, is_true
-from pipeline.datasets.sample.scenes import COLOURS, SHAPES, Scene, Thing, draw_scene
-from pipeline.datasets.sample.wordings import captions
+from pipeline.datasets.sample.scenes import COLOURS, SHAPES, Scene, ShapeGroup, generate_scene
+from pipeline.datasets.sample.wordings import caption_scene
 
-CIRCLE = Thing("circle", "red", "large", 88.0, ((100.0, 120.0),))
-SQUARE = Thing("square", "red", "large", 88.0, ((220.0, 120.0),))
+CIRCLE = ShapeGroup("circle", "red", "large", 88.0, ((100.0, 120.0),))
+SQUARE = ShapeGroup("square", "red", "large", 88.0, ((220.0, 120.0),))
 PAIR = Scene("pair.jpg", "pink", (CIRCLE, SQUARE), "left of", 0)
 ROW = dataclasses.replace(CIRCLE, size="small", centres=((90.0, 9.0), (160.0, 9.0), (230.0, 9.0)))
 GROUP = Scene("group.jpg", "grey", (ROW,), None, 0)
@@ -103,8 +103,8 @@ def with_a_mistake(caption: str) -> Iterator[str]:
 @pytest.mark.parametrize("seed", range(4))
 def test_true_captions_are_true_and_none_with_a_word_exchanged(seed: int) -> None:
     mistakes = 0
-    for scene in (draw_scene(seed, "test", index) for index in range(500)):
-        for caption in captions(scene):
+    for scene in (generate_scene(seed, "test", index) for index in range(500)):
+        for caption in caption_scene(scene):
             assert wrong(caption, scene) == set(), caption
             for mistaken in with_a_mistake(caption):
                 assert not is_true(describes(mistaken, scene)), mistaken

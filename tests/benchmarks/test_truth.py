@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import truth
-from pipeline.datasets.sample.scenes import draw_scene
-from pipeline.datasets.sample.wordings import captions
+from pipeline.datasets.sample.scenes import generate_scene
+from pipeline.datasets.sample.wordings import caption_scene
 from pipeline.params import load_params
 from pipeline.reporting.predictions import Prediction, write_predictions
 from tests.support.project import ROOT
@@ -12,8 +12,8 @@ from tests.support.project import ROOT
 
 def test_shares_are_of_each_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    scenes = [draw_scene(load_params().sample.seed, "test", index) for index in range(4)]
-    told = [captions(scene)[1].lower().removesuffix(" .") for scene in scenes]
+    scenes = [generate_scene(load_params().sample.seed, "test", index) for index in range(4)]
+    told = [caption_scene(scene)[1].lower().removesuffix(" .") for scene in scenes]
     said = {"greedy": [*told[:3], "a dog"], "beam_3": told}
     predictions = [
         Prediction(scene.name, search, caption, -1.0, finished=True)

@@ -14,7 +14,7 @@ from pipeline.datasets.caption_table import read_caption_table
 from pipeline.errors import InputError
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.stages import detector as stage
-from pipeline.text.vocabulary import MARKERS, UNK, Vocabulary
+from pipeline.text.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
 from tests.conftest import ENCODING
 from tests.support.captioner import (
     CAPTIONS,
@@ -50,7 +50,7 @@ def shares() -> Array:
     """Return the share of each photo's captions that have each id, counted one by one."""
     found = np.zeros((len(said()), len(make_vocabulary())))
     for row, captions in zip(found, said().values(), strict=True):
-        for word in range(len(MARKERS), len(row)):
+        for word in range(len(SPECIAL_TOKENS), len(row)):
             row[word] = sum(word in caption for caption in captions) / len(captions)
     return found
 
@@ -106,15 +106,15 @@ def test_usual_shares_and_rarity_are_those_of_the_captions() -> None:
     dog = make_vocabulary().ids["dog"]
     with_dog = len({image_id for image_id, text in CAPTIONS if "dog" in text.split()})
     assert detector.idf[dog] == pytest.approx(np.log(8 / with_dog))
-    assert not detector.prior[: len(MARKERS)].any()
-    assert not detector.idf[: len(MARKERS)].any()
+    assert not detector.prior[: len(SPECIAL_TOKENS)].any()
+    assert not detector.idf[: len(SPECIAL_TOKENS)].any()
 
 
 def test_what_is_as_likely_as_usual_is_no_surprise() -> None:
     detector = make_detector()
     as_usual = np.tile(detector.prior, (2, 1))
     np.testing.assert_allclose(detector.log_odds(as_usual), 0, atol=1e-6)
-    more = detector.log_odds(as_usual + 0.1)[:, len(MARKERS) :]
+    more = detector.log_odds(as_usual + 0.1)[:, len(SPECIAL_TOKENS) :]
     assert (more > 0).all()
     assert np.isfinite(detector.log_odds(np.zeros_like(as_usual))).all()
 
@@ -200,7 +200,7 @@ def test_one_of_fewer_ids_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_of_other_captions_is_refused_where_they_are_known(file: Path) -> None:
-    known = make_vocabulary().captions
+    known = make_vocabulary().captions_fingerprint
     assert WordDetector.load(file, make_vocabulary(), ENCODING, 6, known).prior.any()
     with pytest.raises(InputError, match=r"was made from other captions: run `dvc repro detector`"):
         WordDetector.load(file, make_vocabulary(), ENCODING, 6, "others")
@@ -319,4 +319,4 @@ def test_unknown_words_are_not_detected() -> None:
     features = vectors(count=2)
     captions = {"a": [[UNK, 4]], "b": [[5]]}
     detector = fit_detector(captions, lambda ids: features[: len(list(ids))], 6, PENALTY)
-    assert not detector.detect(features)[:, : len(MARKERS)].any()
+    assert not detector.detect(features)[:, : len(SPECIAL_TOKENS)].any()

@@ -1,9 +1,10 @@
 import json
 
-from pipeline.datasets.annotations import SPLITS, Summary
+from pipeline.datasets.annotations import Summary
+from pipeline.datasets.splits import SPLITS
 
 
-def test_settle_counts_photos_and_captions_per_split() -> None:
+def test_finalize_counts_photos_and_captions_per_split() -> None:
     summary = Summary(captions_read=5, photos_there=4, photos_in_no_split=1)
     summary.finalize([("a.jpg", "train"), ("a.jpg", "train"), ("b.jpg", "dev")])
     assert summary.captions_kept == 3
@@ -13,7 +14,7 @@ def test_settle_counts_photos_and_captions_per_split() -> None:
     assert summary.captions_per_split == {"train": 2, "dev": 1, "test": 0}
 
 
-def test_examples_are_the_first_few_on_one_line_and_short() -> None:
+def test_the_first_examples_of_a_reason_are_kept_short_and_on_one_line() -> None:
     summary = Summary()
     for number in range(9):
         summary.drop("malformed", f"f:{number}", "a\nb\ud800" + "c" * 500)
@@ -25,23 +26,23 @@ def test_examples_are_the_first_few_on_one_line_and_short() -> None:
     json.dumps(summary.as_dict(), ensure_ascii=False).encode()
 
 
-def test_shortfall_names_what_is_lacking() -> None:
+def test_the_reason_a_data_set_is_untrainable_is_named() -> None:
     summary = Summary()
     summary.finalize([])
-    assert summary.why_untrainable() == "no captions in it"
+    assert summary.why_untrainable() == "no captions"
     summary.captions_read = 2
     summary.drop("empty_caption", "f:1", "")
-    assert "empty_caption: 1" in str(summary.why_untrainable())
+    assert summary.why_untrainable() == "no usable captions: all 2 were dropped (empty_caption: 1)"
     summary.finalize([("a.jpg", "dev")])
     assert "for training" in str(summary.why_untrainable())
     summary.finalize([("a.jpg", "train")])
     assert summary.why_untrainable() is None
 
 
-def test_splits_that_nothing_can_be_measured_with_are_named() -> None:
+def test_splits_with_too_few_photos_are_named() -> None:
     summary = Summary()
     train, dev, test = ([(f"{split}{n}.jpg", split) for n in (1, 2)] for split in SPLITS)
-    for pairs, few in (
+    for pairs, undersized in (
         (train, "dev and test"),
         ([*train, *dev], "test"),
         ([*train, *dev, test[0], test[0]], "test"),
@@ -49,4 +50,4 @@ def test_splits_that_nothing_can_be_measured_with_are_named() -> None:
         ([*train, *dev, *test], None),
     ):
         summary.finalize(pairs)
-        assert summary.unmeasurable_splits() == few
+        assert summary.undersized_splits() == undersized

@@ -25,23 +25,23 @@ ROWS = [
 ]
 
 
-def frame(rows: list[tuple[Any, ...]] | None = None) -> pd.DataFrame:
+def make_frame(rows: list[tuple[Any, ...]] | None = None) -> pd.DataFrame:
     return pd.DataFrame(ROWS if rows is None else rows, columns=SCHEMA.names)
 
 
-def write_parts(
-    path: Path, facts: object, rows: list[tuple[Any, ...]], schema: Any = SCHEMA
+def write_unchecked(
+    path: Path, provenance: object, rows: list[tuple[Any, ...]], schema: Any = SCHEMA
 ) -> None:
     table = pa.Table.from_pylist(
         [dict(zip(SCHEMA.names, row, strict=True)) for row in rows], schema
     )
-    metadata = {} if facts is None else {METADATA_KEY: json.dumps(facts)}
+    metadata = {} if provenance is None else {METADATA_KEY: json.dumps(provenance)}
     pq.write_table(table.replace_schema_metadata(metadata), path)
 
 
-def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_table_survives_writing_and_reading(tmp_path: Path) -> None:
     path = tmp_path / "captions.parquet"
-    write_caption_table(path, frame(ROWS[::-1]), {"dataset_format": "kaggle"})
+    write_caption_table(path, make_frame(ROWS[::-1]), {"dataset_format": "kaggle"})
     table = read_caption_table(path)
     assert list(table.frame.itertuples(index=False, name=None)) == ROWS
     assert table.provenance == {
@@ -57,14 +57,14 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     first, second = tmp_path / "1.parquet", tmp_path / "2.parquet"
-    write_caption_table(first, frame(), {"a": 1, "b": 2})
-    write_caption_table(second, frame(ROWS[::-1]), {"b": 2, "a": 1})
+    write_caption_table(first, make_frame(), {"a": 1, "b": 2})
+    write_caption_table(second, make_frame(ROWS[::-1]), {"b": 2, "a": 1})
     assert first.read_bytes() == second.read_bytes()
     assert b"pandas" not in first.read_bytes()
     assert pq.read_schema(first).equals(SCHEMA)
 
 
-def test_the_fingerprint_is_of_all_columns_and_of_nothing_else(tmp_path: Path) -> None:
+def test_the_fingerprint_covers_all_columns_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "captions.parquet"
     changes: list[dict[str, Any]] = [
         {},
@@ -77,9 +77,9 @@ def test_the_fingerprint_is_of_all_columns_and_of_nothing_else(tmp_path: Path) -
     ]
     fingerprints = []
     for change in changes:
-        write_caption_table(path, frame(ROWS[2:3]).assign(**change), {"a": 1})
+        write_caption_table(path, make_frame(ROWS[2:3]).assign(**change), {"a": 1})
         fingerprints.append(read_caption_table(path).fingerprint)
-        write_caption_table(path, frame(ROWS[2:3]).assign(**change), {"a": 2})
+        write_caption_table(path, make_frame(ROWS[2:3]).assign(**change), {"a": 2})
         assert read_caption_table(path).fingerprint == fingerprints[-1]
     assert len(set(fingerprints)) == len(changes)
 
@@ -98,69 +98,71 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("rows", "problem"), BROKEN)
-def test_rows_that_break_a_rule_are_not_written(
+def test_invalid_rows_are_not_written(
     tmp_path: Path, rows: list[tuple[Any, ...]], problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
-        write_caption_table(tmp_path / "captions.parquet", frame(rows), {})
+        write_caption_table(tmp_path / "captions.parquet", make_frame(rows), {})
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("rows", "problem"), [*BROKEN[:1], *BROKEN[2:], (ROWS[::-1], "order")])
-def test_rows_that_break_a_rule_are_not_read(
+@pytest.mark.parametrize(
+    ("rows", "problem"), [*BROKEN[:1], *BROKEN[2:], (ROWS[::-1], "not sorted")]
+)
+def test_invalid_rows_are_not_read(
     tmp_path: Path, rows: list[tuple[Any, ...]], problem: str
 ) -> None:
     path = tmp_path / "captions.parquet"
-    write_parts(path, {"format_version": 1}, rows)
+    write_unchecked(path, {"format_version": 1}, rows)
     with pytest.raises(InputError, match=rf"{problem}.*dvc repro clean"):
         read_caption_table(path)
 
 
 @pytest.mark.parametrize(
-    ("facts", "problem"),
+    ("provenance", "problem"),
     [
-        (None, "does not say how it was made"),
-        ([1], "does not say how it was made"),
+        (None, "has no metadata about how it was made"),
+        ([1], "has no metadata about how it was made"),
         ({"format_version": 2}, "version 2, not 1"),
         ({}, "version None"),
         ({"format_version": 1}, "fingerprint"),
         ({"format_version": 1, "fingerprint": "0"}, "fingerprint"),
     ],
 )
-def test_other_versions_and_other_contents_are_refused(
-    tmp_path: Path, facts: object, problem: str
+def test_other_versions_and_changed_contents_are_rejected(
+    tmp_path: Path, provenance: object, problem: str
 ) -> None:
     path = tmp_path / "captions.parquet"
-    write_parts(path, facts, ROWS)
+    write_unchecked(path, provenance, ROWS)
     with pytest.raises(InputError, match=rf"captions\.parquet.*{problem}.*dvc repro clean"):
         read_caption_table(path)
 
 
-def test_other_columns_are_refused(tmp_path: Path) -> None:
+def test_other_columns_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "captions.parquet"
     schema = SCHEMA.set(5, pa.field("n_words", pa.int64(), nullable=False))
-    write_parts(path, {"format_version": 1}, ROWS, schema)
-    with pytest.raises(InputError, match="other columns"):
+    write_unchecked(path, {"format_version": 1}, ROWS, schema)
+    with pytest.raises(InputError, match="does not have the columns of a caption table"):
         read_caption_table(path)
 
 
-def test_an_absent_file_is_named_with_the_mend(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_it_and_the_fix(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"captions\.parquet is not there: run `dvc repro clean`"):
         read_caption_table(tmp_path / "captions.parquet")
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_damaged_file_is_refused_or_reads_the_same(
+def test_a_damaged_file_is_rejected_or_has_the_same_rows(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.parquet"
-    write_caption_table(path, frame(), {})
-    good = path.read_bytes()
-    place = data.draw(st.integers(0, len(good) - 1))
+    write_caption_table(path, make_frame(), {})
+    intact = path.read_bytes()
+    position = data.draw(st.integers(0, len(intact) - 1))
     value = data.draw(st.integers(0, 255))
-    cut = data.draw(st.sampled_from([len(good), place]))
-    path.write_bytes((good[:place] + bytes([value]) + good[place + 1 :])[:cut])
+    cut = data.draw(st.sampled_from([len(intact), position]))
+    path.write_bytes((intact[:position] + bytes([value]) + intact[position + 1 :])[:cut])
     try:
         table = read_caption_table(path)
     except InputError as error:

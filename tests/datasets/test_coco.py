@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from pipeline.datasets.annotations import Annotations
-from pipeline.datasets.formats import photos, read
+from pipeline.datasets.formats import find_photos, read_annotations
 from pipeline.errors import InputError
 
 
-def content(*names: str) -> dict[str, list[Any]]:
+def coco_json(*names: str) -> dict[str, list[Any]]:
     return {
         "images": [{"id": n, "file_name": name} for n, name in enumerate(names)],
         "annotations": [
@@ -18,7 +18,7 @@ def content(*names: str) -> dict[str, list[Any]]:
     }
 
 
-def lay(root: Path, files: dict[str, object], *paths: str) -> Path:
+def write_dataset(root: Path, files: dict[str, object], *paths: str) -> Path:
     for name, value in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(json.dumps(value))
@@ -28,35 +28,36 @@ def lay(root: Path, files: dict[str, object], *paths: str) -> Path:
     return root
 
 
-def loaded(root: Path, dev_share: float = 0.0, test_share: float = 0.0) -> Annotations:
-    return read("coco", root, split_seed=1, dev_share=dev_share, test_share=test_share)
+def load(root: Path, dev_share: float = 0.0, test_share: float = 0.0) -> Annotations:
+    return read_annotations("coco", root, split_seed=1, dev_share=dev_share, test_share=test_share)
 
 
-@pytest.mark.parametrize("annotations", ["", "annotations/"])
-@pytest.mark.parametrize("above", ["", "images/"])
-def test_files_and_folders_named_by_split(tmp_path: Path, annotations: str, above: str) -> None:
+@pytest.mark.parametrize("folder", ["", "annotations/"])
+@pytest.mark.parametrize("parent", ["", "images/"])
+def test_files_and_folders_named_by_split_are_read(
+    tmp_path: Path, folder: str, parent: str
+) -> None:
     files: dict[str, object] = {
-        f"{annotations}captions_{name}2017.json": content("a.jpg")
-        for name in ("train", "val", "test")
+        f"{folder}captions_{name}2017.json": coco_json("a.jpg") for name in ("train", "val", "test")
     }
-    paths = [f"{above}{name}2017/a.jpg" for name in ("train", "val", "test", "unlabeled")]
-    root = lay(tmp_path, files, *paths)
-    found = loaded(root)
-    assert [(row.image_id, row.split) for row in found.rows] == [
+    paths = [f"{parent}{name}2017/a.jpg" for name in ("train", "val", "test", "unlabeled")]
+    root = write_dataset(tmp_path, files, *paths)
+    annotations = load(root)
+    assert [(row.image_id, row.split) for row in annotations.rows] == [
         ("test2017/a.jpg", "test"),
         ("train2017/a.jpg", "train"),
         ("val2017/a.jpg", "dev"),
     ]
-    assert list(photos("coco", root)) == ["test2017/a.jpg", "train2017/a.jpg", "val2017/a.jpg"]
+    assert list(find_photos("coco", root)) == ["test2017/a.jpg", "train2017/a.jpg", "val2017/a.jpg"]
 
 
-def test_one_photo_folder_for_all(tmp_path: Path) -> None:
+def test_all_files_may_share_one_photo_folder(tmp_path: Path) -> None:
     files: dict[str, object] = {
-        "captions_train.json": content("a.jpg"),
-        "captions_test.json": content("b.jpg"),
+        "captions_train.json": coco_json("a.jpg"),
+        "captions_test.json": coco_json("b.jpg"),
     }
-    found = loaded(lay(tmp_path, files, "images/a.jpg", "images/b.jpg"))
-    assert [(row.image_id, row.split) for row in found.rows] == [
+    annotations = load(write_dataset(tmp_path, files, "images/a.jpg", "images/b.jpg"))
+    assert [(row.image_id, row.split) for row in annotations.rows] == [
         ("a.jpg", "train"),
         ("b.jpg", "test"),
     ]
@@ -65,26 +66,28 @@ def test_one_photo_folder_for_all(tmp_path: Path) -> None:
 def test_without_a_test_file_val_is_divided_evenly(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(200)]
     files: dict[str, object] = {
-        "captions_train.json": content("a.jpg"),
-        "captions_val.json": content(*names),
+        "captions_train.json": coco_json("a.jpg"),
+        "captions_val.json": coco_json(*names),
     }
-    root = lay(tmp_path, files, "train/a.jpg", *(f"val/{name}" for name in names))
-    per_split = loaded(root).summary.photos_per_split
+    root = write_dataset(tmp_path, files, "train/a.jpg", *(f"val/{name}" for name in names))
+    per_split = load(root).summary.photos_per_split
     assert per_split["train"] == 1
     assert abs(per_split["dev"] - per_split["test"]) < 50
 
 
 @pytest.mark.parametrize("name", ["captions_all.json", "captions_val2017.json"])
-def test_files_of_one_split_or_none_are_drawn_by_the_shares(tmp_path: Path, name: str) -> None:
+def test_files_of_one_split_or_none_get_splits_drawn_by_the_shares(
+    tmp_path: Path, name: str
+) -> None:
     names = [f"{number}.jpg" for number in range(100)]
-    root = lay(tmp_path, {name: content(*names)}, *(f"images/{name}" for name in names))
-    per_split = loaded(root, dev_share=0.2, test_share=0.2).summary.photos_per_split
+    root = write_dataset(tmp_path, {name: coco_json(*names)}, *(f"images/{name}" for name in names))
+    per_split = load(root, dev_share=0.2, test_share=0.2).summary.photos_per_split
     assert 40 < per_split["train"] < 80
     assert all(per_split.values())
 
 
-def test_wrong_types_are_counted(tmp_path: Path) -> None:
-    value = content("a.jpg", "../b.jpg", "z.jpg")
+def test_values_of_wrong_types_are_counted(tmp_path: Path) -> None:
+    value = coco_json("a.jpg", "../b.jpg", "z.jpg")
     value["images"] += [
         "x",
         {"id": 9},
@@ -101,7 +104,7 @@ def test_wrong_types_are_counted(tmp_path: Path) -> None:
         {"id": 1, "image_id": {}, "caption": "x"},
         None,
     ]
-    summary = loaded(lay(tmp_path, {"captions_train.json": value}, "images/a.jpg")).summary
+    summary = load(write_dataset(tmp_path, {"captions_train.json": value}, "images/a.jpg")).summary
     assert summary.dropped == {
         "unsafe_name": 1,
         "photo_not_there": 1,
@@ -115,18 +118,18 @@ def test_wrong_types_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["images", "annotations"])
 def test_a_missing_list_is_an_input_error(tmp_path: Path, key: str) -> None:
-    value: dict[str, object] = dict(content("a.jpg"))
+    value: dict[str, object] = dict(coco_json("a.jpg"))
     del value[key]
-    root = lay(tmp_path, {"captions_train.json": value}, "images/a.jpg")
-    with pytest.raises(InputError, match=rf"captions_train\.json: key {key} holds no list"):
-        loaded(root)
+    root = write_dataset(tmp_path, {"captions_train.json": value}, "images/a.jpg")
+    with pytest.raises(InputError, match=rf"captions_train\.json: key {key} is not a list"):
+        load(root)
 
 
-def test_a_photo_in_two_files_is_no_training_photo(tmp_path: Path) -> None:
+def test_a_photo_in_two_files_is_not_used_for_training(tmp_path: Path) -> None:
     files: dict[str, object] = {
-        "captions_train.json": content("a.jpg", "b.jpg"),
-        "captions_test.json": content("b.jpg"),
+        "captions_train.json": coco_json("a.jpg", "b.jpg"),
+        "captions_test.json": coco_json("b.jpg"),
     }
-    summary = loaded(lay(tmp_path, files, "images/a.jpg", "images/b.jpg")).summary
+    summary = load(write_dataset(tmp_path, files, "images/a.jpg", "images/b.jpg")).summary
     assert summary.photos_per_split == {"train": 1, "dev": 0, "test": 1}
     assert summary.photos_in_two_splits == 1

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.datasets.annotations import Annotations
-from pipeline.datasets.formats import CAPTION_FORMATS, photos, photos_left, read
+from pipeline.datasets.formats import (
+    CAPTION_FORMATS,
+    find_photos,
+    find_remaining_photos,
+    read_annotations,
+)
 from pipeline.errors import InputError
 
 FILES = {
@@ -24,13 +29,13 @@ NAMES = st.sampled_from(["a.jpg", "b.jpg", "c.jpg", "z.jpg", "a.jpg.1", "../a.jp
 CAPTIONS = st.text(max_size=8) | st.sampled_from(["A dog", "A dog, a cat", '"', 'A "x"', " "])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["a.jpg", "train", "\ud800x"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
+    lambda values: (
+        st.lists(values, max_size=3)
         | st.dictionaries(
             st.sampled_from(
                 ["images", "annotations", "filename", "sentences", "raw", "split", "id"]
             ),
-            inner,
+            values,
         )
     ),
     max_leaves=12,
@@ -38,7 +43,7 @@ JSON = st.recursive(
 
 
 @contextmanager
-def data_set(format_name: str, data: bytes) -> Iterator[Path]:
+def dataset(format_name: str, data: bytes) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "images").mkdir()
@@ -50,28 +55,28 @@ def data_set(format_name: str, data: bytes) -> Iterator[Path]:
         yield root
 
 
-def loaded(format_name: str, root: Path) -> Annotations:
-    return read(format_name, root, split_seed=1, dev_share=0.0, test_share=0.0)
+def load(format_name: str, root: Path) -> Annotations:
+    return read_annotations(format_name, root, split_seed=1, dev_share=0.0, test_share=0.0)
 
 
 def check(format_name: str, data: bytes) -> None:
-    """Read a file of one's own making: it is refused in one line, or everything adds up."""
-    with data_set(format_name, data) as root:
-        there = photos(format_name, root)
+    """Read a generated file: it is rejected with one line, or all counts add up."""
+    with dataset(format_name, data) as root:
+        photos = find_photos(format_name, root)
         try:
-            found = loaded(format_name, root)
+            annotations = load(format_name, root)
         except InputError as error:
             assert "\n" not in str(error)  # noqa: PT017
             return
-    summary, rows = found.summary, found.rows
+    summary, rows = annotations.summary, annotations.rows
     assert summary.captions_kept == len(rows) > 0
     assert summary.captions_read == summary.captions_kept + sum(summary.dropped.values())
     assert (
         summary.photos_there
-        == len(there)
+        == len(photos)
         == (summary.photos_kept + summary.photos_in_no_split + summary.photos_without_captions)
     )
-    assert {row.image_id for row in rows} <= set(there)
+    assert {row.image_id for row in rows} <= set(photos)
     keys = [(row.image_id, row.caption_index) for row in rows]
     assert keys == sorted(set(keys))
     assert all(row.raw == row.raw.strip() != "" and row.raw.encode() for row in rows)
@@ -81,72 +86,73 @@ def check(format_name: str, data: bytes) -> None:
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("format_name", CAPTION_FORMATS)
 @given(data=st.binary(max_size=80))
-def test_any_bytes_are_refused_or_add_up(format_name: str, data: bytes) -> None:
+def test_any_bytes_are_rejected_or_counted(format_name: str, data: bytes) -> None:
     check(format_name, data)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(NAMES, st.sampled_from(["#0", "#1", ""]), CAPTIONS), max_size=8),
-    junk=st.binary(max_size=10),
+    noise=st.binary(max_size=10),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
     codec=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
-def test_any_lines_are_refused_or_add_up(
-    rows: list[tuple[str, str, str]], junk: bytes, end: str, codec: str
+def test_any_lines_are_rejected_or_counted(
+    rows: list[tuple[str, str, str]], noise: bytes, end: str, codec: str
 ) -> None:
     tokens = end.join(f"{name}{number}\t{caption}" for name, number, caption in rows)
-    check("flickr8k", tokens.encode(codec, "replace") + junk)
+    check("flickr8k", tokens.encode(codec, "replace") + noise)
     table = end.join(["image,caption", *(f"{name},{caption}" for name, _, caption in rows)])
-    check("kaggle", table.encode(codec, "replace") + junk)
+    check("kaggle", table.encode(codec, "replace") + noise)
 
 
 @settings(max_examples=60, deadline=None)
-@given(captions=st.lists(JSON | CAPTIONS, max_size=3), name=NAMES | JSON, junk=JSON)
-def test_any_json_is_refused_or_adds_up(captions: list[Any], name: Any, junk: Any) -> None:
+@given(captions=st.lists(JSON | CAPTIONS, max_size=3), name=NAMES | JSON, noise=JSON)
+def test_any_json_is_rejected_or_counted(captions: list[Any], name: Any, noise: Any) -> None:
     sentences = [{"raw": caption} for caption in captions]
     good = {"filename": "a.jpg", "split": "train", "sentences": [{"raw": "A dog"}]}
-    images = [good, {"filename": name, "split": "train", "sentences": sentences}, junk]
+    images = [good, {"filename": name, "split": "train", "sentences": sentences}, noise]
     check("karpathy", json.dumps({"images": images}).encode())
     coco = {
-        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": name}, junk],
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": name}, noise],
         "annotations": [
             {"image_id": 1, "caption": "A dog"},
             *({"image_id": 2, "id": 3, "caption": caption} for caption in captions),
-            junk,
+            noise,
         ],
     }
     check("coco", json.dumps(coco).encode())
     for format_name in ("karpathy", "coco"):
-        check(format_name, json.dumps(junk).encode())
+        check(format_name, json.dumps(noise).encode())
 
 
 @pytest.mark.parametrize("format_name", CAPTION_FORMATS)
-def test_the_form_of_the_files_there_is_suggested(format_name: str) -> None:
+def test_the_format_of_the_existing_files_is_suggested(format_name: str) -> None:
     other = "coco" if format_name == "kaggle" else "kaggle"
     with (
-        data_set(other, b"image,caption\n") as root,
+        dataset(other, b"image,caption\n") as root,
         pytest.raises(
-            InputError, match=f"{format_name} expects .*dataset.format: {other} would fit"
+            InputError, match=f"{format_name} expects .*dataset.format: {other} would match"
         ),
     ):
-        loaded(format_name, root)
+        load(format_name, root)
 
 
-def test_a_file_without_a_usable_row_says_what_was_wrong() -> None:
+def test_the_error_for_a_file_without_usable_rows_has_the_reasons() -> None:
     data = b"hello\nz.jpg#0\tA dog\n"
     with (
-        data_set("flickr8k", data) as root,
+        dataset("flickr8k", data) as root,
         pytest.raises(
-            InputError, match=r"none of its 2 captions .*malformed: 1, photo_not_there: 1"
+            InputError,
+            match=r"no usable captions: all 2 were dropped \(malformed: 1, photo_not_there: 1\)",
         ),
     ):
-        loaded("flickr8k", root)
+        load("flickr8k", root)
 
 
-def test_a_root_or_format_that_is_not_there_names_the_key(tmp_path: Path) -> None:
-    for call in (photos, loaded):
-        with pytest.raises(InputError, match=r"nowhere is no folder: set dataset\.root"):
+def test_the_error_for_a_missing_root_or_format_names_the_key(tmp_path: Path) -> None:
+    for call in (find_photos, load):
+        with pytest.raises(InputError, match=r"nowhere is not a folder: set dataset\.root"):
             call("flickr8k", tmp_path / "nowhere")
         with pytest.raises(InputError, match=r"dataset\.format is 'parrot'"):
             call("parrot", tmp_path)
@@ -155,34 +161,34 @@ def test_a_root_or_format_that_is_not_there_names_the_key(tmp_path: Path) -> Non
 @pytest.mark.parametrize("format_name", CAPTION_FORMATS)
 def test_a_root_without_photos_is_an_input_error(format_name: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(InputError, match="holds no photos"):
-        photos(format_name, tmp_path)
+    with pytest.raises(InputError, match="has no photos"):
+        find_photos(format_name, tmp_path)
 
 
-def test_what_cannot_be_opened_is_named() -> None:
-    with data_set("kaggle", b"") as root:
+def test_a_caption_file_that_cannot_be_opened_is_named() -> None:
+    with dataset("kaggle", b"") as root:
         (root / "captions.txt").unlink()
         (root / "captions.txt").mkdir()
         with pytest.raises(InputError, match=r"captions\.txt cannot be read"):
-            loaded("kaggle", root)
+            load("kaggle", root)
 
 
-def test_a_folder_that_may_not_be_listed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    with data_set("kaggle", b"image,caption\na.jpg,A dog\n") as root:
+    with dataset("kaggle", b"image,caption\na.jpg,A dog\n") as root:
         monkeypatch.setattr(os, "scandir", refuse)
         with pytest.raises(InputError, match=r"images cannot be read \(Permission denied\)"):
-            photos("kaggle", root)
+            find_photos("kaggle", root)
         monkeypatch.undo()
 
 
-def test_photos_that_were_removed_once_encoded_are_none_left(tmp_path: Path) -> None:
+def test_removed_photos_are_no_error_for_find_remaining_photos(tmp_path: Path) -> None:
     root = tmp_path / "data"
-    assert photos_left("kaggle", root) == {}
+    assert find_remaining_photos("kaggle", root) == {}
     (root / "images").mkdir(parents=True)
-    assert photos_left("kaggle", root) == {}
+    assert find_remaining_photos("kaggle", root) == {}
     photo = root / "images" / "a.jpg"
     photo.touch()
-    assert photos_left("kaggle", root) == {"a.jpg": photo}
+    assert find_remaining_photos("kaggle", root) == {"a.jpg": photo}

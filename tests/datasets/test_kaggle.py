@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets.annotations import Annotations
-from pipeline.datasets.formats import read
+from pipeline.datasets.formats import read_annotations
 from pipeline.errors import InputError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "flickr8k"
 HEADER = "image,caption\n"
 
 
-def lay(root: Path, text: str, names: str = "abc") -> Path:
+def write_dataset(root: Path, text: str, names: str = "abc") -> Path:
     (root / "captions.txt").write_bytes(text.encode())
     (root / "Images").mkdir()
     for name in names:
@@ -18,94 +18,98 @@ def lay(root: Path, text: str, names: str = "abc") -> Path:
     return root
 
 
-def loaded(root: Path, *, dev_share: float = 0.0, test_share: float = 0.0) -> Annotations:
-    return read("kaggle", root, split_seed=5, dev_share=dev_share, test_share=test_share)
+def load(root: Path, *, dev_share: float = 0.0, test_share: float = 0.0) -> Annotations:
+    return read_annotations(
+        "kaggle", root, split_seed=5, dev_share=dev_share, test_share=test_share
+    )
 
 
-def raws(annotations: Annotations) -> list[tuple[str, str]]:
+def pairs(annotations: Annotations) -> list[tuple[str, str]]:
     return [(row.image_id, row.raw) for row in annotations.rows]
 
 
-def test_quoted_commas_quotes_and_line_ends(tmp_path: Path) -> None:
+def test_quoted_captions_may_contain_commas_quotes_and_line_ends(tmp_path: Path) -> None:
     rows = 'a.jpg,"A dog, a cat"\nb.jpg,"A ""big""\nbird"\nb.jpg,A 5" pipe\n\nc.jpg,A cow\n'
-    found = loaded(lay(tmp_path, HEADER + rows))
-    assert raws(found) == [
+    annotations = load(write_dataset(tmp_path, HEADER + rows))
+    assert pairs(annotations) == [
         ("a.jpg", "A dog, a cat"),
         ("b.jpg", 'A "big"\nbird'),
         ("b.jpg", 'A 5" pipe'),
         ("c.jpg", "A cow"),
     ]
-    assert found.summary.repaired == {}
-    assert found.summary.dropped == {}
+    assert annotations.summary.repaired == {}
+    assert annotations.summary.dropped == {}
 
 
-def test_an_open_quote_takes_no_other_caption_with_it(tmp_path: Path) -> None:
-    found = loaded(lay(tmp_path, HEADER + 'a.jpg,"A dog\nb.jpg,A "bird"\nc.jpg,"A cow'))
-    assert raws(found) == [("a.jpg", "A dog"), ("b.jpg", 'A "bird"'), ("c.jpg", "A cow")]
-    assert found.summary.repaired == {"open_quote": 2}
+def test_an_open_quote_swallows_no_other_caption(tmp_path: Path) -> None:
+    annotations = load(
+        write_dataset(tmp_path, HEADER + 'a.jpg,"A dog\nb.jpg,A "bird"\nc.jpg,"A cow')
+    )
+    assert pairs(annotations) == [("a.jpg", "A dog"), ("b.jpg", 'A "bird"'), ("c.jpg", "A cow")]
+    assert annotations.summary.repaired == {"open_quote": 2}
 
 
-def test_where_all_columns_are_quoted_an_open_quote_takes_no_other_caption_either(
+def test_an_open_quote_swallows_no_other_caption_if_all_columns_are_quoted(
     tmp_path: Path,
 ) -> None:
     rows = ['"a.jpg","A dog"', '"b.jpg","A bird', '"c.jpg","A cow"', '"a.jpg","A', 'hen"']
-    found = loaded(lay(tmp_path, "\n".join(['"image","caption"', *rows])))
-    assert raws(found) == [
+    annotations = load(write_dataset(tmp_path, "\n".join(['"image","caption"', *rows])))
+    assert pairs(annotations) == [
         ("a.jpg", "A dog"),
         ("a.jpg", "A\nhen"),
         ("b.jpg", "A bird"),
         ("c.jpg", "A cow"),
     ]
-    assert found.summary.repaired == {"open_quote": 1}
+    assert annotations.summary.repaired == {"open_quote": 1}
 
 
-def test_a_quoted_name_may_have_a_comma(tmp_path: Path) -> None:
-    root = lay(tmp_path, HEADER + '"a,1.jpg","A dog\nruns"\n"a,1.jpg",A cat\n')
+def test_a_quoted_name_may_contain_a_comma(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path, HEADER + '"a,1.jpg","A dog\nruns"\n"a,1.jpg",A cat\n')
     (root / "Images" / "a,1.jpg").touch()
-    assert raws(loaded(root)) == [("a,1.jpg", "A dog\nruns"), ("a,1.jpg", "A cat")]
+    assert pairs(load(root)) == [("a,1.jpg", "A dog\nruns"), ("a,1.jpg", "A cat")]
 
 
-def test_unquoted_commas_are_mended(tmp_path: Path) -> None:
-    found = loaded(lay(tmp_path, HEADER + "a.jpg,A dog, a cat,a cow\n"))
-    assert raws(found) == [("a.jpg", "A dog, a cat,a cow")]
-    assert found.summary.repaired == {"unquoted_comma": 1}
+def test_unquoted_commas_are_repaired(tmp_path: Path) -> None:
+    annotations = load(write_dataset(tmp_path, HEADER + "a.jpg,A dog, a cat,a cow\n"))
+    assert pairs(annotations) == [("a.jpg", "A dog, a cat,a cow")]
+    assert annotations.summary.repaired == {"unquoted_comma": 1}
 
 
 def test_lines_without_a_comma_are_malformed(tmp_path: Path) -> None:
-    found = loaded(lay(tmp_path, HEADER + "a.jpg\na.jpg,x\na.jpg," + "x" * 200_000))
-    assert found.summary.dropped == {"malformed": 2}
-    assert found.summary.examples["malformed"][0] == "captions.txt:2: 'a.jpg'"
+    annotations = load(write_dataset(tmp_path, HEADER + "a.jpg\na.jpg,x\na.jpg," + "x" * 200_000))
+    assert annotations.summary.dropped == {"malformed": 2}
+    assert annotations.summary.examples["malformed"][0] == "captions.txt:2: 'a.jpg'"
 
 
-def test_line_numbers_count_lines_inside_quotes(tmp_path: Path) -> None:
-    found = loaded(lay(tmp_path, HEADER + 'a.jpg,"x\r\ny"\r\nz.jpg,x\r\n'))
-    assert found.summary.examples["photo_not_there"] == ["captions.txt:4: 'z.jpg'"]
+def test_line_numbers_include_lines_inside_quotes(tmp_path: Path) -> None:
+    annotations = load(write_dataset(tmp_path, HEADER + 'a.jpg,"x\r\ny"\r\nz.jpg,x\r\n'))
+    assert annotations.summary.examples["photo_not_there"] == ["captions.txt:4: 'z.jpg'"]
 
 
 @pytest.mark.parametrize("text", ["", "a.jpg,A dog\n", "caption,image\nA dog,a.jpg\n"])
 def test_another_header_is_an_input_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"captions\.txt, line 1.*image,caption"):
-        loaded(lay(tmp_path, text))
+        load(write_dataset(tmp_path, text))
 
 
-def test_splits_go_by_photo_and_a_new_photo_moves_none(tmp_path: Path) -> None:
+def test_splits_are_drawn_by_photo_and_a_new_photo_moves_none(tmp_path: Path) -> None:
     def splits(folder: str, names: str) -> dict[str, str]:
         root = tmp_path / folder
         root.mkdir()
         text = HEADER + "".join(f"{name}.jpg,x\n{name}.jpg,y\n" for name in names)
-        found = loaded(lay(root, text, names), dev_share=0.3, test_share=0.3)
-        pairs = {(row.image_id, row.split) for row in found.rows}
-        assert len(pairs) == len(names)
-        return dict(pairs)
+        annotations = load(write_dataset(root, text, names), dev_share=0.3, test_share=0.3)
+        photo_splits = {(row.image_id, row.split) for row in annotations.rows}
+        assert len(photo_splits) == len(names)
+        return dict(photo_splits)
 
-    few, more = splits("few", "abcdefgh"), splits("more", "zyabcdefgh")
-    assert set(few.values()) == {"train", "dev", "test"}
-    assert {name: more[name] for name in few} == few
+    fewer, more = splits("few", "abcdefgh"), splits("more", "zyabcdefgh")
+    assert set(fewer.values()) == {"train", "dev", "test"}
+    assert {name: more[name] for name in fewer} == fewer
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the 900 photos of ../shared are not there")
-def test_the_real_photos() -> None:
-    summary = loaded(SHARED, dev_share=0.1, test_share=0.1).summary
+def test_the_real_data_set_is_read() -> None:
+    summary = load(SHARED, dev_share=0.1, test_share=0.1).summary
     assert summary.captions_read == 39_810
     assert summary.photos_kept == 900
     assert summary.captions_kept == 4500

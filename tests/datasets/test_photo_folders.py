@@ -8,17 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.datasets.photo_folders import find, is_safe, list_photos, photo_folder
+from pipeline.datasets.photo_folders import (
+    find_photo_folder,
+    is_safe_name,
+    list_photos,
+    match_photo,
+)
 
 
-def test_the_first_folder_that_exists_is_the_photo_folder(tmp_path: Path) -> None:
-    assert photo_folder(tmp_path) is None
+def test_the_first_existing_folder_is_the_photo_folder(tmp_path: Path) -> None:
+    assert find_photo_folder(tmp_path) is None
     (tmp_path / "Flicker8k_Dataset").mkdir()
     (tmp_path / "images").touch()
-    assert photo_folder(tmp_path) == tmp_path / "Flicker8k_Dataset"
+    assert find_photo_folder(tmp_path) == tmp_path / "Flicker8k_Dataset"
 
 
-def test_whatever_looks_like_a_photo_is_listed_by_id(tmp_path: Path) -> None:
+def test_everything_named_like_a_photo_is_listed(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.jpeg", "c.png", "d.WebP", "x.jpg.1", "notes.txt", ".hidden.jpg"):
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
@@ -26,8 +31,8 @@ def test_whatever_looks_like_a_photo_is_listed_by_id(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er" / "e.jpg").touch()
     (tmp_path / "lost.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "deep" / "loop").symlink_to(tmp_path)
-    found = list_photos(tmp_path)
-    assert list(found) == [
+    photos = list_photos(tmp_path)
+    assert list(photos) == [
         "a.jpeg",
         "b.JPG",
         "c.png",
@@ -36,11 +41,11 @@ def test_whatever_looks_like_a_photo_is_listed_by_id(tmp_path: Path) -> None:
         "folder.jpg",
         "lost.jpg",
     ]
-    assert found["deep/er/e.jpg"] == tmp_path / "deep" / "er" / "e.jpg"
-    assert "deep/er/e.jpg" not in list_photos(tmp_path, leave_out=["deep"])
+    assert photos["deep/er/e.jpg"] == tmp_path / "deep" / "er" / "e.jpg"
+    assert "deep/er/e.jpg" not in list_photos(tmp_path, exclude=["deep"])
 
 
-def test_a_link_to_a_folder_of_photos_is_followed(tmp_path: Path) -> None:
+def test_a_link_to_a_photo_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.jpg").touch()
     (tmp_path / "images").mkdir()
@@ -49,7 +54,7 @@ def test_a_link_to_a_folder_of_photos_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_a_file_name_that_is_no_utf8_has_a_writable_id(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_has_an_escaped_image_id(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
     assert list(list_photos(tmp_path)) == ["caf\\xe9.jpg"]
 
@@ -58,19 +63,19 @@ def test_a_file_name_that_is_no_utf8_has_a_writable_id(tmp_path: Path) -> None:
     "name",
     ["", "/a.jpg", "../a.jpg", "a/../b.jpg", "a\\b.jpg", "C:a.jpg", "a\0.jpg", "a\ud800.jpg"],
 )
-def test_unsafe_names(name: str) -> None:
-    assert not is_safe(name)
+def test_unsafe_names_are_detected(name: str) -> None:
+    assert not is_safe_name(name)
 
 
 @given(st.text())
 def test_a_safe_name_stays_inside_the_folder(name: str) -> None:
-    if is_safe(name):
+    if is_safe_name(name):
         inside = os.path.normpath(os.path.join("/photos", name))  # noqa: PTH118
         assert inside.startswith("/photos")
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "expected"),
     [
         (["a.jpg"], ("a.jpg", False)),
         (["./a.jpg"], ("a.jpg", False)),
@@ -82,15 +87,15 @@ def test_a_safe_name_stays_inside_the_folder(name: str) -> None:
         (["train2014/a.jpg", "a.jpg"], ("a.jpg", False)),
     ],
 )
-def test_names_find_photos(names: list[str], found: tuple[str | None, bool]) -> None:
-    assert find(names, {"a.jpg", "b.jpg", "b.jpg.2"}) == found
+def test_names_are_matched_with_photos(names: list[str], expected: tuple[str | None, bool]) -> None:
+    assert match_photo(names, {"a.jpg", "b.jpg", "b.jpg.2"}) == expected
 
 
-@pytest.mark.parametrize("of_file", ["NFC", "NFD"])
-@pytest.mark.parametrize("of_name", ["NFC", "NFD"])
-def test_accents_may_be_of_either_form(
-    of_file: Literal["NFC", "NFD"], of_name: Literal["NFC", "NFD"]
+@pytest.mark.parametrize("file_form", ["NFC", "NFD"])
+@pytest.mark.parametrize("name_form", ["NFC", "NFD"])
+def test_accents_match_in_either_unicode_form(
+    file_form: Literal["NFC", "NFD"], name_form: Literal["NFC", "NFD"]
 ) -> None:
-    there = normalize(of_file, "café.jpg")
-    assert find([normalize(of_name, "café.jpg")], {there}) == (there, False)
-    assert find([normalize(of_name, "café.jpg.1")], {there}) == (there, True)
+    image_id = normalize(file_form, "café.jpg")
+    assert match_photo([normalize(name_form, "café.jpg")], {image_id}) == (image_id, False)
+    assert match_photo([normalize(name_form, "café.jpg.1")], {image_id}) == (image_id, True)

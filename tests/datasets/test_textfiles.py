@@ -24,7 +24,7 @@ from pipeline.errors import InputError
         (b"\x81\xe9", ["\x81é"], {"not_utf8": 1}),
     ],
 )
-def test_encodings_and_line_ends(
+def test_encodings_and_line_ends_are_recognised(
     tmp_path: Path, data: bytes, lines: list[str], repaired: dict[str, int]
 ) -> None:
     path = tmp_path / "captions.txt"
@@ -34,7 +34,7 @@ def test_encodings_and_line_ends(
     assert summary.repaired == repaired
 
 
-def test_the_line_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "captions.txt"
     path.write_bytes(b"a\r\nb\r\n\xe9")
     summary = Summary()
@@ -53,13 +53,13 @@ def test_any_bytes_become_lines(data: bytes, tmp_path_factory: pytest.TempPathFa
     ("data", "message"),
     [
         ('{\n "a": }', "line 2, column 7"),
-        ("[1]", "no JSON object"),
+        ("[1]", "line 1: not a JSON object"),
         ("", "line 1, column 1"),
         ("[" * 100_000, "cannot be read as JSON"),
         ('{"a": ' + "1" * 5000 + "}", "cannot be read as JSON"),
     ],
 )
-def test_wrong_json_is_an_input_error_with_place_and_mend(
+def test_the_error_for_invalid_json_has_position_and_fix(
     tmp_path: Path, data: str, message: str
 ) -> None:
     path = tmp_path / "a.json"
@@ -70,7 +70,7 @@ def test_wrong_json_is_an_input_error_with_place_and_mend(
     assert str(caught.value).endswith("do this")
 
 
-def test_json_in_any_encoding(tmp_path: Path) -> None:
+def test_json_is_read_in_any_encoding(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes('{"a": "é"}'.encode("utf-16"))
     assert read_json_object(path, "", Summary()) == {"a": "é"}

@@ -58,7 +58,7 @@ def extract(root: Path, max_failed_share: float) -> FeatureStore:
         cache=root / "cache",
         max_pixels=MAX_PIXELS,
         max_failed_share=max_failed_share,
-    ).extract(formats.photos("kaggle", root), root, root / "features.h5")
+    ).extract(formats.find_photos("kaggle", root), root, root / "features.h5")
     return FeatureStore.open(root / "features.h5")
 
 
@@ -97,7 +97,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Extracted:
     write_data_set(root, CORPUS)
     with opened_files() as opened:
         store = extract(root, max_failed_share=1)
-        formats.read("kaggle", root, split_seed=1, dev_share=0, test_share=0)
+        formats.read_annotations("kaggle", root, split_seed=1, dev_share=0, test_share=0)
     return Extracted(root, store, opened)
 
 
@@ -123,7 +123,7 @@ def test_nothing_is_lost_and_nothing_is_made_up(extracted: Extracted) -> None:
     assert len(ids) == len(set(ids)) > 150
     assert sorted([*extracted.store.image_ids, *extracted.store.failed]) == sorted(ids)
     extracted.store.verify()
-    there = formats.photos("kaggle", extracted.root)
+    there = formats.find_photos("kaggle", extracted.root)
     assert {image_id: there[image_id].name for image_id in ids} == {
         file.image_id: Path(file.name).name for file in CORPUS
     }
@@ -185,7 +185,9 @@ def test_a_caption_file_names_no_photo_outside_its_folder(
     for name, text in write(["plain.png", *NOT_THERE, *unsafe]).items():
         (root / name).write_text(text, "utf-8")
     with opened_files() as opened:
-        found = formats.read(write.__name__, root, split_seed=1, dev_share=0, test_share=0)
+        found = formats.read_annotations(
+            write.__name__, root, split_seed=1, dev_share=0, test_share=0
+        )
     assert [row.image_id for row in found.rows] == ["plain.png"]
     assert found.summary.dropped == {
         "unsafe_name": len(unsafe),

@@ -123,7 +123,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, finished: Path, name: str) -
         result = run(tmp_path)
         assert result.returncode == 1
         assert FULL.fullmatch(result.stderr)
-        assert "free some space; what was computed is kept" in result.stderr
+        assert "free some space and rerun; finished work is kept" in result.stderr
         assert not store(tmp_path).exists()
         rest.unlink()
         computed = extracted_again(tmp_path, finished)

@@ -9,23 +9,23 @@ from pipeline.errors import InputError
 from pipeline.params import CleanParams
 from pipeline.stages import clean
 
-ROWS = "image,caption\ni.jpg,A dog runs .\nz.jpg,A cat\ni.jpg,A dog\n"
-MORE = ROWS + "c.jpg,A hen\na.jpg,A hen\nb.jpg,A bird\nd.jpg,A bird\n"
-# With this seed i falls to train, a and c to dev, b and d to test.
+TRAIN_ROWS = "image,caption\ni.jpg,A dog runs .\nz.jpg,A cat\ni.jpg,A dog\n"
+ALL_ROWS = TRAIN_ROWS + "c.jpg,A hen\na.jpg,A hen\nb.jpg,A bird\nd.jpg,A bird\n"
+# With this seed i is in train, a and c in dev, b and d in test.
 PHOTOS = ("i.jpg", "a.jpg", "c.jpg", "b.jpg", "d.jpg")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    ask_for(monkeypatch, share=0.3)
+    set_params(monkeypatch, share=0.3)
     (tmp_path / "data" / "images").mkdir(parents=True)
     for name in PHOTOS:
         (tmp_path / "data" / "images" / name).touch()
     return tmp_path
 
 
-def ask_for(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+def set_params(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     params = SimpleNamespace(
         dataset=SimpleNamespace(format="kaggle", root="data"),
         clean=CleanParams(style="default", split_seed=1, dev_share=share, test_share=share),
@@ -33,14 +33,14 @@ def ask_for(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     monkeypatch.setattr(clean, "load_params", lambda: params)
 
 
-def write(folder: Path, rows: str = MORE) -> None:
+def write_captions_file(folder: Path, rows: str = ALL_ROWS) -> None:
     (folder / "data" / "captions.txt").write_text(rows)
 
 
 def test_the_stage_writes_table_and_summary(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(folder)
+    write_captions_file(folder)
     clean.main()
     table = read_caption_table(folder / "artifacts" / "captions.parquet")
     assert table.references("train") == {"i.jpg": ["A dog runs .", "A dog"]}
@@ -49,13 +49,13 @@ def test_the_stage_writes_table_and_summary(
     summary = json.loads((folder / "artifacts" / "captions.json").read_text())
     assert summary["captions_kept"] == 6
     assert summary["dropped"] == {"photo_not_there": 1}
-    shown = capsys.readouterr().out
-    assert "6 of 7 captions kept, of 5 of 5 photos" in shown
-    assert "dropped: photo_not_there 1" in shown
+    output = capsys.readouterr().out
+    assert "kept 6 of 7 captions and 5 of 5 photos" in output
+    assert "dropped: photo_not_there 1" in output
 
 
 def test_running_twice_gives_equal_bytes(folder: Path) -> None:
-    write(folder)
+    write_captions_file(folder)
     outputs = [folder / clean.TABLE, folder / clean.SUMMARY]
     clean.main()
     first = [path.read_bytes() for path in outputs]
@@ -64,14 +64,15 @@ def test_running_twice_gives_equal_bytes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "few"), [(ROWS, "dev and test"), (MORE.removesuffix("d.jpg,A bird\n"), "test")]
+    ("rows", "splits"),
+    [(TRAIN_ROWS, "dev and test"), (ALL_ROWS.removesuffix("d.jpg,A bird\n"), "test")],
 )
-def test_a_split_of_too_few_photos_is_refused_before_anything_is_computed(
-    folder: Path, rows: str, few: str
+def test_a_split_with_too_few_photos_is_rejected_before_anything_is_written(
+    folder: Path, rows: str, splits: str
 ) -> None:
-    write(folder, rows)
+    write_captions_file(folder, rows)
     with pytest.raises(
-        InputError, match=rf"data leaves fewer than two photos for {few} \(.*clean\.split_seed"
+        InputError, match=rf"data has fewer than 2 photos for {splits} \(.*clean\.split_seed"
     ):
         clean.main()
     assert not (folder / "artifacts").exists()

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.datasets.annotations import Annotation, Annotations, Summary
-from pipeline.datasets.formats import read
+from pipeline.datasets.formats import read_annotations
 from pipeline.errors import InputError
-from pipeline.text.cleaning import STYLES, clean, clean_captions
+from pipeline.text.cleaning import STYLES, clean_caption, clean_captions
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "flickr8k"
 needs_shared = pytest.mark.skipif(
@@ -34,8 +34,8 @@ needs_shared = pytest.mark.skipif(
         ("", ""),
     ],
 )
-def test_default_style(raw: str, text: str) -> None:
-    assert clean(raw, "default") == text
+def test_the_default_style_gives(raw: str, text: str) -> None:
+    assert clean_caption(raw, "default") == text
 
 
 @pytest.mark.parametrize(
@@ -48,53 +48,53 @@ def test_default_style(raw: str, text: str) -> None:
         ("A", ""),
     ],
 )
-def test_notebook_style(raw: str, text: str) -> None:
-    assert clean(raw, "notebook") == text
+def test_the_notebook_style_gives(raw: str, text: str) -> None:
+    assert clean_caption(raw, "notebook") == text
 
 
 @given(st.text())
-def test_clean_text_is_words_in_lower_case_without_markers(raw: str) -> None:
+def test_clean_text_is_lower_case_words_without_special_tokens(raw: str) -> None:
     for style in STYLES:
-        text = clean(raw, style)
+        text = clean_caption(raw, style)
         assert text == " ".join(text.split()) == text.lower()
         assert not set(text) & set('<>_.,!?"\n\t')
 
 
 @given(st.text())
-def test_default_style_is_idempotent_and_normal(raw: str) -> None:
-    text = clean(raw, "default")
-    assert clean(text, "default") == text
+def test_the_default_style_is_idempotent_and_normalised(raw: str) -> None:
+    text = clean_caption(raw, "default")
+    assert clean_caption(text, "default") == text
     assert unicodedata.is_normalized("NFC", text)
-    assert text == clean(unicodedata.normalize("NFD", raw), "default")
+    assert text == clean_caption(unicodedata.normalize("NFD", raw), "default")
 
 
 @given(st.lists(st.sampled_from(["a", "Dog", "dog's", "T-shirt", "2", "é", ",", "."])))
-def test_words_are_cleaned_one_by_one(words: list[str]) -> None:
-    one_by_one = (clean(word, "default") for word in words)
-    assert clean(" ".join(words), "default") == " ".join(filter(None, one_by_one))
+def test_a_caption_is_cleaned_word_by_word(words: list[str]) -> None:
+    one_by_one = (clean_caption(word, "default") for word in words)
+    assert clean_caption(" ".join(words), "default") == " ".join(filter(None, one_by_one))
 
 
 def test_an_unknown_style_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"clean\.style is 'loud'"):
-        clean("x", "loud")
+        clean_caption("x", "loud")
 
 
-def annotations(*rows: tuple[str, str, str]) -> Annotations:
-    summary = Summary(captions_read=len(rows), photos_there=3)
+def make_annotations(*captions: tuple[str, str, str]) -> Annotations:
+    summary = Summary(captions_read=len(captions), photos_there=3)
     positions: dict[str, int] = {}
-    found = []
-    for image_id, raw, split in rows:
+    rows = []
+    for image_id, raw, split in captions:
         positions[image_id] = positions.get(image_id, -1) + 1
-        found.append(Annotation(image_id, positions[image_id], raw, split))
-    summary.finalize((row.image_id, row.split) for row in found)
-    return Annotations(found, summary)
+        rows.append(Annotation(image_id, positions[image_id], raw, split))
+    summary.finalize((row.image_id, row.split) for row in rows)
+    return Annotations(rows, summary)
 
 
 def test_captions_without_words_are_dropped_and_counted() -> None:
-    given_rows = annotations(
+    annotations = make_annotations(
         ("a.jpg", "...", "train"), ("a.jpg", "A dog .", "train"), ("b.jpg", "!", "dev")
     )
-    frame, summary = clean_captions(given_rows, "default")
+    frame, summary = clean_captions(annotations, "default")
     assert list(frame.itertuples(index=False, name=None)) == [
         ("a.jpg", "train", 0, "A dog .", "a dog", 2)
     ]
@@ -103,30 +103,34 @@ def test_captions_without_words_are_dropped_and_counted() -> None:
     assert summary.photos_kept == 1
     assert summary.photos_without_captions == 2
     assert (summary.distinct_words, summary.longest_caption_words) == (2, 2)
-    assert given_rows.summary.captions_kept == 3
-    assert given_rows.summary.dropped == {}
+    assert annotations.summary.captions_kept == 3
+    assert annotations.summary.dropped == {}
 
 
-def test_nothing_left_for_training_is_an_input_error() -> None:
-    with pytest.raises(InputError, match=r"clean\.style: notebook leaves no captions for training"):
-        clean_captions(annotations(("a.jpg", "A", "train"), ("b.jpg", "dog", "dev")), "notebook")
+def test_a_style_that_leaves_no_training_captions_is_an_input_error() -> None:
+    with pytest.raises(
+        InputError, match=r"params\.yaml: clean\.style notebook leaves no captions for training"
+    ):
+        clean_captions(
+            make_annotations(("a.jpg", "A", "train"), ("b.jpg", "dog", "dev")), "notebook"
+        )
 
 
 @needs_shared
-def test_the_notebooks_words_of_the_whole_token_file() -> None:
+def test_the_notebook_style_gives_the_notebooks_words() -> None:
     lines = (SHARED / "Flickr8k.token.txt").read_text(encoding="utf-8").splitlines()
-    captions = [clean(line.split("\t")[1], "notebook").split() for line in lines]
+    captions = [clean_caption(line.split("\t")[1], "notebook").split() for line in lines]
     assert len(captions) == 39_815
     assert len({word for words in captions for word in words}) == 8696
     assert max(map(len, captions)) == 32
 
 
 @needs_shared
-def test_the_notebooks_ids_of_the_real_training_photos() -> None:
-    found = read("flickr8k", SHARED, split_seed=1, dev_share=0.1, test_share=0.1)
-    frame, _ = clean_captions(found, "notebook")
+def test_the_notebook_style_gives_the_notebooks_vocabulary_size() -> None:
+    annotations = read_annotations("flickr8k", SHARED, split_seed=1, dev_share=0.1, test_share=0.1)
+    frame, _ = clean_captions(annotations, "notebook")
     words = {word for text in frame[frame["split"] == "train"]["text"] for word in text.split()}
-    # Keras' Tokenizer filters < and >, so the markers become the words start and end, of
-    # which the captions have one anyway; id 0 stands for no word.
+    # Keras' Tokenizer removes < and >, so the notebook's special tokens become the words start
+    # and end, one of which the captions contain anyway; id 0 is not a word.
     assert len(words) == 2687
     assert len(words | {"start", "end"}) + 1 == 2689

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.files import fingerprint
 from pipeline.stages import tokenize
-from pipeline.text.vocabulary import END, MARKERS, PAD, START, UNK, Vocabulary
+from pipeline.text.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK, Vocabulary
 from tests.support.captioner import write_captions, write_params
 
 TEXTS = ["a dog runs", "a dog sits", "a cat sits", "zebra"]
@@ -19,7 +19,7 @@ def build(min_count: int = 1) -> Vocabulary:
     return Vocabulary.build(TEXTS, min_count, "fingerprint of the captions")
 
 
-def test_ids_go_by_frequency_and_then_by_alphabet() -> None:
+def test_ids_are_ordered_by_frequency_then_alphabet() -> None:
     vocabulary = build()
     assert vocabulary.words == ("a", "dog", "sits", "cat", "runs", "zebra")
     assert vocabulary.counts == (3, 2, 2, 1, 1, 1)
@@ -31,9 +31,9 @@ def test_the_order_of_the_captions_does_not_matter() -> None:
     assert Vocabulary.build(TEXTS[::-1], 1, "fingerprint of the captions") == build()
 
 
-def test_markers_are_the_first_four_ids_and_never_words() -> None:
+def test_special_tokens_have_the_first_four_ids_and_are_never_words() -> None:
     assert (PAD, START, END, UNK) == (0, 1, 2, 3)
-    assert MARKERS == ("<pad>", "<start>", "<end>", "<unk>")
+    assert SPECIAL_TOKENS == ("<pad>", "<start>", "<end>", "<unk>")
     vocabulary = build()
     assert vocabulary.encode("<pad> <start> <end> <unk>") == [UNK] * 4
     assert vocabulary.decode([START, 4, UNK, 5, END, PAD]) == "a dog"
@@ -49,30 +49,30 @@ def test_start_and_end_are_ordinary_words() -> None:
 def test_words_rarer_than_min_count_are_unknown_and_counted() -> None:
     vocabulary = build(min_count=2)
     assert vocabulary.words == ("a", "dog", "sits")
-    assert vocabulary.unknown == 3
-    assert build().unknown == 0
+    assert vocabulary.unknown_count == 3
+    assert build().unknown_count == 0
     assert vocabulary.encode("a zebra sits") == [4, UNK, 6]
 
 
-def test_the_fingerprint_is_of_the_words_in_their_order() -> None:
+def test_the_fingerprint_depends_on_the_words_and_their_order() -> None:
     same_words = Vocabulary(build().words, (9,) * 6, 5, "other captions")
     assert same_words.fingerprint == build().fingerprint
-    turned = Vocabulary(build().words[::-1], build().counts, 0, "")
-    assert turned.fingerprint != build().fingerprint
+    reversed_words = Vocabulary(build().words[::-1], build().counts, 0, "")
+    assert reversed_words.fingerprint != build().fingerprint
 
 
 @given(st.lists(st.text(), max_size=8))
-def test_known_words_come_back_as_they_were(texts: list[str]) -> None:
+def test_known_words_survive_encoding_and_decoding(texts: list[str]) -> None:
     vocabulary = Vocabulary.build(texts, 1, "")
     for text in texts:
         ids = vocabulary.encode(text)
-        assert all(index >= len(MARKERS) for index in ids)
+        assert all(index >= len(SPECIAL_TOKENS) for index in ids)
         assert vocabulary.decode(ids) == " ".join(text.split())
 
 
 @settings(max_examples=40, deadline=None)
 @given(texts=st.lists(st.text(), max_size=8), min_count=st.integers(1, 3))
-def test_a_vocabulary_comes_back_from_its_file(
+def test_a_vocabulary_survives_saving_and_loading(
     texts: list[str], min_count: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "vocabulary.json"
@@ -87,7 +87,7 @@ def test_equal_vocabularies_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
 
 
-def test_an_absent_file_is_named_with_the_mend(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_it_and_the_fix(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"vocabulary\.json is not there: run `dvc repro tokenize`"
     ):
@@ -118,7 +118,7 @@ LONE_SURROGATE = "\ud800"
         ({"unknown": {}}, "damaged"),
     ],
 )
-def test_what_is_no_vocabulary_of_this_version_is_refused(
+def test_a_file_that_is_not_a_vocabulary_of_this_version_is_rejected(
     tmp_path: Path, change: dict[str, Any], problem: str
 ) -> None:
     path = tmp_path / "vocabulary.json"
@@ -131,7 +131,7 @@ def test_what_is_no_vocabulary_of_this_version_is_refused(
 
 
 @pytest.mark.parametrize("key", ["words", "counts", "unknown", "captions"])
-def test_a_missing_key_is_refused(tmp_path: Path, key: str) -> None:
+def test_a_missing_key_is_rejected(tmp_path: Path, key: str) -> None:
     path = tmp_path / "vocabulary.json"
     build().save(path)
     values = json.loads(path.read_text())
@@ -146,7 +146,7 @@ def test_a_missing_key_is_refused(tmp_path: Path, key: str) -> None:
     [b"", b"[]", b'{"a": ', b"\xff", b"[" * 100_000, b'{"format_version": ' + b"1" * 5000 + b"}"],
     ids=["empty", "list", "cut off", "not UTF-8", "deeply nested", "endless number"],
 )
-def test_what_is_no_json_object_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_not_a_json_object_is_rejected(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "vocabulary.json"
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"vocabulary\.json .*: run `dvc repro tokenize`"):
@@ -155,15 +155,15 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, data: bytes) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_damaged_file_is_refused_or_has_the_same_words(
+def test_a_damaged_file_is_rejected_or_has_the_same_words(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.json"
     build().save(path)
-    good = path.read_bytes()
-    place = data.draw(st.integers(0, len(good) - 1))
+    intact = path.read_bytes()
+    position = data.draw(st.integers(0, len(intact) - 1))
     value = data.draw(st.integers(0, 255))
-    path.write_bytes(good[:place] + bytes([value]) + good[place + 1 :])
+    path.write_bytes(intact[:position] + bytes([value]) + intact[position + 1 :])
     try:
         vocabulary = Vocabulary.load(path)
     except InputError as error:
@@ -172,7 +172,7 @@ def test_a_damaged_file_is_refused_or_has_the_same_words(
         assert vocabulary.words == build().words
 
 
-def table(tmp_path: Path) -> Path:
+def write_table(tmp_path: Path) -> Path:
     path = tmp_path / "artifacts" / "captions.parquet"
     captions = {
         "train": [("1.jpg", "a dog"), ("1.jpg", "a cat"), ("2.jpg", "a dog")],
@@ -183,44 +183,44 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_stage_learns_words_from_the_training_split_alone(
+def test_the_stage_uses_the_training_split_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path, tokenize={"min_count": 2})
-    table(tmp_path)
+    write_table(tmp_path)
     tokenize.main()
     vocabulary = Vocabulary.load(Path("artifacts/vocabulary.json"))
     assert vocabulary.words == ("a", "dog")
     assert vocabulary.counts == (3, 2)
-    assert vocabulary.unknown == 1
-    shown = capsys.readouterr().out
-    assert "2 words occur 2 times or more" in shown
-    assert "16.7% of the text" in shown
+    assert vocabulary.unknown_count == 1
+    output = capsys.readouterr().out
+    assert "2 words occur 2 times or more" in output
+    assert "16.7% of the text" in output
 
 
-def test_the_stage_remembers_which_captions_it_read(
+def test_the_vocabulary_has_the_fingerprint_of_its_captions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path, tokenize={"min_count": 1})
-    path = table(tmp_path)
+    path = write_table(tmp_path)
     tokenize.main()
-    before = Vocabulary.load(Path("artifacts/vocabulary.json"))
+    first = Vocabulary.load(Path("artifacts/vocabulary.json"))
     write_captions(path, {"train": [("1.jpg", "a dog"), ("2.jpg", "a cat"), ("3.jpg", "a dog")]})
     tokenize.main()
-    after = Vocabulary.load(Path("artifacts/vocabulary.json"))
-    assert after.words == before.words
-    assert after.captions != before.captions
-    assert before.fingerprint == fingerprint(["a", "dog", "cat"])
+    second = Vocabulary.load(Path("artifacts/vocabulary.json"))
+    assert second.words == first.words
+    assert second.captions_fingerprint != first.captions_fingerprint
+    assert first.fingerprint == fingerprint(["a", "dog", "cat"])
 
 
-def test_a_min_count_that_leaves_no_word_is_refused_by_the_stage(
+def test_the_stage_rejects_a_min_count_that_leaves_no_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path, tokenize={"min_count": 4})
-    table(tmp_path)
+    write_table(tmp_path)
     with pytest.raises(InputError, match=r"params\.yaml.*tokenize\.min_count 4.*lower it"):
         tokenize.main()
     assert not Path("artifacts/vocabulary.json").exists()

@@ -1,9 +1,9 @@
-"""Drawn scenes: what is in one.
+"""Scenes: the contents of the sample's photos.
 
-A scene holds either a group (one to three equal shapes in a row) or a pair (two different
-things and the relation between them), on a plain background. Everything
-about it follows from the seed, the split and the index, so a split can grow or shrink
-without changing any scene of another.
+A scene shows, on a plain background, either a row (one to three equal shapes side by side) or
+a pair (two different shapes and the relation between them). Everything about it follows from
+the seed, the split and the index, so a split can grow or shrink without changing any scene of
+another split.
 """
 
 import hashlib
@@ -16,28 +16,27 @@ _Option = TypeVar("_Option")
 
 WIDTH, HEIGHT = 320, 240  # pixels
 
-# What a linear probe on frozen Xception features tells apart after 360 scenes. It took
-# yellow for red and, on white or black, most colours for one another; on backgrounds of
-# middling brightness these five stay distinct.
+# Colours that a linear probe on frozen Xception features separates after 360 scenes. The probe
+# confused yellow with red and, on white or black, most colours with one another; on backgrounds
+# of medium brightness these five stay distinct.
 COLOURS = ("black", "white", "red", "green", "blue")
 SHAPES = ("circle", "square", "triangle", "star")
 BACKGROUNDS = ("grey", "pink", "brown")
-# Pixels. More than two to one, so that nobody doubts which word fits.
+# Pixels. The ratio is above two, so that it is always clear which word fits.
 DIAMETERS = {"small": 42.0, "large": 88.0}
 
 _PAIR_SHARE = 0.6
-_COUNTS = (1, 2, 2, 3, 3)  # single shapes are in the pairs as well
+_ROW_COUNTS = (1, 2, 2, 3, 3)  # fewer single shapes, because pairs have them too
 
-# Left and right are rarer: which side a thing is on is nearly lost in the pooled features
-# of a CNN trained on mirrored photos (a linear probe guesses; above and inside it knows).
+# "left of" is rarer: the pooled features of a CNN trained on mirrored photos hardly contain
+# which side a shape is on (a linear probe is at chance; it predicts above and inside well).
 _RELATIONS = ("left of", "above", "above", "inside", "inside")
 
-# Distance in pixels between the centres of a group's neighbours: clear gaps, and three
-# large shapes still fit across the photo.
+# Distance in pixels between the centres of neighbours in a row: it leaves clear gaps, and
+# three large shapes still fit into the photo.
 _PITCH = {"small": 68.0, "large": 102.0}
-# Where the first thing of a pair stands, seen from the second: (x, y) in pixels.
-# A pair is told from the left or from above, as one reads: which of the two comes first is
-# then to be seen in the photo.
+# Position of a pair's first shape relative to the second: (x, y) in pixels. The first shape is
+# always the left or upper one, in reading order, so the photo shows which of the two is first.
 _OFFSETS = {
     "left of": (-144.0, 0.0),
     "above": (0.0, -112.0),
@@ -46,11 +45,15 @@ _OFFSETS = {
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Equal shapes of one colour.
+class ShapeGroup:
+    """One or more equal shapes of one colour.
 
-    `diameter` is in pixels; `centres` holds one (x, y) in pixels for each of them, from
-    the left, with y growing downwards.
+    Attributes:
+        shape: one of `SHAPES`.
+        colour: one of `COLOURS`.
+        size: "small" or "large".
+        diameter: in pixels.
+        centres: one (x, y) in pixels for each shape, from the left; y grows downwards.
     """
 
     shape: str
@@ -61,90 +64,96 @@ class Thing:
 
     @property
     def count(self) -> int:
-        """How many shapes there are, 1 to 3."""
+        """The number of shapes, 1 to 3."""
         return len(self.centres)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a photo shows: one group, or two single things and their relation.
+    """The contents of a photo: a row of equal shapes, or a pair and its relation.
 
-    `name` is the photo's file name. `relation` says where the first thing is, seen from
-    the second: "left of", "above" or "inside"; it is None for a group. `wording` seeds
-    the choice of words.
+    Attributes:
+        name: the photo's file name.
+        background: one of `BACKGROUNDS`.
+        groups: one group for a row; two groups of one shape each for a pair.
+        relation: where the first shape of a pair is relative to the second: "left of",
+            "above" or "inside"; None for a row.
+        wording: seed for the choice of captions.
     """
 
     name: str
     background: str
-    things: tuple[Thing, ...]
+    groups: tuple[ShapeGroup, ...]
     relation: str | None
     wording: int
 
 
-def draw_scene(seed: int, split: str, index: int) -> Scene:
-    """Draw scene number `index` of a split; equal arguments give an equal scene."""
-    # A seed of its own for each scene: it depends on no other scene, nor on how many there are.
+def generate_scene(seed: int, split: str, index: int) -> Scene:
+    """Generate scene number `index` of a split; equal arguments give an equal scene."""
+    # Each scene has its own seed, so it does not depend on other scenes or on their number.
     digest = hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()
     rng = random.Random(int.from_bytes(digest[:8], "big"))
     background = _pick(rng, BACKGROUNDS)
-    things, relation = _draw_pair(rng) if rng.random() < _PAIR_SHARE else (_draw_group(rng), None)
+    groups, relation = (
+        _generate_pair(rng) if rng.random() < _PAIR_SHARE else (_generate_row(rng), None)
+    )
     wording = int.from_bytes(digest[8:16], "big")
-    return Scene(f"scene_{split}_{index:04d}.jpg", background, things, relation, wording)
+    return Scene(f"scene_{split}_{index:04d}.jpg", background, groups, relation, wording)
 
 
-def _draw_group(rng: random.Random) -> tuple[Thing]:
-    count = _pick(rng, _COUNTS)
+def _generate_row(rng: random.Random) -> tuple[ShapeGroup]:
+    count = _pick(rng, _ROW_COUNTS)
     size = _pick(rng, tuple(DIAMETERS))
     middle = (WIDTH / 2 + _jitter(rng, 8), HEIGHT / 2 + _jitter(rng, 24))
-    places = [(i - (count - 1) / 2) * _PITCH[size] for i in range(count)]
-    centres = [(middle[0] + place, middle[1] + _jitter(rng, 3)) for place in places]
-    return (_draw_thing(rng, _pick(rng, SHAPES), _pick(rng, COLOURS), size, centres),)
+    offsets = [(i - (count - 1) / 2) * _PITCH[size] for i in range(count)]
+    centres = [(middle[0] + offset, middle[1] + _jitter(rng, 3)) for offset in offsets]
+    return (_make_group(rng, _pick(rng, SHAPES), _pick(rng, COLOURS), size, centres),)
 
 
-def _draw_pair(rng: random.Random) -> tuple[tuple[Thing, Thing], str]:
+def _generate_pair(rng: random.Random) -> tuple[tuple[ShapeGroup, ShapeGroup], str]:
     relation = _pick(rng, _RELATIONS)
     x, y = WIDTH / 2 + _jitter(rng, 8), HEIGHT / 2 + _jitter(rng, 3)
-    # One colour for both, save inside, where it would hide the inner one: pooled features
-    # tell which colours a photo has, but hardly which of two things has which.
+    # Both shapes have one colour, because pooled features contain which colours a photo has,
+    # but hardly which shape has which. "inside" needs two, or the inner shape would be invisible.
     colour = _pick(rng, COLOURS)
     if relation == "inside":
-        inner_colour = _pick(rng, tuple(tone for tone in ("black", "white") if tone != colour))
+        inner_colour = _pick(rng, tuple(name for name in ("black", "white") if name != colour))
         # Only a circle or a square has room for every small shape.
-        frame = _draw_thing(rng, _pick(rng, ("circle", "square")), colour, "large", [(x, y)])
-        inner = (x + _jitter(rng, 3), y + _jitter(rng, 3))
-        content = _draw_thing(rng, _pick(rng, SHAPES), inner_colour, "small", [inner])
-        return (content, frame), relation
+        outer = _make_group(rng, _pick(rng, ("circle", "square")), colour, "large", [(x, y)])
+        inner_centre = (x + _jitter(rng, 3), y + _jitter(rng, 3))
+        inner = _make_group(rng, _pick(rng, SHAPES), inner_colour, "small", [inner_centre])
+        return (inner, outer), relation
     dx, dy = _OFFSETS[relation]
     centres = [
         (x + side * dx / 2 + _jitter(rng, 6), y + side * dy / 2 + _jitter(rng, 2))
         for side in (1, -1)
     ]
-    shape = _pick(rng, SHAPES)
-    other = _pick(rng, tuple(name for name in SHAPES if name != shape))
-    first = _draw_thing(rng, shape, colour, "large", centres[:1])
-    second = _draw_thing(rng, other, colour, "large", centres[1:])
+    first_shape = _pick(rng, SHAPES)
+    second_shape = _pick(rng, tuple(name for name in SHAPES if name != first_shape))
+    first = _make_group(rng, first_shape, colour, "large", centres[:1])
+    second = _make_group(rng, second_shape, colour, "large", centres[1:])
     return (first, second), relation
 
 
-def _draw_thing(
+def _make_group(
     rng: random.Random,
     shape: str,
     colour: str,
     size: str,
     centres: Sequence[tuple[float, float]],
-) -> Thing:
+) -> ShapeGroup:
     diameter = DIAMETERS[size] * (1 + _jitter(rng, 0.04))
-    return Thing(shape, colour, size, round(diameter, 2), _rounded(centres))
+    return ShapeGroup(shape, colour, size, round(diameter, 2), _round_points(centres))
 
 
-def _rounded(centres: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    return tuple((round(x, 2), round(y, 2)) for x, y in centres)
+def _round_points(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    return tuple((round(x, 2), round(y, 2)) for x, y in points)
 
 
 def _pick(rng: random.Random, options: Sequence[_Option]) -> _Option:
-    # Of the generator's methods only random() gives the same numbers in every Python.
+    # random() is the only method that gives the same numbers in every version of Python.
     return options[int(rng.random() * len(options))]
 
 
-def _jitter(rng: random.Random, most: float) -> float:
-    return (2 * rng.random() - 1) * most
+def _jitter(rng: random.Random, limit: float) -> float:
+    return (2 * rng.random() - 1) * limit

@@ -19,7 +19,7 @@ from tests.support.captioner import (
     vectors,
 )
 
-MARKERS = {PAD, START, END, UNK}
+SPECIAL_TOKENS = {PAD, START, END, UNK}
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_hypotheses_are_distinct_ranked_and_of_words_alone(width: int) -> None:
     for hypotheses in search(decoder, vectors(), width, 5):
         assert len(hypotheses) == width
         for h in hypotheses:
-            assert not MARKERS & set(h.ids)
+            assert not SPECIAL_TOKENS & set(h.ids)
             assert len(h.ids) <= 5
             assert h.finished or len(h.ids) == 5
         assert len({(h.ids, h.finished) for h in hypotheses}) == width

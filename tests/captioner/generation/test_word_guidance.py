@@ -9,7 +9,7 @@ from pipeline.captioner.generation.interfaces import Hypothesis
 from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
 from pipeline.captioner.word_detector import WordDetector
-from pipeline.text.vocabulary import END, MARKERS, PAD, START, UNK
+from pipeline.text.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK
 from tests.support.captioner import make_decided_decoder, make_vocabulary, vectors
 
 SIZE = len(make_vocabulary())
@@ -25,9 +25,9 @@ class Told(WordDetector):
 def told(shares: dict[int, float], idf: dict[int, float] | None = None) -> WordDetector:
     """Return what detects these shares of captions, of words that are usual in a tenth."""
     prior = np.full(SIZE, 0.1, np.float32)
-    prior[: len(MARKERS)] = 0
+    prior[: len(SPECIAL_TOKENS)] = 0
     detected, rare = prior.copy(), np.ones(SIZE, np.float32)
-    rare[: len(MARKERS)] = 0
+    rare[: len(SPECIAL_TOKENS)] = 0
     detected[list(shares)] = list(shares.values())
     if idf:
         rare[list(idf)] = list(idf.values())
@@ -104,7 +104,7 @@ def test_rare_words_count_for_more() -> None:
 
 
 def test_agreement_is_the_cosine_of_the_words_that_are_told_and_detected() -> None:
-    idf = {word: 0.5 * word for word in range(len(MARKERS), SIZE)}
+    idf = {word: 0.5 * word for word in range(len(SPECIAL_TOKENS), SIZE)}
     detector = told({5: 0.5, 6: 0.2, 8: 0.9}, idf)
     found = [hypothesis(ids, -1.0) for ids in ([5, 6, 6], [8], [9, 5], [])]
     detected = detector.detect(vectors(count=1))[0] * detector.idf

@@ -3,67 +3,67 @@ import re
 
 import pytest
 
-from pipeline.datasets.sample.scenes import DIAMETERS, HEIGHT, WIDTH, draw_scene
+from pipeline.datasets.sample.scenes import DIAMETERS, HEIGHT, WIDTH, generate_scene
 
 SCENES = [
-    draw_scene(2026, split, index)
+    generate_scene(2026, split, index)
     for split, count in (("train", 360), ("dev", 40), ("test", 80))
     for index in range(count)
 ]
 
 
 def test_equal_arguments_give_an_equal_scene() -> None:
-    assert draw_scene(2026, "test", 7) == draw_scene(2026, "test", 7)
+    assert generate_scene(2026, "test", 7) == generate_scene(2026, "test", 7)
 
 
 @pytest.mark.parametrize(("seed", "split", "index"), [(1, "test", 7), (2026, "dev", 7)])
 def test_seed_and_split_change_the_scene(seed: int, split: str, index: int) -> None:
-    assert draw_scene(seed, split, index).things != draw_scene(2026, "test", 7).things
+    assert generate_scene(seed, split, index).groups != generate_scene(2026, "test", 7).groups
 
 
 def test_no_two_scenes_are_alike() -> None:
-    assert len({(scene.background, scene.things) for scene in SCENES}) == len(SCENES)
+    assert len({(scene.background, scene.groups) for scene in SCENES}) == len(SCENES)
 
 
-def test_names_sort_and_tell_the_split() -> None:
+def test_names_are_unique_and_contain_the_split() -> None:
     assert all(re.fullmatch(r"scene_(train|dev|test)_\d{4}\.jpg", s.name) for s in SCENES)
     assert len({scene.name for scene in SCENES}) == len(SCENES)
 
 
-def test_shapes_lie_inside_the_photo() -> None:
+def test_shapes_are_inside_the_photo() -> None:
     for scene in SCENES:
-        for thing in scene.things:
-            reach = 0.61 * thing.diameter  # the top of a triangle, the farthest of all
-            for x, y in thing.centres:
-                assert x - 0.54 * thing.diameter >= 0
-                assert x + 0.54 * thing.diameter <= WIDTH
-                assert y - reach >= 0
-                assert y + reach <= HEIGHT
+        for group in scene.groups:
+            radius = 0.61 * group.diameter  # to the top of a triangle, the farthest corner
+            for x, y in group.centres:
+                assert x - 0.54 * group.diameter >= 0
+                assert x + 0.54 * group.diameter <= WIDTH
+                assert y - radius >= 0
+                assert y + radius <= HEIGHT
 
 
 def test_sizes_differ_more_than_they_vary() -> None:
-    things = [thing for scene in SCENES for thing in scene.things]
-    largest_small = max(thing.diameter for thing in things if thing.size == "small")
-    smallest_large = min(thing.diameter for thing in things if thing.size == "large")
-    assert set(DIAMETERS) == {thing.size for thing in things}
+    groups = [group for scene in SCENES for group in scene.groups]
+    largest_small = max(group.diameter for group in groups if group.size == "small")
+    smallest_large = min(group.diameter for group in groups if group.size == "large")
+    assert set(DIAMETERS) == {group.size for group in groups}
     assert smallest_large > 1.8 * largest_small
 
 
-def test_a_pair_is_two_different_single_things() -> None:
+def test_a_pair_has_two_different_single_shapes() -> None:
     pairs = [scene for scene in SCENES if scene.relation is not None]
     assert len(pairs) > 200
     for scene in pairs:
-        first, second = scene.things
+        first, second = scene.groups
         assert (first.count, second.count) == (1, 1)
         assert (first.shape, first.colour) != (second.shape, second.colour)
         assert second.colour != first.colour or scene.relation != "inside"
 
 
-def test_the_relation_agrees_with_the_positions() -> None:
+def test_the_relation_matches_the_positions() -> None:
     for scene in SCENES:
         if scene.relation is None:
             continue
-        (x1, y1), (x2, y2) = (thing.centres[0] for thing in scene.things)
+        (x1, y1), (x2, y2) = (group.centres[0] for group in scene.groups)
         match scene.relation:
             case "left of":
                 assert x2 - x1 > 100
@@ -76,10 +76,10 @@ def test_the_relation_agrees_with_the_positions() -> None:
                 assert abs(x1 - x2) + abs(y1 - y2) < 10
 
 
-def test_the_shapes_of_a_group_do_not_touch() -> None:
+def test_the_shapes_of_a_row_do_not_touch() -> None:
     for scene in SCENES:
         if scene.relation is None:
-            (thing,) = scene.things
-            xs = [x for x, _ in thing.centres]
+            (group,) = scene.groups
+            xs = [x for x, _ in group.centres]
             gaps = [right - left for left, right in itertools.pairwise(xs)]
-            assert all(gap > 1.07 * thing.diameter for gap in gaps)
+            assert all(gap > 1.07 * group.diameter for gap in gaps)

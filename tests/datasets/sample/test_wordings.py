@@ -7,30 +7,30 @@ from collections import Counter
 import pytest
 
 from benchmarks.claims import describes, is_true
-from pipeline.datasets.sample.scenes import Scene, draw_scene
-from pipeline.datasets.sample.wordings import captions
+from pipeline.datasets.sample.scenes import Scene, generate_scene
+from pipeline.datasets.sample.wordings import caption_scene
 
 Words = list[str]
 
-TRAIN = [draw_scene(2026, "train", index) for index in range(360)]
-TEST = [draw_scene(2026, "test", index) for index in range(80)]
-ALL = [*TRAIN, *TEST, *(draw_scene(2026, "dev", index) for index in range(40))]
+TRAIN = [generate_scene(2026, "train", index) for index in range(360)]
+TEST = [generate_scene(2026, "test", index) for index in range(80)]
+ALL = [*TRAIN, *TEST, *(generate_scene(2026, "dev", index) for index in range(40))]
 
 
 def corpus_bleu(references: list[list[Words]], hypotheses: list[Words]) -> float:
     """BLEU-4 of Papineni et al. (2002), unsmoothed."""
     matched, total = [0] * 4, [0] * 4
     reference_length = 0
-    for several, hypothesis in zip(references, hypotheses, strict=True):
-        lengths = (len(reference) for reference in several)
+    for scene_references, hypothesis in zip(references, hypotheses, strict=True):
+        lengths = (len(reference) for reference in scene_references)
         reference_length += min(lengths, key=lambda n: (abs(n - len(hypothesis)), n))
         for order in range(4):
-            known: Counter[tuple[str, ...]] = Counter()
-            for reference in several:
-                known |= ngrams(reference, order + 1)
-            found = ngrams(hypothesis, order + 1)
-            matched[order] += (found & known).total()
-            total[order] += found.total()
+            reference_counts: Counter[tuple[str, ...]] = Counter()
+            for reference in scene_references:
+                reference_counts |= ngrams(reference, order + 1)
+            counts = ngrams(hypothesis, order + 1)
+            matched[order] += (counts & reference_counts).total()
+            total[order] += counts.total()
     if 0 in matched:
         return 0.0
     precision = sum(math.log(m / t) for m, t in zip(matched, total, strict=True)) / 4
@@ -42,10 +42,10 @@ def ngrams(words: Words, order: int) -> Counter[tuple[str, ...]]:
 
 
 def tokens(scene: Scene) -> list[Words]:
-    return [caption.lower().removesuffix(" .").split() for caption in captions(scene)]
+    return [caption.lower().removesuffix(" .").split() for caption in caption_scene(scene)]
 
 
-def test_bleu_agrees_with_an_example_worked_by_hand() -> None:
+def test_bleu_matches_an_example_computed_by_hand() -> None:
     # Precisions 5/6, 3/5, 2/4, 1/3; lengths equal.
     reference, hypothesis = [*"abcdef"], [*"abcdxf"]
     expected = (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25
@@ -54,33 +54,33 @@ def test_bleu_agrees_with_an_example_worked_by_hand() -> None:
 
 @pytest.mark.parametrize("scene", ALL, ids=lambda scene: scene.name)
 def test_a_scene_has_five_different_true_captions(scene: Scene) -> None:
-    written = captions(scene)
-    assert len(set(written)) == len(written) == 5
-    for caption in written:
+    captions = caption_scene(scene)
+    assert len(set(captions)) == len(captions) == 5
+    for caption in captions:
         assert set(describes(caption, scene).values()) == {True}, caption
         assert re.fullmatch(r"[A-Z][a-z]*( [a-z]+)+ \.", caption)
 
 
-def test_captions_are_false_of_scenes_that_differ() -> None:
-    # A reader that accepted everything would pass the test above, but not this one.
-    drawn = random.Random(0)
-    for scene, other in itertools.combinations(drawn.sample(ALL, 40), 2):
-        same = (scene.relation, [(t.shape, t.colour, t.count) for t in scene.things]) == (
+def test_captions_do_not_describe_other_scenes() -> None:
+    # A checker that accepts everything would pass the test above, but not this one.
+    rng = random.Random(0)
+    for scene, other in itertools.combinations(rng.sample(ALL, 40), 2):
+        same = (scene.relation, [(t.shape, t.colour, t.count) for t in scene.groups]) == (
             other.relation,
-            [(t.shape, t.colour, t.count) for t in other.things],
+            [(t.shape, t.colour, t.count) for t in other.groups],
         )
-        assert is_true(describes(captions(scene)[0], other)) == same
+        assert is_true(describes(caption_scene(scene)[0], other)) == same
 
 
-def test_no_fixed_sentence_scores_well_and_a_human_does() -> None:
+def test_fixed_sentences_score_badly_and_humans_well() -> None:
     references = [tokens(scene) for scene in TEST]
     sentences = sorted({" ".join(words) for scene in TRAIN for words in tokens(scene)})
     sample = random.Random(0).sample(sentences, 200)
     floor = max(corpus_bleu(references, [words.split()] * len(references)) for words in sample)
     ceiling = [
         corpus_bleu(
-            [several[:left_out] + several[left_out + 1 :] for several in references],
-            [several[left_out] for several in references],
+            [captions[:left_out] + captions[left_out + 1 :] for captions in references],
+            [captions[left_out] for captions in references],
         )
         for left_out in range(5)
     ]
@@ -88,7 +88,7 @@ def test_no_fixed_sentence_scores_well_and_a_human_does() -> None:
     assert min(ceiling) > 0.6
 
 
-def test_every_word_comes_often_enough_to_be_learned() -> None:
+def test_every_word_is_frequent_enough_to_be_learned() -> None:
     counts = Counter(word for scene in TRAIN for words in tokens(scene) for word in words)
     assert min(counts.values()) >= 10
     assert 40 <= len(counts) <= 60
