@@ -23,13 +23,20 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Installed without bytecode: each process would compile TensorFlow anew, 19 s instead of 5.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: repro test lint bench lock clean
+.PHONY: repro test lint docs bench lock clean
 
+# The first run is kept as the DVC experiment `first`, to compare later runs with: no commit needed.
 repro: $(READY)
 	dvc repro
-	@echo
-	@dvc metrics show
-	@echo
+	@if git for-each-ref --format='%(refname)' 'refs/exps/*/*/*/first' | grep -q .; then :; \
+	elif git config user.email >/dev/null; then \
+		dvc exp save --quiet --name first --include-untracked artifacts/evaluation/metrics.json \
+			2>/dev/null && echo 'kept as the experiment "first"'; \
+	else \
+		echo 'not kept as the experiment "first": git has no name and e-mail for you yet' \
+			'(git config --global user.name "Your Name"; git config --global user.email you@example.org);' \
+			'then run `make repro` again'; \
+	fi
 	@echo "report: artifacts/evaluation/report.html"
 
 test: $(DEV_READY) lint
@@ -61,6 +68,10 @@ lock:
 	$(LOCK) --extra openvino --output-file requirements.lock
 	$(LOCK) --extra openvino --extra ray --extra dev --constraint requirements.lock \
 		--output-file requirements-dev.lock
+
+# The pages of docs/ that are generated.
+docs: $(DEV_READY)
+	python -m tests.support.params_page
 
 # Takes about half an hour; wants the artefacts of `make repro` and a quiet machine.
 bench: $(READY)

@@ -95,7 +95,7 @@ class EncoderParams(_Section):
     input_size: Annotated[int, Field(ge=32, le=4096)] | None
     """Side of the square input, in pixels; null uses the network's default (Xception: 299). The
     cost grows with the number of pixels; larger inputs may give better captions
-    (docs/experiments.md)."""
+    (docs/results.md)."""
 
 
 class ExtractParams(_Section):

@@ -2,7 +2,7 @@
 
 A linear regression with a ridge (Hoerl and Kennard 1970) from what the CNN saw to the share of a
 photo's captions that have each word. A decoder learns to see and to speak from the same captions;
-this learns to see alone, and of few photos sees more (docs/experiments.md). Visual word
+this learns to see alone, and of few photos sees more (docs/results.md). Visual word
 detectors beside a language model: Fang et al. 2015, "From captions to visual concepts and back".
 """
 

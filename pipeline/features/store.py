@@ -1,6 +1,6 @@
 """The feature store: one HDF5 file, a row for every photo that could be encoded.
 
-Layout (docs/formats.md): `features` (N, D) or (N, P, D), where photos have several views
+Layout (docs/artefacts.md): `features` (N, D) or (N, P, D), where photos have several views
 (N, V, D) or (N, V, P, D), contiguous, float16 or float32;
 `image_id`, `photo_sha256` and `vector_sha256` (N,), rows sorted by id; `failed/image_id`
 and `failed/reason` (F,); attributes say who made it.

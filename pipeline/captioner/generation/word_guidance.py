@@ -2,7 +2,7 @@
 
 Detected words are a little likelier at every step of a search; and of the finished hypotheses
 those come first that say what was detected: Fang et al. 2015, "From captions to visual concepts
-and back", rank theirs so too, there by a learned similarity. docs/experiments.md has what it
+and back", rank theirs so too, there by a learned similarity. docs/results.md has what it
 brings.
 """
 
