@@ -14,7 +14,7 @@ from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.cli.image import image
-from pipeline.comparison.scorecard import DEFAULTS
+from pipeline.comparison.run_captions import DEFAULT_SEARCH
 from pipeline.reporting.predictions import search_name
 from pipeline.text.vocabulary import END, MARKERS, PAD, START, UNK
 from tests.support.captioner import make_decided_decoder, make_vocabulary, vectors
@@ -188,7 +188,7 @@ def test_the_command_s_beam_is_the_widest_of_evaluate() -> None:
     (option,) = [option for option in image.params if option.name == "beam_width"]
     assert isinstance(option, click.Option)
     assert f"[default: {width}]" in str(option.help)
-    assert search_name(width) == DEFAULTS["search"]
+    assert search_name(width) == DEFAULT_SEARCH
 
 
 @pytest.mark.parametrize(
