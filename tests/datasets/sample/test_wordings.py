@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.claims import describes, is_true
+from benchmarks.claims import check_claims, is_true
 from pipeline.datasets.sample.scenes import Scene, draw_scene
 from pipeline.datasets.sample.wordings import captions
 
@@ -57,7 +57,7 @@ def test_a_scene_has_five_different_true_captions(scene: Scene) -> None:
     written = captions(scene)
     assert len(set(written)) == len(written) == 5
     for caption in written:
-        assert set(describes(caption, scene).values()) == {True}, caption
+        assert set(check_claims(caption, scene).values()) == {True}, caption
         assert re.fullmatch(r"[A-Z][a-z]*( [a-z]+)+ \.", caption)
 
 
@@ -69,7 +69,7 @@ def test_captions_are_false_of_scenes_that_differ() -> None:
             other.relation,
             [(t.shape, t.colour, t.count) for t in other.things],
         )
-        assert is_true(describes(captions(scene)[0], other)) == same
+        assert is_true(check_claims(captions(scene)[0], other)) == same
 
 
 def test_no_fixed_sentence_scores_well_and_a_human_does() -> None:
