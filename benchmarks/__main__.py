@@ -1,4 +1,4 @@
-"""`make bench`: every row measured side by side, in rounds, and one table at the end.
+"""`make bench`: runs the benchmarks, in interleaved rounds, and prints one table of results.
 
 Needs the artefacts of a finished `dvc repro` with Xception, for its encoder and model.
 """
@@ -24,17 +24,17 @@ from benchmarks import (
 from benchmarks.harness import Row
 
 _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
-    "encoding": encoding.rows,
-    "cold": cold.rows,
-    "increments": increments.rows,
-    "memory": memory.rows,
-    "reading": reading.rows,
-    "noop": noop.rows,
-    "scoring": scoring.rows,
-    "training": training.rows,
-    "streaming": streaming.rows,
-    "truth": truth.rows,
-    "probe": probe.rows,
+    "encoding": encoding.run,
+    "cold": cold.run,
+    "increments": increments.run,
+    "memory": memory.run,
+    "reading": reading.run,
+    "noop": noop.run,
+    "scoring": scoring.run,
+    "training": training.run,
+    "streaming": streaming.run,
+    "truth": truth.run,
+    "probe": probe.run,
 }
 
 
@@ -42,20 +42,20 @@ _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
 @click.argument("names", nargs=-1, type=click.Choice(list(_BENCHMARKS)))
 @click.option("--artifacts", type=click.Path(path_type=Path), default=Path("artifacts"))
 def main(names: tuple[str, ...], artifacts: Path) -> None:
-    """Run the benchmarks NAMES, all of them by default."""
+    """Run the benchmarks NAMES; without NAMES, run all of them."""
     rows: list[Row] = []
     for name in names or _BENCHMARKS:
         click.echo(f"{name}:")
         rows += _BENCHMARKS[name](artifacts)
-    widths = [max(len(text) for text in column) for column in zip(*map(_texts, rows), strict=True)]
+    widths = [max(len(cell) for cell in column) for column in zip(*map(_cells, rows), strict=True)]
     click.echo()
     for row in rows:
-        line = "  ".join(t.ljust(w) for t, w in zip(_texts(row), widths, strict=True))
+        line = "  ".join(cell.ljust(w) for cell, w in zip(_cells(row), widths, strict=True))
         click.echo(line.rstrip())
 
 
-def _texts(row: Row) -> tuple[str, str, str]:
-    return row.what, row.found, f"(to reach: {row.goal})" if row.goal else ""
+def _cells(row: Row) -> tuple[str, str, str]:
+    return row.name, row.result, f"(target: {row.target})" if row.target else ""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Photos a second, decoding and storing included: the notebook's way, Keras, the default.
+"""Encoded photos per second, decoding and storing included: notebook, Keras, default engine.
 
-All of them at the notebook's 299 x 299, whatever `encoder.input_size` is.
+All three use the notebook's 299 x 299 pixels, whatever `encoder.input_size` is.
 """
 
 import contextlib
@@ -16,122 +16,135 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import notebook
-from benchmarks.harness import Row, Worker, interleaved, ratio
-from benchmarks.photos import write_photos
+from benchmarks.harness import MeasuringProcess, Row, measure_interleaved, median_ratio
+from benchmarks.photos import draw_photos
 from pipeline.features.encoders.engines import load_engine
 from pipeline.features.executors.local import LocalExecutor
 from pipeline.features.extractor import Extractor
 from pipeline.features.feature_spec import FeatureSpec, read_encoder_config
 from pipeline.files import write_json
 
-_SIZE = 299
-_GFLOP = 16.8  # one Xception at that size: 8.4 G multiply-adds
-_SIDE = 4096  # of the matrices
-_ALONE, _TOGETHER = 12, 96  # photos a round
+_INPUT_SIZE = 299
+_GFLOP = 16.8  # of one Xception forward pass at that size: 8.4 G multiply-adds
+_MATRIX_SIZE = 4096
+_NOTEBOOK_PHOTOS, _PHOTOS = 12, 96  # per round
 
-Rate = Callable[[Sequence[Path]], tuple[float, float]]
+MeasureRate = Callable[[Sequence[Path]], tuple[float, float]]
 
 
-def rows(artifacts: Path) -> list[Row]:
-    """Compare the three ways, and each with the peak of the machine's matrix product."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        photos = write_photos(Path(folder) / "photos", _TOGETHER)
-        artifacts = _at_the_notebooks_size(artifacts, Path(folder) / "artifacts")
-        one = stack.enter_context(Worker(_notebook, artifacts))
-        plain = stack.enter_context(Worker(_project, artifacts, "keras"))
-        default = stack.enter_context(Worker(_project, artifacts, "auto"))
-        peak = stack.enter_context(Worker(_peak))
-        for worker in (one, plain, default):
-            worker.run(photos[:_ALONE])  # the first pass builds what later ones use
-        waits: list[float] = []
-
-        def by_default() -> float:
-            rate, waiting = default.run(photos)
-            waits.append(waiting)
-            return float(rate)
-
-        found = interleaved(
-            {
-                "peak, GFLOP/s": lambda: float(peak.run()),
-                "notebook, photos/s": lambda: float(one.run(photos[:_ALONE])[0]),
-                "keras, photos/s": lambda: float(plain.run(photos)[0]),
-                "default, photos/s": by_default,
-            }
-        )
-    peaks, alone, batches, ours = found.values()
-    share = statistics.median(_GFLOP * o / p for o, p in zip(ours, peaks, strict=True))
+def run(artifacts: Path) -> list[Row]:
+    """Compare the three ways, and the default with the peak of the machine's matrix product."""
+    waits: list[float] = []
+    values = _measure(artifacts, waits)
+    peaks, notebook_rates, keras_rates, rates = values.values()
+    share = statistics.median(_GFLOP * rate / p for rate, p in zip(rates, peaks, strict=True))
     median = statistics.median
     return [
         Row("matrix product, float32", f"{median(peaks):.0f} GFLOP/s"),
-        Row("encoding, the notebook's way", f"{median(alone):.1f} photos/s"),
+        Row("encoding, the notebook's way", f"{median(notebook_rates):.1f} photos/s"),
         Row(
             "encoding, Keras in batches",
-            f"{median(batches):.1f} photos/s, x {ratio(batches, alone):.2f} of the notebook's",
+            f"{median(keras_rates):.1f} photos/s, "
+            f"x {median_ratio(keras_rates, notebook_rates):.2f} the notebook's rate",
         ),
         Row(
             "encoding, the default engine",
-            f"{median(ours):.1f} photos/s, x {ratio(ours, alone):.2f} of the notebook's",
+            f"{median(rates):.1f} photos/s, "
+            f"x {median_ratio(rates, notebook_rates):.2f} the notebook's rate",
             "x 2.5",
         ),
         Row("share of the matrix product's peak", f"{share:.0%}", "75%"),
-        Row("share of the time in which it waited", f"{median(waits):.1%}", "none"),
+        Row("share of the time spent waiting for photos", f"{median(waits):.1%}", "none"),
     ]
 
 
-def _at_the_notebooks_size(artifacts: Path, folder: Path) -> Path:
-    # The weights of a network without its classifier fit every size.
+def _measure(artifacts: Path, waits: list[float]) -> dict[str, list[float]]:
+    """Measure each way in a process of its own.
+
+    Args:
+        artifacts: with the encoder.
+        waits: gets the share of time that the default engine waited for photos, once per round.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        photos = draw_photos(Path(folder) / "photos", _PHOTOS)
+        artifacts = _copy_encoder(artifacts, Path(folder) / "artifacts")
+        notebook_way = stack.enter_context(MeasuringProcess(_make_notebook, artifacts))
+        keras_engine = stack.enter_context(MeasuringProcess(_make_extractor, artifacts, "keras"))
+        default = stack.enter_context(MeasuringProcess(_make_extractor, artifacts, "auto"))
+        peak = stack.enter_context(MeasuringProcess(_make_matrix_product))
+        for process in (notebook_way, keras_engine, default):
+            process.run(photos[:_NOTEBOOK_PHOTOS])  # the first pass builds the graphs
+
+        def measure_default() -> float:
+            rate, wait = default.run(photos)
+            waits.append(wait)
+            return float(rate)
+
+        return measure_interleaved(
+            {
+                "peak, GFLOP/s": lambda: float(peak.run()),
+                "notebook, photos/s": lambda: float(notebook_way.run(photos[:_NOTEBOOK_PHOTOS])[0]),
+                "keras, photos/s": lambda: float(keras_engine.run(photos)[0]),
+                "default, photos/s": measure_default,
+            }
+        )
+
+
+def _copy_encoder(artifacts: Path, folder: Path) -> Path:
+    """Copy the encoder, changed to the notebook's input size; return the folder."""
+    # The weights of a network without its classifier fit every input size.
     folder.mkdir()
-    encoder = replace(read_encoder_config(artifacts / "encoder.json"), input_size=_SIZE)
+    encoder = replace(read_encoder_config(artifacts / "encoder.json"), input_size=_INPUT_SIZE)
     write_json(folder / "encoder.json", asdict(encoder))
     shutil.copyfile(artifacts / "encoder.weights.h5", folder / "encoder.weights.h5")
     return folder
 
 
-def _peak() -> Callable[[], float]:
-    # By the backend's matrix product: NumPy's stays at half of what some processors can.
+def _make_matrix_product() -> Callable[[], float]:
+    # The backend's matrix product: NumPy's reaches half the peak of some processors.
     from pipeline.backend import keras  # noqa: PLC0415  (in a process of its own)
 
     random = np.random.default_rng(0)
     a, b = (
-        keras.ops.convert_to_tensor(random.random((_SIDE, _SIDE), dtype=np.float32))
+        keras.ops.convert_to_tensor(random.random((_MATRIX_SIZE, _MATRIX_SIZE), dtype=np.float32))
         for _ in range(2)
     )
 
-    def run() -> float:
+    def measure_gflops() -> float:
         best = np.inf
         for _ in range(5):
             start = time.perf_counter()
-            np.asarray(keras.ops.matmul(a, b)[0, 0])  # waits for all of it
+            np.asarray(keras.ops.matmul(a, b)[0, 0])  # waits until the whole product is computed
             best = min(best, time.perf_counter() - start)
-        return 2 * _SIDE**3 / best / 1e9
+        return 2 * _MATRIX_SIZE**3 / best / 1e9
 
-    run()
-    return run
+    measure_gflops()
+    return measure_gflops
 
 
-def _encoding(artifacts: Path) -> FeatureSpec:
+def _feature_spec(artifacts: Path) -> FeatureSpec:
     return read_encoder_config(artifacts / "encoder.json").encoding(
         "whole", "average", 1, "float16"
     )
 
 
-def _notebook(artifacts: Path) -> Rate:
-    encoder = notebook.load_encoder(artifacts, _encoding(artifacts))
+def _make_notebook(artifacts: Path) -> MeasureRate:
+    encoder = notebook.build_notebook_encoder(artifacts, _feature_spec(artifacts))
 
-    def run(photos: Sequence[Path]) -> tuple[float, float]:
+    def measure_rate(photos: Sequence[Path]) -> tuple[float, float]:
         start = time.perf_counter()
         for photo in photos:
-            notebook.encode(encoder, photo)
+            notebook.encode_photo(encoder, photo)
         return len(photos) / (time.perf_counter() - start), 0.0
 
-    return run
+    return measure_rate
 
 
-def _project(artifacts: Path, kind: str) -> Rate:
-    encoding = _encoding(artifacts)
-    engine = load_engine(kind, artifacts, encoding, batch_size=32)
+def _make_extractor(artifacts: Path, engine_name: str) -> MeasureRate:
+    encoding = _feature_spec(artifacts)
+    engine = load_engine(engine_name, artifacts, encoding, batch_size=32)
 
-    def run(photos: Sequence[Path]) -> tuple[float, float]:
+    def measure_rate(photos: Sequence[Path]) -> tuple[float, float]:
         with (
             tempfile.TemporaryDirectory() as folder,
             contextlib.redirect_stderr(io.StringIO()),
@@ -149,7 +162,7 @@ def _project(artifacts: Path, kind: str) -> Rate:
                 photos[0].parent,
                 Path(folder) / "features.h5",
             )
-            taken = time.perf_counter() - start
-        return len(photos) / taken, result.encoded.waiting / result.encoded.seconds
+            seconds = time.perf_counter() - start
+        return len(photos) / seconds, result.encoded.waiting / result.encoded.seconds
 
-    return run
+    return measure_rate

@@ -1,4 +1,4 @@
-"""What every benchmark needs: rounds of interleaved measurements, and a table of rows."""
+"""The benchmarks' common parts: interleaved rounds, timers, processes, and the rows of results."""
 
 import multiprocessing
 import statistics
@@ -19,52 +19,71 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what was compared, what came out, what was to be reached."""
+    """A row of the results.
 
-    what: str
-    found: str
-    goal: str = ""
+    Attributes:
+        name: what was measured.
+        result: the figures.
+        target: what the project aims for; empty if nothing.
+    """
+
+    name: str
+    result: str
+    target: str = ""
 
 
-def interleaved(measures: Mapping[str, Measure], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Take every measurement once a round, in turn, so that all see the same noise."""
-    found: dict[str, list[float]] = {name: [] for name in measures}
+def measure_interleaved(
+    measures: Mapping[str, Measure], rounds: int = ROUNDS
+) -> dict[str, list[float]]:
+    """Take each measurement once per round, in turn, so that all see the same noise."""
+    values: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
         for name, measure in measures.items():
-            found[name].append(measure())
-            print(f"  round {number + 1} of {rounds}: {name} {found[name][-1]:.3g}", flush=True)
-    return found
+            values[name].append(measure())
+            print(f"  round {number + 1} of {rounds}: {name} {values[name][-1]:.3g}", flush=True)
+    return values
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Return the median, over the rounds, of the ratio of two measurements."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Return the median over the rounds of the ratio of two measurements."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def seconds(command: Sequence[str], folder: Path) -> float:
-    """Run a command to its end; return the wall time."""
+def make_timer(work: Callable[[], object]) -> Measure:
+    """Return a function that does the work and returns its wall time in seconds."""
+
+    def measure() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return measure
+
+
+def time_command(command: Sequence[str], folder: Path) -> float:
+    """Run a command to its end; return its wall time in seconds."""
     start = time.perf_counter()
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603  (our own commands)
-    if run.returncode:
-        raise RuntimeError(f"{' '.join(command)}:\n{run.stdout}{run.stderr}")
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603  (our own commands)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)}:\n{result.stdout}{result.stderr}")
     return time.perf_counter() - start
 
 
-def caption(*arguments: str) -> list[str]:
-    """Return the command line of `caption` with this Python."""
+def caption_command(*arguments: str) -> list[str]:
+    """Return the command line that runs `caption` with this Python."""
     return [sys.executable, "-c", "from pipeline.cli.main import main; main()", *arguments]
 
 
-class Worker:
-    """A measurement in a process of its own: no other's threads or imports disturb it.
+class MeasuringProcess:
+    """Measures in a process of its own, undisturbed by other measurements' threads and imports.
 
-    `make(*arguments)` is called there once and returns the function that `run` calls.
+    There, `make(*arguments)` is called once and returns the function that `run` calls.
     """
 
     def __init__(self, make: Callable[..., Callable[..., Any]], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, arguments))
+        self._connection, child_connection = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child_connection, make, arguments))
 
     def __enter__(self) -> Self:
         self._process.start()
@@ -80,7 +99,7 @@ class Worker:
         self._process.join()
 
     def run(self, *arguments: Any) -> Any:
-        """Call the function there; return what it returns."""
+        """Call the function in the process; return its result."""
         self._connection.send(arguments)
         return self._connection.recv()
 

@@ -1,4 +1,4 @@
-"""The same photos with one added: what the second run costs."""
+"""The cost of a second extraction, with one photo more than the first."""
 
 import shutil
 import statistics
@@ -6,38 +6,40 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import Row, interleaved, seconds
-from benchmarks.photos import write_photos
+from benchmarks.harness import Row, measure_interleaved, time_command
+from benchmarks.photos import draw_photos
 from benchmarks.project import make_project
 
 _PHOTOS = 64
-_STAGE = [sys.executable, "-m", "pipeline.stages.extract"]
+_EXTRACT = [sys.executable, "-m", "pipeline.stages.extract"]
 
 
-def rows(artifacts: Path) -> list[Row]:
-    """Run `extract` on photos, then with one more, the cache emptied between rounds."""
+def run(artifacts: Path) -> list[Row]:
+    """Run `extract` on some photos, then with one more; the cache is emptied between rounds."""
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder), artifacts)
-        photos = project / "data" / "mine" / "images"
-        extra = write_photos(project / "extra", 1)[0]
-        write_photos(photos, _PHOTOS)
+        images = project / "data" / "mine" / "images"
+        extra = draw_photos(project / "extra", 1)[0]
+        draw_photos(images, _PHOTOS)
 
-        def first() -> float:
+        def extract_all() -> float:
             shutil.rmtree(project / ".cache", ignore_errors=True)
-            (photos / "one_more.jpg").unlink(missing_ok=True)
-            return seconds(_STAGE, project)
+            (images / "one_more.jpg").unlink(missing_ok=True)
+            return time_command(_EXTRACT, project)
 
-        def second() -> float:
-            # Other bytes than the first of the drawn photos, which are the same otherwise.
-            (photos / "one_more.jpg").write_bytes(extra.read_bytes() + b"1")
-            return seconds(_STAGE, project)
+        def extract_one_more() -> float:
+            # Without the extra byte, the photo would be a copy of the first one.
+            (images / "one_more.jpg").write_bytes(extra.read_bytes() + b"1")
+            return time_command(_EXTRACT, project)
 
-        found = interleaved({f"{_PHOTOS} photos, s": first, "one more, s": second})
-    all_, one = (statistics.median(values) for values in found.values())
+        values = measure_interleaved(
+            {f"{_PHOTOS} photos, s": extract_all, "one more, s": extract_one_more}
+        )
+    all_s, one_s = (statistics.median(seconds) for seconds in values.values())
     return [
         Row(
             "extract with one photo added",
-            f"{one:.1f} s, where the {_PHOTOS} before it took {all_:.1f} s",
+            f"{one_s:.1f} s; the first {_PHOTOS} photos took {all_s:.1f} s",
             "1 to 2 s and a photo",
         )
     ]

@@ -1,4 +1,4 @@
-"""Limits of memory, page cache included, for processes of benchmarks."""
+"""Memory limits for benchmark processes, page cache included."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,8 @@ _GROUP = "caption-benchmark-"
 
 
 def limit_memory(limit: int | None) -> None:
-    """Put this process under a limit of so many bytes, where the system lets it."""
-    parent = _groups()
+    """Limit the memory of this process to so many bytes, if the system allows it."""
+    parent = _control_groups()
     if limit is None or parent is None:
         return
     group = parent / f"{_GROUP}{os.getpid()}"
@@ -20,20 +20,20 @@ def limit_memory(limit: int | None) -> None:
 
 def remove_limits() -> None:
     """Remove the limits of processes that have ended."""
-    parent = _groups()
+    parent = _control_groups()
     for group in parent.glob(f"{_GROUP}*") if parent else ():
         group.rmdir()
 
 
 def can_limit() -> bool:
-    """Whether `limit_memory` does anything here."""
-    return _groups() is not None
+    """Return whether `limit_memory` has an effect on this machine."""
+    return _control_groups() is not None
 
 
-def _groups() -> Path | None:
+def _control_groups() -> Path | None:
     """Return the folder of control groups in which this process may limit memory."""
     for folder in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
-        limits = ("memory.limit_in_bytes", "cgroup.subtree_control")
-        if any((folder / name).exists() for name in limits) and os.access(folder, os.W_OK):
+        files = ("memory.limit_in_bytes", "cgroup.subtree_control")
+        if any((folder / name).exists() for name in files) and os.access(folder, os.W_OK):
             return folder
     return None

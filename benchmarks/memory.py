@@ -1,25 +1,25 @@
-"""Peak memory of an extraction at 500 and at 8,000 photos, pooled and as a grid."""
+"""Peak memory of an extraction of 500 and of 8,000 photos, with pooled and with grid features."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, Worker
-from benchmarks.photos import repeat_photo
+from benchmarks.harness import MeasuringProcess, Row
+from benchmarks.noise import NOISE_SPEC
+from benchmarks.photos import write_copies
 from benchmarks.usage import peak_memory
 from pipeline.features.encoders.engines import Engine, Pixels, Vectors
 from pipeline.features.executors.local import LocalExecutor
 from pipeline.features.extractor import Extractor
-from pipeline.features.feature_spec import FeatureSpec
 
 _FEW, _MANY = 500, 8_000
 _SHAPES = {"average": (2048,), "grid": (100, 2048)}
 
 
-class Noise(Engine):
-    """Gives vectors without a network, whose memory would hide what the photos take."""
+class NoiseEngine(Engine):
+    """Returns random vectors: a network's memory would hide that of the photos."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape, 32, part=32, threads=1)
@@ -29,43 +29,41 @@ class Noise(Engine):
         return self._vectors[: len(part)]
 
 
-def rows(_: Path) -> list[Row]:
-    """Extract drawn photos, each run in a process of its own."""
-    found = []
+def run(_: Path) -> list[Row]:
+    """Extract drawn photos, each time in a new process."""
+    rows = []
     for pooling, shape in _SHAPES.items():
         peaks = []
         for count in (_FEW, _MANY):
             with tempfile.TemporaryDirectory() as folder:
-                repeat_photo(Path(folder) / "photos", count)
-                with Worker(_make, folder, shape) as worker:
-                    peaks.append(worker.run())
+                write_copies(Path(folder) / "photos", count)
+                with MeasuringProcess(_make_extraction, folder, shape) as process:
+                    peaks.append(process.run())
             print(f"  {pooling}, {count} photos: {peaks[-1] / 2**20:.0f} MiB", flush=True)
         few, many = peaks
-        found.append(
+        rows.append(
             Row(
-                f"peak memory of extract, {' x '.join(map(str, shape))} a photo",
-                f"{few / 2**20:.0f} MiB at {_FEW} photos, {many / 2**20:.0f} MiB at {_MANY}: "
+                f"peak memory of extract, {' x '.join(map(str, shape))} numbers per photo",
+                f"{few / 2**20:.0f} MiB for {_FEW} photos, {many / 2**20:.0f} MiB for {_MANY}: "
                 f"x {many / few:.2f}",
                 "x 1.10",
             )
         )
-    return found
+    return rows
 
 
-def _make(folder: str, shape: tuple[int, ...]) -> Any:
-    place = Path(folder)
+def _make_extraction(name: str, shape: tuple[int, ...]) -> Callable[[], int]:
+    folder = Path(name)
 
-    def run() -> int:
-        photos = {path.name: path for path in sorted((place / "photos").iterdir())}
+    def measure_peak() -> int:
+        photos = {path.name: path for path in sorted((folder / "photos").iterdir())}
         Extractor(
-            encoding=FeatureSpec(
-                "Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16"
-            ),
-            executor=LocalExecutor(lambda: Noise(shape), None, 3600.0),
-            cache=place / "cache",
+            encoding=NOISE_SPEC,
+            executor=LocalExecutor(lambda: NoiseEngine(shape), None, 3600.0),
+            cache=folder / "cache",
             max_pixels=100_000_000,
             max_failed_share=0.0,
-        ).extract(photos, place / "photos", place / "features.h5")
+        ).extract(photos, folder / "photos", folder / "features.h5")
         return peak_memory()
 
-    return run
+    return measure_peak

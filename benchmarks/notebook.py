@@ -1,6 +1,6 @@
-"""The notebook's way, to compare with: one photo per `predict`, a greedy loop of `predict`.
+"""The original notebook's way, for comparison: one photo and one word per `predict`.
 
-`python -m benchmarks.notebook ARTIFACTS PHOTO` captions one photo so, from a cold shell.
+`python -m benchmarks.notebook ARTIFACTS PHOTO` captions one photo this way.
 """
 
 import sys
@@ -15,8 +15,8 @@ from pipeline.features.feature_spec import FeatureSpec
 _MAX_WORDS = 32
 
 
-def load_encoder(artifacts: Path, encoding: FeatureSpec) -> Any:
-    """Build the network, what pools its maps with it, and load the weights into it."""
+def build_notebook_encoder(artifacts: Path, encoding: FeatureSpec) -> Any:
+    """Build the network with its pooling, and load its weights."""
     from pipeline.features.encoders.networks import build_encoder  # noqa: PLC0415  (imports Keras)
 
     encoder = build_encoder(
@@ -26,23 +26,24 @@ def load_encoder(artifacts: Path, encoding: FeatureSpec) -> Any:
     return encoder
 
 
-def encode(encoder: Any, photo: Path) -> Any:
-    """Return one photo's features, (1, ...), preprocessed as Xception's are."""
+def encode_photo(encoder: Any, photo: Path) -> Any:
+    """Return the features of one photo, (1, ...), with Xception's preprocessing."""
     _, height, width, _ = encoder.input_shape
     with Image.open(photo) as image:
         pixels = np.asarray(image.convert("RGB").resize((width, height)), np.float32)
     return encoder.predict(pixels[None] / 127.5 - 1, verbose=0)
 
 
-def caption(artifacts: Path, photo: Path) -> str:
-    """Caption one photo greedily, the whole prefix through the network for every word."""
+def caption_greedily(artifacts: Path, photo: Path) -> str:
+    """Caption one photo greedily; the network reads the whole prefix again for every word."""
     from pipeline.captioner.model_folder import Model  # noqa: PLC0415  (imports Keras)
     from pipeline.text.vocabulary import END, START, Vocabulary  # noqa: PLC0415
 
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
     model = Model.load(artifacts / "model", vocabulary)
     network = model.decoders[0].network
-    features = encode(load_encoder(artifacts, model.description.encoding), photo)
+    encoder = build_notebook_encoder(artifacts, model.description.encoding)
+    features = encode_photo(encoder, photo)
     ids = [START]
     while len(ids) <= _MAX_WORDS and ids[-1] != END:
         logits = network.predict([features, np.array([ids], np.int32)], verbose=0)
@@ -51,4 +52,4 @@ def caption(artifacts: Path, photo: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(caption(Path(sys.argv[1]), Path(sys.argv[2])))
+    print(caption_greedily(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""A project folder to run stages in."""
+"""A project folder in which benchmarks run stages."""
 
 import shutil
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[1]
 def make_project(
     folder: Path, artifacts: Path | None = None, **sections: Mapping[str, Any]
 ) -> Path:
-    """Make a folder with this project's code, its params changed; return it.
+    """Make a project with this project's code and changed params; return its folder.
 
     Args:
         folder: an empty folder.
-        artifacts: where set, the encoder found there is copied, its graph with it.
-        sections: params to change.
+        artifacts: if given, its encoder is copied, with the converted graphs.
+        sections: params to change, by section.
     """
     shutil.copytree(
         ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__")

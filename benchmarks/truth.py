@@ -1,4 +1,4 @@
-"""How many captions of the drawn test scenes are true, read against what was drawn.
+"""The share of captions of the drawn test scenes that are true, checked against the scenes.
 
 `python -m benchmarks.truth` lists those that are not.
 """
@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from benchmarks.claims import NEEDED, describes, is_true
+from benchmarks.claims import REQUIRED, check_claims, is_true
 from benchmarks.harness import Row
 from pipeline.datasets.sample.scenes import Scene, generate_scene
 from pipeline.datasets.sample.wordings import caption_scene
 from pipeline.params import load_params
 
 
-class Judged(NamedTuple):
-    """A caption, the scene it was generated for, and what `describes` says of it."""
+class CheckedCaption(NamedTuple):
+    """A caption, the scene that it describes, and the verdict of `check_claims`."""
 
     search: str
     caption: str
@@ -25,47 +25,48 @@ class Judged(NamedTuple):
     verdict: dict[str, bool]
 
 
-def rows(artifacts: Path) -> list[Row]:
-    """Return a row for each search; one that says so, if it captioned other photos."""
-    judged = judge(artifacts)
-    searches = sorted({each.search for each in judged}, key=lambda name: (name != "greedy", name))
+def run(artifacts: Path) -> list[Row]:
+    """Return a row for each search, or a single row if none captioned the drawn scenes."""
+    checked = check_predictions(artifacts)
+    searches = sorted({each.search for each in checked}, key=lambda name: (name != "greedy", name))
     if not searches:
-        return [Row("true captions of drawn scenes", "none to read: other photos were captioned")]
-    return [_row(name, [each for each in judged if each.search == name]) for name in searches]
+        return [Row("true captions of drawn scenes", "none: the predictions are of other photos")]
+    return [_make_row(name, [each for each in checked if each.search == name]) for name in searches]
 
 
-def judge(artifacts: Path) -> list[Judged]:
-    """Judge the predictions of the embedded data set's test split, in their order."""
+def check_predictions(artifacts: Path) -> list[CheckedCaption]:
+    """Check the predictions for the embedded data set's test split, in their order."""
     sample = load_params().sample
     scenes = {
         scene.name: scene
         for scene in (generate_scene(sample.seed, "test", index) for index in range(sample.test))
     }
+    predictions = pq.read_table(artifacts / "evaluation" / "predictions.parquet").to_pylist()
     return [
-        Judged(said["search"], said["caption"], scene, describes(said["caption"], scene))
-        for said in pq.read_table(artifacts / "evaluation" / "predictions.parquet").to_pylist()
-        if (scene := scenes.get(said["image_id"])) is not None
+        CheckedCaption(row["search"], row["caption"], scene, check_claims(row["caption"], scene))
+        for row in predictions
+        if (scene := scenes.get(row["image_id"])) is not None
     ]
 
 
-def _row(search: str, judged: Sequence[Judged]) -> Row:
+def _make_row(search: str, checked: Sequence[CheckedCaption]) -> Row:
     shares = {
-        aspect: sum(each.verdict[aspect] for each in judged) / len(judged)
-        for aspect in judged[0].verdict
+        aspect: sum(each.verdict[aspect] for each in checked) / len(checked)
+        for aspect in checked[0].verdict
     }
-    needed = ", ".join(f"{aspect} {shares.pop(aspect):.1%}" for aspect in NEEDED)
+    required = ", ".join(f"{aspect} {shares.pop(aspect):.1%}" for aspect in REQUIRED)
     optional = ", ".join(f"{aspect} {share:.1%}" for aspect, share in shares.items())
-    true = sum(is_true(each.verdict) for each in judged) / len(judged)
+    true = sum(is_true(each.verdict) for each in checked) / len(checked)
     return Row(
-        f"true captions of {len(judged)} drawn scenes, {search}",
-        f"{true:.1%} ({needed}; where said: {optional})",
+        f"true captions of {len(checked)} drawn scenes, {search}",
+        f"{true:.1%} ({required}; if mentioned: {optional})",
         "90 %",
     )
 
 
 if __name__ == "__main__":
-    for each in judge(Path("artifacts")):
+    for each in check_predictions(Path("artifacts")):
         wrong = ", ".join(aspect for aspect, right in each.verdict.items() if not right)
         if wrong:
-            truth = caption_scene(each.scene)[0]
-            print(f"{each.scene.name}  {each.search}  {wrong}: {each.caption}  ({truth})")
+            reference = caption_scene(each.scene)[0]
+            print(f"{each.scene.name}  {each.search}  {wrong}: {each.caption}  ({reference})")

@@ -1,4 +1,4 @@
-"""Memory that this process uses, as its system counts it."""
+"""The memory that this process uses, as the system reports it."""
 
 import resource
 import sys
@@ -8,20 +8,20 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has had in memory at once.
+    """Return the peak memory of this process in bytes.
 
-    On Linux not `ru_maxrss`, which a process begins with from the one that started it.
+    Linux reports it in VmHWM; `ru_maxrss` would start at the value of the parent process.
     """
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return _counted("VmHWM")
+    return _read_status("VmHWM")
 
 
-def own_memory() -> int:
-    """Return the bytes now in memory that are of no file; 0 where nobody counts them."""
-    return _counted("RssAnon") if _STATUS.exists() else 0
+def anonymous_memory() -> int:
+    """Return the bytes of memory that no file backs; 0 where the system does not report them."""
+    return _read_status("RssAnon") if _STATUS.exists() else 0
 
 
-def _counted(name: str) -> int:
+def _read_status(name: str) -> int:
     line = next(line for line in _STATUS.read_text("utf-8").splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024

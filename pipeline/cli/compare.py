@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.options import pairing_options
 from pipeline.cli.output import on_one_line
-from pipeline.cli.score import scored_against
 
 
 @click.command()
@@ -15,30 +15,36 @@ from pipeline.cli.score import scored_against
     type=click.Path(path_type=Path),
     default=Path("artifacts/captions.parquet"),
     show_default=True,
-    help="Captions by people of the same photos.",
+    help="Captions of the same photos, written by people.",
 )
-@click.option("--search", help="Of the runs, where they have several. [default: beam_20]")
-@scored_against
+@click.option(
+    "--search", help="Which captions to use, if a run has several searches. [default: beam_20]"
+)
+@pairing_options
 def compare(
     runs: tuple[str, str], references: Path, search: str | None, split: str | None, subset: bool
 ) -> None:
-    """Say whether two runs' captions of the same photos score differently, or by chance.
+    """Test whether the scores of two runs differ significantly or by chance.
 
-    A RUN is a git revision or an experiment of this project, a folder with
-    predictions.parquet, or a file of captions. Photos are those of the test split, where
-    the references have splits and no other is asked for.
+    A RUN is a git revision or DVC experiment of this project, a folder with
+    predictions.parquet, or a caption file. Both must caption the same photos. If the
+    references have several splits, the default is the test split.
 
     \b
     Examples:
       caption compare HEAD artifacts
       caption compare main cogged-burr --search greedy
-      caption compare ours.json theirs.json --references references.json
+      caption compare old.json new.json --references references.json
     """  # noqa: D301  (click wants a real backspace)
-    from pipeline.comparison.scorecard import DEFAULTS, compare_runs, difference_lines  # noqa: PLC0415
+    from pipeline.comparison.run_captions import DEFAULT_SEARCH  # noqa: PLC0415  (imports NumPy)
+    from pipeline.comparison.run_comparison import (  # noqa: PLC0415  (imports NumPy)
+        compare_runs,
+        difference_lines,
+    )
 
-    pairing, found = compare_runs(runs, references, split, search, subset=subset)
+    pairing, differences = compare_runs(runs, references, split, search, subset=subset)
     for note in pairing.notes:
         click.echo(f"note: {note}", err=True)
-    searched = search or DEFAULTS["search"]
-    click.echo(f"{len(pairing.image_ids)} photos; {searched}, where a run has several searches")
-    click.echo("\n".join(difference_lines([on_one_line(run) for run in runs], found)))
+    chosen = search or DEFAULT_SEARCH
+    click.echo(f"{len(pairing.image_ids)} photos; {chosen}, where a run has several searches")
+    click.echo("\n".join(difference_lines([on_one_line(run) for run in runs], differences)))

@@ -1,9 +1,10 @@
-"""Status: what `dvc repro` would run and why, and how many photos are already computed."""
+"""The status of the DVC stages and of the photos, for `caption status`."""
 
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,33 +18,34 @@ from pipeline.features.shard_cache import ShardFolder
 from pipeline.files import read_json
 from pipeline.params import Params
 
-_STAGE = re.compile(r'"([^"]+)"')
+_STAGE_NAME = re.compile(r'"([^"]+)"')
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """What DVC knows of a stage.
+    """Whether and why `dvc repro` would run a stage.
 
     Attributes:
         name: as in dvc.yaml.
-        reasons: why it would run, a phrase each; none where nothing of its own changed.
-        after: stages before it that would run: it follows if their outputs change.
+        reasons: what changed since its last run, a phrase each; empty if nothing did.
+        upstream: stages that would run and on whose outputs it depends: if those change, it
+            would run too.
     """
 
     name: str
     reasons: list[str]
-    after: list[str]
+    upstream: list[str]
 
 
 @dataclass(frozen=True)
 class PhotoStatus:
-    """How far the encoder has come.
+    """How many photos are encoded.
 
     Attributes:
-        computed: photos whose vectors are there.
-        new: photos that the encoder has not seen.
-        failed: image_id to the reason of every photo that cannot be read, or could not be decoded
-            at the last extraction.
+        computed: number of photos with a cached vector.
+        new: number of photos that the encoder has not seen.
+        failed: image_id to reason, for photos that cannot be read or that could not be decoded
+            in the last extraction.
     """
 
     computed: int
@@ -52,73 +54,93 @@ class PhotoStatus:
 
 
 def stage_statuses() -> list[StageStatus]:
-    """Ask DVC about every stage, in the order in which they would run.
+    """Query DVC for the status of every stage, in the order in which they would run.
 
     Raises:
-        InputError: DVC cannot say; with its reason.
+        InputError: DVC fails; the message has its reason.
     """
     with ThreadPoolExecutor(2) as pool:  # each is a process that takes a second to start
-        status, dag = pool.map(_dvc, (["status", "--json"], ["dag", "--dot"]))
-    before: dict[str, set[str]] = {}
-    for line in dag.splitlines():  # "stage"; or "stage" -> "another";
-        stages = _STAGE.findall(line)
-        for stage in stages:
-            before.setdefault(stage, set())
-        for stage in stages[1:]:
-            before[stage].add(stages[0])
-    # `dvc status` says more on lines before its JSON, of a first run say.
-    changed = json.loads(status.splitlines()[-1] if status.strip() else "{}")
+        status, dag = pool.map(_run_dvc, (["status", "--json"], ["dag", "--dot"]))
+    upstream = _parse_dag(dag)
+    # Before its JSON, `dvc status` may print other lines, on the first run for instance.
+    changes = json.loads(status.splitlines()[-1] if status.strip() else "{}")
     statuses: list[StageStatus] = []
-    running: set[str] = set()
-    for name in _in_order(before):
-        reasons = _reasons(changed.get(name, []))
-        after = sorted(before[name] & running)
-        if reasons or after:
-            running.add(name)
-        statuses.append(StageStatus(name, reasons, after))
+    would_run: set[str] = set()
+    for name in _topological_order(upstream):
+        reasons = _describe_changes(changes.get(name, []))
+        running_upstream = sorted(upstream[name] & would_run)
+        if reasons or running_upstream:
+            would_run.add(name)
+        statuses.append(StageStatus(name, reasons, running_upstream))
     return statuses
 
 
 def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
-    """Count photos by what the encoder has done with their bytes; reads every one.
+    """Count photos by what the encoder did with their bytes; reads every photo.
 
     Raises:
-        InputError: no data set is there, or no encoder.
+        InputError: there is no data set, or no encoder.
     """
     root = Path(params.dataset.root)
     photos = formats.find_photos(params.dataset.format, root)
     encoder = read_encoder_config(artifacts / "encoder.json")
-    wanted = params.extract
-    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)
-    found, failed = digest_photos(photos, root)
-    known = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index(drop=False)
-    without = [image_id for image_id, sha in found.items() if sha not in known]
-    last = artifacts / "extract.json"
-    refused = read_json(last, "run `dvc repro extract`").get("failed", {}) if last.exists() else {}
-    again = {i: f"{refused[i]} (at the last extraction)" for i in without if i in refused}
-    failed = dict(sorted((failed | again).items()))
-    return PhotoStatus(len(found) - len(without), len(without) - len(again), failed)
+    extract = params.extract
+    encoding = encoder.encoding(extract.views, extract.pooling, extract.scales, extract.dtype)
+    digests, unreadable = digest_photos(photos, root)
+    cached = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index(drop=False)
+    uncached = [image_id for image_id, sha256 in digests.items() if sha256 not in cached]
+    last_failures = _last_failures(artifacts / "extract.json")
+    failed_again = {
+        image_id: f"{last_failures[image_id]} (at the last extraction)"
+        for image_id in uncached
+        if image_id in last_failures
+    }
+    return PhotoStatus(
+        computed=len(digests) - len(uncached),
+        new=len(uncached) - len(failed_again),
+        failed=dict(sorted((unreadable | failed_again).items())),
+    )
 
 
-def _dvc(arguments: list[str]) -> str:
+def _last_failures(path: Path) -> Mapping[str, str]:
+    """Return image_id to reason, of the photos that failed in the last extraction."""
+    if not path.exists():
+        return {}
+    failures: Mapping[str, str] = read_json(path, "run `dvc repro extract`").get("failed", {})
+    return failures
+
+
+def _run_dvc(arguments: list[str]) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no user's word is in it)
-    if run.returncode:
-        reason = " ".join(run.stderr.split()) or f"exit code {run.returncode}"
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no user input in it)
+    if result.returncode:
+        reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
         raise InputError(f"`dvc {' '.join(arguments)}` failed: {reason}")
-    return run.stdout
+    return result.stdout
 
 
-def _in_order(before: dict[str, set[str]]) -> list[str]:
-    """Sort stages so that each follows those before it, else by how dvc.yaml lists them."""
-    ordered: list[str] = []
-    while len(ordered) < len(before):
-        ordered.append(next(s for s in before if s not in ordered and before[s] <= set(ordered)))
-    return ordered
+def _parse_dag(dot: str) -> dict[str, set[str]]:
+    """Return each stage's direct upstream stages, from DVC's DOT output."""
+    upstream: dict[str, set[str]] = {}
+    for line in dot.splitlines():  # "stage"; or "stage" -> "downstream stage";
+        stages = _STAGE_NAME.findall(line)
+        for stage in stages:
+            upstream.setdefault(stage, set())
+        for stage in stages[1:]:
+            upstream[stage].add(stages[0])
+    return upstream
 
 
-def _reasons(entries: list[str | dict[str, dict[str, Any]]]) -> list[str]:
-    """Put what `dvc status --json` says of a stage in words; what people change first."""
+def _topological_order(upstream: Mapping[str, set[str]]) -> list[str]:
+    """Sort stages so that each follows its upstream stages; ties keep the order of dvc.yaml."""
+    order: list[str] = []
+    while len(order) < len(upstream):
+        order.append(next(s for s in upstream if s not in order and upstream[s] <= set(order)))
+    return order
+
+
+def _describe_changes(entries: list[str | dict[str, dict[str, Any]]]) -> list[str]:
+    """Describe a stage's entries in `dvc status --json`; what users change most comes first."""
     params: list[str] = []
     files: list[str] = []
     code: list[str] = []
@@ -127,15 +149,16 @@ def _reasons(entries: list[str | dict[str, dict[str, Any]]]) -> list[str]:
             files.append(entry)
             continue
         for kind, changes in entry.items():
-            for path, how in changes.items():
-                if isinstance(how, dict):
-                    params += [f"{path}: {key} {change}" for key, change in how.items()]
+            for path, change in changes.items():
+                if isinstance(change, dict):
+                    params += [f"{path}: {key} {how}" for key, how in change.items()]
                 elif path.endswith(".py"):
                     code.append(path)
                 else:
-                    files.append(f"{'output ' if kind == 'changed outs' else ''}{path} {how}")
+                    files.append(f"{'output ' if kind == 'changed outs' else ''}{path} {change}")
     if len(code) > 1:
-        code = [f"{code[0]} and {len(code) - 1} more files of code changed"]
+        n_more = len(code) - 1
+        code = [f"{code[0]} and {n_more} more code file{'s' * (n_more > 1)} changed"]
     elif code:
         code = [f"{code[0]} changed"]
     return [*params, *files, *code]

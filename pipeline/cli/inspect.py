@@ -11,9 +11,10 @@ from pipeline.cli.output import on_one_line
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path) -> None:
-    """Verify the feature store FILE, artifacts/features.h5 say, and tell what it holds.
+    """Verify the feature store FILE, such as artifacts/features.h5, and describe it.
 
-    Reads every vector and compares it with its digest. Exit code 1 if anything is wrong.
+    Reads every vector and compares it with its digest. The exit code is 1 if anything is
+    wrong.
 
     \b
     Examples:
@@ -22,16 +23,16 @@ def inspect(file: Path) -> None:
     from pipeline.features.store import FeatureStore  # noqa: PLC0415  (imports NumPy, h5py)
 
     store = FeatureStore.open(file)
-    vectors = store.verify()
+    vectors_sha256 = store.verify()
     click.echo(f"{file}: sound")
-    facts = {
+    properties = {
         "photos": f"{len(store.image_ids)}, and {len(store.failed)} that failed",
         "vectors": f"{' x '.join(map(str, store.shape))} numbers a photo",
         **asdict(store.encoding),
         "fingerprint": store.fingerprint,
-        "vectors' sha256": vectors,
+        "vectors' sha256": vectors_sha256,
     }
-    for name, value in facts.items():
+    for name, value in properties.items():
         click.echo(f"  {name:22}{value}")
     for image_id, reason in store.failed.items():
         click.echo(f"  failed: {on_one_line(image_id)}: {reason}")

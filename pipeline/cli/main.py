@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 
 
 class _Commands(click.Group):
-    """Shows an `InputError` as one line, like any other misuse."""
+    """Prints an `InputError` as one line, like click's own errors."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""What commands make their options of, beyond click's own."""
+"""Options that several commands share, and option types beyond click's own."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def all_of(*options: Decorator) -> Decorator:
-    """Return what adds options to a command, the first one on top."""
+    """Return a decorator that adds several options to a command, in this order."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(options):
@@ -20,12 +20,19 @@ def all_of(*options: Decorator) -> Decorator:
     return add
 
 
+# Which captions `score` and `compare` use.
+pairing_options = all_of(
+    click.option("--split", help="Which references to use, if the file has several splits."),
+    click.option("--subset", is_flag=True, help="Leave out photos that one of the files lacks."),
+)
+
+
 class Number(click.FloatRange):
-    """A finite number: "nan" passes every range."""
+    """A finite number in a range: click lets "nan" pass every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number, or refuse it as misuse."""
+        """Return the number; fail with a usage error if it is not finite."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number

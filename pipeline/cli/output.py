@@ -1,4 +1,4 @@
-"""Names of files as commands print them."""
+"""How commands print file names."""
 
 import click
 
@@ -6,5 +6,5 @@ from pipeline.errors import one_line
 
 
 def on_one_line(name: str) -> str:
-    """Return a file name as one line of output, whatever characters it has."""
+    """Return a file name as one printable line, whatever characters it contains."""
     return one_line(click.format_filename(name))

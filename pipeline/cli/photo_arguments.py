@@ -1,4 +1,4 @@
-"""What `caption image` is asked to caption: files, folders, and standard input."""
+"""The PHOTOS arguments of `caption image`: files, folders, and standard input."""
 
 import os
 import sys
@@ -12,7 +12,13 @@ from pipeline.datasets.photo_folders import list_photos
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo asked for: a file, or bytes from standard input."""
+    """A photo to caption.
+
+    Attributes:
+        name: as it is printed.
+        path: the file; None for a photo from standard input.
+        data: the bytes of a photo from standard input.
+    """
 
     name: str
     path: Path | None = None
@@ -20,32 +26,32 @@ class Photo:
 
 
 def expand(arguments: Sequence[str]) -> Iterator[Photo | str]:
-    """Yield every photo that the arguments name, or a line saying why one names none."""
+    """Yield each photo that the arguments name; for an argument without any, an error line."""
     for argument in arguments:
         path = Path(argument)
         if argument == "-":
-            yield from _standard_input()
-        elif os.path.isdir(argument):  # noqa: PTH112  (never raises; "" is no folder)
-            yield from _folder(path)
+            yield from _read_standard_input()
+        elif os.path.isdir(argument):  # noqa: PTH112  (never raises; "" is not a folder)
+            yield from _list_folder(path)
         else:
             yield Photo(argument, path)
 
 
-def _folder(folder: Path) -> Iterator[Photo | str]:
+def _list_folder(folder: Path) -> Iterator[Photo | str]:
     try:
-        inside = sorted(path for path in list_photos(folder).values() if not path.is_dir())
+        paths = sorted(path for path in list_photos(folder).values() if not path.is_dir())
     except OSError as error:
         yield f"{on_one_line(str(folder))}: cannot be listed: {error.strerror}"
         return
-    yield from (Photo(str(path), path) for path in inside)
-    if not inside:
+    yield from (Photo(str(path), path) for path in paths)
+    if not paths:
         yield f"{on_one_line(str(folder))}: no .jpg, .png or .webp photo in this folder"
 
 
-def _standard_input() -> Iterator[Photo | str]:
+def _read_standard_input() -> Iterator[Photo | str]:
     from pipeline.features.photos import MAX_BYTES, SIGNATURE  # noqa: PLC0415  (imports NumPy)
 
-    # It may be closed.
+    # Standard input may be closed.
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
     if len(data) > MAX_BYTES:
         yield f"-: more than {MAX_BYTES} bytes, more than any photo has"
@@ -53,7 +59,7 @@ def _standard_input() -> Iterator[Photo | str]:
     if SIGNATURE.match(data):
         yield Photo("-", data=data)
         return
-    # Names of files are bytes that need not be UTF-8; no name has a NUL in it.
+    # File names are bytes, not necessarily UTF-8; none contains a NUL.
     lines = [] if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
     names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:

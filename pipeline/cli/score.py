@@ -5,21 +5,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import all_of
-
-# Which captions are scored.
-scored_against = all_of(
-    click.option("--split", help="Of the references, where the file has several."),
-    click.option("--subset", is_flag=True, help="Leave out photos that a file lacks."),
-)
+from pipeline.cli.options import pairing_options
 
 
 @click.command()
 @click.argument("candidates", type=click.Path(path_type=Path))
 @click.argument("references", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, x100.")
-@click.option("--search", help="Of the candidates, where the file has several.")
-@scored_against
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; scores are x100.")
+@click.option("--search", help="Which candidates to use, if the file has several searches.")
+@pairing_options
 def score(
     candidates: Path,
     references: Path,
@@ -28,10 +22,10 @@ def score(
     split: str | None,
     subset: bool,
 ) -> None:
-    """Score the captions of the file CANDIDATES against those of REFERENCES.
+    """Score the captions in the file CANDIDATES against those in the file REFERENCES.
 
-    As coco-caption does, without Java. Either file may be a JSON object of ids to
-    captions, COCO results or annotations, JSON Lines, CSV or Parquet.
+    The scores are those of coco-caption, without its Java. Each file may be a JSON object
+    of ids to captions, COCO results or annotations, JSON Lines, CSV or Parquet.
 
     \b
     Examples:

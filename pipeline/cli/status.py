@@ -1,4 +1,4 @@
-"""`caption status`: what would rerun, and how far the CNN has come."""
+"""`caption status`: which stages would run, and how many photos are already encoded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,18 +11,18 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:
     from pipeline.cli.dvc_status import StageStatus
 
-_SHOWN = 4  # reasons, or failed photos, of many
+_MAX_LISTED = 4  # reasons of a stage, or failed photos
 
 
 @click.command()
 def status() -> None:
-    """Say what `dvc repro` would run and why, and how many photos are computed.
+    """Show which stages `dvc repro` would run and why, and how many photos are encoded.
 
     \b
     Examples:
       caption status
     """  # noqa: D301  (click wants a real backspace)
-    from pipeline.cli.dvc_status import photo_status, stage_statuses  # noqa: PLC0415
+    from pipeline.cli.dvc_status import photo_status, stage_statuses  # noqa: PLC0415  (imports NumPy)
     from pipeline.params import load_params  # noqa: PLC0415  (imports pydantic)
 
     params = load_params()
@@ -37,17 +37,17 @@ def status() -> None:
     click.echo(
         f"photos    {photos.computed} computed, {photos.new} new, {len(photos.failed)} unreadable"
     )
-    for image_id, reason in list(photos.failed.items())[:_SHOWN]:
+    for image_id, reason in list(photos.failed.items())[:_MAX_LISTED]:
         click.echo(f"          {on_one_line(image_id)}: {reason}")
-    if len(photos.failed) > _SHOWN:
-        click.echo(f"          and {len(photos.failed) - _SHOWN} more")
+    if len(photos.failed) > _MAX_LISTED:
+        click.echo(f"          and {len(photos.failed) - _MAX_LISTED} more")
 
 
 def _stage_line(stage: "StageStatus") -> str:
     if stage.reasons:
-        shown = "; ".join(stage.reasons[:_SHOWN])
-        more = len(stage.reasons) - _SHOWN
-        return f"would run: {shown}" + (f"; and {more} more" if more > 0 else "")
-    if stage.after:
-        return f"would run if the outputs of {' or '.join(stage.after)} change"
+        listed = "; ".join(stage.reasons[:_MAX_LISTED])
+        n_more = len(stage.reasons) - _MAX_LISTED
+        return f"would run: {listed}" + (f"; and {n_more} more" if n_more > 0 else "")
+    if stage.upstream:
+        return f"would run if the outputs of {' or '.join(stage.upstream)} change"
     return "up to date"

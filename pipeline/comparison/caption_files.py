@@ -1,4 +1,4 @@
-"""Caption files: candidates and references as other tools write them."""
+"""Caption files: candidates and references in the formats that other tools write."""
 
 import csv
 import io
@@ -14,218 +14,230 @@ from typing import Any
 
 from pipeline.errors import InputError, collapsed
 
-# Columns, and keys, that name the photo and hold what is said of it.
-IDS = ("image_id", "image", "filename", "file_name", "photo", "id")
-TEXTS = ("caption", "captions", "raw", "sentence")
-_COLUMNS = (*IDS, *TEXTS, "split", "search")
-_FORMS = (
+# The columns or keys that name the photo, and those that hold its captions, by precedence.
+ID_KEYS = ("image_id", "image", "filename", "file_name", "photo", "id")
+CAPTION_KEYS = ("caption", "captions", "raw", "sentence")
+_COLUMNS = (*ID_KEYS, *CAPTION_KEYS, "split", "search")
+_FORMATS = (
     'a JSON object of ids to captions, a JSON list of {"image_id", "caption"} (COCO results), '
     "COCO annotations, JSON Lines, CSV or Parquet with columns image_id and caption"
 )
 
-_SHOWN = 100  # characters of a stranger's name
+_MAX_LENGTH = 100  # characters of a name in a message
 
-Captions = dict[str, list[str]]  # at least one a photo
+Captions = dict[str, list[str]]  # image_id to its captions, at least one
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A photo's caption or captions, where they stand, and what they may be chosen by."""
+class _Record:
+    """An entry of a caption file: a photo's caption or captions.
 
-    where: str
+    Attributes:
+        location: of the entry, for messages.
+        values: by column or key.
+    """
+
+    location: str
     values: Mapping[str, Any]
 
 
 def read_captions(
-    path: Path, usual: Mapping[str, str] = MappingProxyType({}), **choose: str | None
+    path: Path, defaults: Mapping[str, str] = MappingProxyType({}), **filters: str | None
 ) -> Captions:
-    """Read image_id to captions, in the file's order; a photo without any is not there.
+    """Read image_id to captions, in the file's order; photos without captions are left out.
 
-    Text is UTF-8, and is brought to Unicode's composed form (NFC), so that an accent is
-    the same whichever way it is typed. An image_id may be a number; a photo's path, as
-    `caption image --json` has it, counts by its name.
+    Text is UTF-8. It is normalized to Unicode's composed form (NFC), so that accented letters
+    are equal however they were typed. An image_id may be a number. A path under the key "photo",
+    as `caption image --json` prints it, is reduced to the file name.
 
     Args:
-        path: the file; its suffix tells the form.
-        usual: rows to take where the file has such a column and none are chosen.
-        choose: rows to take: split="test", say.
+        path: the file; its suffix decides the format.
+        defaults: the value of a filter that is None, used if the file has several values.
+        filters: which entries to read, by column: split="test", say.
 
     Raises:
-        InputError: the file is absent, of another form, or has no such rows.
+        InputError: the file is absent, has another format, or has no such entries.
     """
-    readers: dict[str, Callable[[Path], Iterator[_Row]]] = {
-        ".json": _json,
-        ".jsonl": _json_lines,
-        ".ndjson": _json_lines,
-        ".csv": _csv,
-        ".parquet": _parquet,
+    readers: dict[str, Callable[[Path], Iterator[_Record]]] = {
+        ".json": _read_json,
+        ".jsonl": _read_json_lines,
+        ".ndjson": _read_json_lines,
+        ".csv": _read_csv,
+        ".parquet": _read_parquet,
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InputError(f"{path} is no caption file: give one that ends in {', '.join(readers)}")
-    rows = _chosen(path, _read(path, reader), usual, choose)
-    found: Captions = {}
-    for row in rows:
-        image_id, captions = _entry(path, row)
+        raise InputError(
+            f"{path} is not a caption file: give a file that ends in {', '.join(readers)}"
+        )
+    records = _filter_records(path, _read_records(path, reader), defaults, filters)
+    captions_by_image: Captions = {}
+    for record in records:
+        image_id, captions = _parse_record(path, record)
         if captions:
-            found.setdefault(image_id, []).extend(captions)
-    if not found:
-        raise InputError(f"{path} holds no captions: give a file that does")
-    return found
+            captions_by_image.setdefault(image_id, []).extend(captions)
+    if not captions_by_image:
+        raise InputError(f"{path} contains no captions: give a file that does")
+    return captions_by_image
 
 
-def brief(text: str) -> str:
-    """Return a text for a message: a stranger's name may be a megabyte."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+def shorten(text: str) -> str:
+    """Return a text cut to a length that fits a message: names in a file may be megabytes."""
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
 
 
-def _read(path: Path, reader: Callable[[Path], Iterator[_Row]]) -> list[_Row]:
+def _read_records(path: Path, reader: Callable[[Path], Iterator[_Record]]) -> list[_Record]:
     try:
         return list(reader(path))
     except FileNotFoundError:
-        raise InputError(f"{path} is not there: give the path of a caption file") from None
+        raise InputError(f"{path} does not exist: give the path of a caption file") from None
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is no UTF-8 (byte {error.start}): save it as UTF-8 text"
+            f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 text"
         ) from None
     except (ValueError, RecursionError) as error:
         reason = collapsed(error)
-        raise InputError(f"{path} cannot be read ({reason}): it has to be {_FORMS}") from None
+        raise InputError(f"{path} cannot be read ({reason}): it has to be {_FORMATS}") from None
     except OSError as error:
-        # pyarrow's have no errno where the file is damaged.
-        reason = error.strerror or brief(collapsed(error))
+        # pyarrow's errors about damaged files have no errno.
+        reason = error.strerror or shorten(collapsed(error))
         raise InputError(f"{path} cannot be read ({reason}): give another file") from None
 
 
-def _chosen(
-    path: Path, rows: list[_Row], usual: Mapping[str, str], choose: Mapping[str, str | None]
-) -> Iterable[_Row]:
-    for column, asked in choose.items():
-        there = sorted({str(row.values[column]) for row in rows if column in row.values})
-        several = len(there) > 1
-        wanted = usual.get(column) if asked is None and several else asked
-        if asked is None and column == "search" and several and wanted not in there:
+def _filter_records(
+    path: Path,
+    records: list[_Record],
+    defaults: Mapping[str, str],
+    filters: Mapping[str, str | None],
+) -> Iterable[_Record]:
+    for column, requested in filters.items():
+        present = sorted({str(r.values[column]) for r in records if column in r.values})
+        several = len(present) > 1
+        value = defaults.get(column) if requested is None and several else requested
+        if requested is None and column == "search" and several and value not in present:
             raise InputError(
-                f"{path} has the captions of several searches: choose one by --search, "
-                f"{brief(' or '.join(there))}"
+                f"{path} has captions of several searches: choose one with --search: "
+                f"{shorten(' or '.join(present))}"
             )
-        if wanted is not None:
-            rows = [row for row in rows if str(row.values.get(column)) == wanted]
-            if not rows:
-                has = brief(" and ".join(there)) if there else f"no {column}"
-                raise InputError(f"{path} has no captions of {column} {wanted!r}, it has {has}")
-    return rows
+        if value is not None:
+            records = [r for r in records if str(r.values.get(column)) == value]
+            if not records:
+                choices = shorten(" and ".join(present)) if present else f"no {column}"
+                raise InputError(f"{path} has no captions of {column} {value!r}, it has {choices}")
+    return records
 
 
-def _entry(path: Path, row: _Row) -> tuple[str, list[str]]:
-    """Return a row's image_id and captions."""
-    key = next((key for key in IDS if key in row.values), None)
-    text = next((key for key in TEXTS if key in row.values), None)
-    if key is None or text is None:
-        lacks = " or ".join(IDS if key is None else TEXTS)
-        raise InputError(f"{path}, {row.where}: no {lacks}: it has to be {_FORMS}")
-    captions = row.values[text]
+def _parse_record(path: Path, record: _Record) -> tuple[str, list[str]]:
+    """Return an entry's image_id and captions."""
+    id_key = next((key for key in ID_KEYS if key in record.values), None)
+    caption_key = next((key for key in CAPTION_KEYS if key in record.values), None)
+    if id_key is None or caption_key is None:
+        missing = " or ".join(ID_KEYS if id_key is None else CAPTION_KEYS)
+        raise InputError(f"{path}, {record.location}: no {missing}: it has to be {_FORMATS}")
+    captions = record.values[caption_key]
     if isinstance(captions, str):
         captions = [captions]
     if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
         raise InputError(
-            f"{path}, {row.where}: {text} is no text: make it a caption or a list of captions"
+            f"{path}, {record.location}: {caption_key} is not text: "
+            "make it a caption or a list of captions"
         )
-    return _image_id(path, row, key), [_composed(caption) for caption in captions]
+    return _parse_image_id(path, record, id_key), [_normalize(caption) for caption in captions]
 
 
-def _image_id(path: Path, row: _Row, key: str) -> str:
-    value = row.values[key]
+def _parse_image_id(path: Path, record: _Record, key: str) -> str:
+    value = record.values[key]
     name = ""
     if isinstance(value, str | int) and not isinstance(value, bool):
         name = PurePath(str(value)).name if key == "photo" else str(value)
     if not name:
         raise InputError(
-            f"{path}, {row.where}: {key} is {reprlib.repr(value)}: make it a name or a number"
+            f"{path}, {record.location}: {key} is {reprlib.repr(value)}: make it a name or a number"
         )
-    return _composed(name)
+    return _normalize(name)
 
 
-def _composed(text: str) -> str:
+def _normalize(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     return path.read_bytes().decode("utf-8-sig")
 
 
-def _json(path: Path) -> Iterator[_Row]:
-    values = json.loads(_text(path), object_pairs_hook=_no_twice)
-    if isinstance(values, dict) and isinstance(values.get("annotations"), list):
-        values = values["annotations"]  # COCO's
-    if isinstance(values, list):
-        yield from (_object(f"entry {number}", row) for number, row in enumerate(values, 1))
-    elif isinstance(values, dict):
-        for image_id, captions in values.items():
-            yield _Row(f"key {brief(image_id)}", {"image_id": image_id, "captions": captions})
+def _read_json(path: Path) -> Iterator[_Record]:
+    content = json.loads(_read_text(path), object_pairs_hook=_unique_keys)
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        content = content["annotations"]  # COCO annotations
+    if isinstance(content, list):
+        yield from (_make_record(f"entry {n}", entry) for n, entry in enumerate(content, 1))
+    elif isinstance(content, dict):
+        for image_id, captions in content.items():
+            values = {"image_id": image_id, "captions": captions}
+            yield _Record(f"key {shorten(image_id)}", values)
     else:
-        raise ValueError("neither an object nor a list")  # noqa: TRY004  (of the file's, not of ours)
+        raise ValueError("neither an object nor a list")  # noqa: TRY004  (the file is wrong, not a type of ours)
 
 
-def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _once("key", [key for key, _ in pairs])
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_duplicates("key", [key for key, _ in pairs])
     return dict(pairs)
 
 
-def _once(what: str, names: Sequence[str]) -> None:
-    """Refuse a name that is there twice: readers would keep the last and say nothing."""
+def _refuse_duplicates(kind: str, names: Sequence[str]) -> None:
+    """Raise ValueError for a duplicate name: parsers would silently keep the last one."""
     if len(set(names)) < len(names):
-        ((twice, _),) = Counter(names).most_common(1)
-        raise ValueError(f"the {what} {brief(twice)!r} is there twice, leave one")
+        ((duplicate, _),) = Counter(names).most_common(1)
+        raise ValueError(f"duplicate {kind} {shorten(duplicate)!r}, keep one")
 
 
-def _json_lines(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(_text(path).split("\n"), 1):
+def _read_json_lines(path: Path) -> Iterator[_Record]:
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         if line.strip():
-            where = f"line {number}"
-            yield _object(where, _json_line(where, line))
+            location = f"line {number}"
+            yield _make_record(location, _parse_json_line(location, line))
 
 
-def _json_line(where: str, line: str) -> Any:
+def _parse_json_line(location: str, line: str) -> Any:
     try:
-        return json.loads(line, object_pairs_hook=_no_twice)
+        return json.loads(line, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         # Its own line number is always 1.
-        raise ValueError(f"{where}, character {error.colno}: {error.msg}") from None
+        raise ValueError(f"{location}, character {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{location}: {error}") from None
 
 
-def _object(where: str, row: Any) -> _Row:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} is no object")  # noqa: TRY004  (of the file's, not of ours)
-    return _Row(where, row)
+def _make_record(location: str, entry: Any) -> _Record:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{location} is not an object")  # noqa: TRY004  (the file is wrong, not a type of ours)
+    return _Record(location, entry)
 
 
-def _csv(path: Path) -> Iterator[_Row]:
-    rows = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
-    last = 0
+def _read_csv(path: Path) -> Iterator[_Record]:
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
+    last_line = 0
     try:
-        _once("column", [name for name in rows.fieldnames or () if name in _COLUMNS])
-        last = rows.line_num
-        for row in rows:
-            last = rows.line_num
+        _refuse_duplicates("column", [name for name in reader.fieldnames or () if name in _COLUMNS])
+        last_line = reader.line_num
+        for row in reader:
+            last_line = reader.line_num
             if None in row or None in row.values():
                 raise ValueError(
-                    f"line {last} has other columns than the header: put captions with "
+                    f"line {last_line} has other columns than the header: put captions with "
                     "commas in quotes"
                 )
-            yield _Row(f"line {last}", row)
+            yield _Record(f"line {last_line}", row)
     except csv.Error as error:
-        raise ValueError(f"{error}, in the row after line {last}") from None
+        raise ValueError(f"{error}, in the row after line {last_line}") from None
 
 
-def _parquet(path: Path) -> Iterator[_Row]:
-    import pyarrow.parquet as pq  # noqa: PLC0415  (a tenth of a second that others need not wait)
+def _read_parquet(path: Path) -> Iterator[_Record]:
+    import pyarrow.parquet as pq  # noqa: PLC0415  (takes 0.1 s that the other formats do not need)
 
-    # Opened here: of a folder, or a file that may not be read, pyarrow does not say what it is.
+    # Opened here, because pyarrow's errors about folders and unreadable files are unclear.
     with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         names = [name for name in file.schema_arrow.names if name in _COLUMNS]
-        _once("column", names)
+        _refuse_duplicates("column", names)
         rows = file.read(columns=names).to_pylist()
-    yield from (_Row(f"row {number}", row) for number, row in enumerate(rows, 1))
+    yield from (_Record(f"row {number}", row) for number, row in enumerate(rows, 1))

@@ -1,16 +1,16 @@
-"""Pairing: candidates with the references of their photos, and every mismatch told."""
+"""Pairing: matches candidates with the references of their photos and reports every mismatch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.comparison.caption_files import Captions, brief
+from pipeline.comparison.caption_files import Captions, shorten
 from pipeline.errors import InputError, one_line
 from pipeline.metrics.ngrams import Tokens
 from pipeline.metrics.tokenizer import tokenize
 
-_SHOWN = 3  # image_ids of many
-_USUAL = 5  # references a photo, in the data sets that papers score
+_MAX_LISTED = 3  # image_ids in a message
+_USUAL_REFERENCES = 5  # per photo, in the data sets that papers report
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Pairing:
 
     Attributes:
         image_ids: the photos, sorted.
-        candidates: of each run, of each photo, as tokens.
-        groups: each photo's references, as tokens.
-        notes: what a reader of the scores has to know, a line each.
+        candidates: for each run its caption of each photo, as tokens.
+        references: for each photo its references, as tokens.
+        notes: what a reader of the scores needs to know, one line each.
     """
 
     image_ids: list[str]
     candidates: list[list[Tokens]]
-    groups: list[list[Tokens]]
+    references: list[list[Tokens]]
     notes: list[str]
 
 
@@ -40,79 +40,92 @@ def pair(
     """Pair the captions of runs with the references of their photos.
 
     Args:
-        runs: each a name, for messages, and image_id to one caption.
+        runs: for each run its name, for messages, and its captions, one per photo.
         reference_path: of the references, for messages.
         references: image_id to captions.
-        subset: whether photos that one of the files lacks are left out, with a note; a
-            corpus' score is of all its photos, so that otherwise they are an error.
+        subset: whether to leave out photos that one of the files lacks, with a note. Without
+            it they are an error, because a corpus score is defined for all its photos.
 
     Raises:
         InputError: photos are missing, or a photo has two candidates in a run.
     """
     for path, captions in runs:
-        if several := [image_id for image_id, found in captions.items() if len(found) > 1]:
-            raise InputError(
-                f"{path} has more than one caption for {_some(several)}: "
-                "leave one candidate a photo"
-            )
+        _check_one_each(path, captions)
     files = [*runs, (reference_path, references)]
     image_ids = sorted(set.intersection(*(set(captions) for _, captions in files)))
     if not image_ids:
-        names = ", ".join(f"{path} has {_shown(min(captions))}" for path, captions in files)
-        raise InputError(f"no photo is in every file ({names}): name photos alike in all of them")
-    lacks = list(_lacks(runs, reference_path, references))
-    if lacks and not subset:
-        raise InputError(f"{lacks[0]}: complete it, or leave such photos out by --subset")
+        examples = ", ".join(f"{path} has {_printable(min(captions))}" for path, captions in files)
+        raise InputError(
+            f"no photo is in every file ({examples}): use the same photo names in all of them"
+        )
+    gaps = list(_find_gaps(runs, reference_path, references))
+    if gaps and not subset:
+        raise InputError(f"{gaps[0]}: add what is missing, or leave such photos out with --subset")
     pairing = Pairing(
         image_ids=image_ids,
         candidates=[[tokenize(captions[i][0]) for i in image_ids] for _, captions in runs],
-        groups=[[tokenize(raw) for raw in references[i]] for i in image_ids],
-        notes=[f"left out: {told}" for told in lacks],
+        references=[[tokenize(raw) for raw in references[i]] for i in image_ids],
+        notes=[f"left out: {gap}" for gap in gaps],
     )
-    pairing.notes.extend(_cautions([path for path, _ in runs], pairing))
+    pairing.notes.extend(_find_caveats([path for path, _ in runs], pairing))
     return pairing
 
 
-def _lacks(
-    runs: Sequence[tuple[Path, Captions]], reference_path: Path, references: Captions
-) -> Iterator[str]:
-    for path, captions in runs:
-        if missing := sorted(references.keys() - captions.keys()):
-            yield f"{path} has no candidate for {_some(missing)}"
-    candidates = {image_id for _, captions in runs for image_id in captions}
-    if missing := sorted(candidates - references.keys()):
-        yield f"{reference_path} has no reference for {_some(missing)}"
-
-
-def _cautions(paths: Sequence[Path], pairing: Pairing) -> Iterator[str]:
-    """Say what makes the scores other than a reader would take them for."""
-    for path, candidates in zip(paths, pairing.candidates, strict=True):
-        empty = [i for i, c in zip(pairing.image_ids, candidates, strict=True) if not c]
-        if empty:
-            yield f"{path} has candidates without a word, scored 0: {_some(empty)}"
-    wordless = [
-        i for i, group in zip(pairing.image_ids, pairing.groups, strict=True) if not all(group)
-    ]
-    if wordless:
-        yield f"references without a word, scored as they are: of {_some(wordless)}"
-    sizes = sorted({len(group) for group in pairing.groups})
-    if sizes[0] < _USUAL:
-        span = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
-        plural = "s" * (sizes[-1] > 1)
-        yield f"{span} reference{plural} a photo: scores rise with their number, papers have 5"
-    if len(pairing.image_ids) == 1:
-        yield (
-            "of one photo CIDEr-D is n/a, as it weighs words by how many photos have them, and "
-            "nothing tells what another photo would score"
+def _check_one_each(path: Path, run: Captions) -> None:
+    duplicates = [image_id for image_id, captions in run.items() if len(captions) > 1]
+    if duplicates:
+        raise InputError(
+            f"{path} has more than one caption for {_photo_list(duplicates)}: "
+            "keep one candidate per photo"
         )
 
 
-def _some(image_ids: Sequence[str]) -> str:
-    shown = ", ".join(map(_shown, image_ids[:_SHOWN]))
-    more = len(image_ids) - _SHOWN
+def _find_gaps(
+    runs: Sequence[tuple[Path, Captions]], reference_path: Path, references: Captions
+) -> Iterator[str]:
+    """Yield a phrase for each file that lacks photos of the others."""
+    for path, captions in runs:
+        if missing := sorted(references.keys() - captions.keys()):
+            yield f"{path} has no candidate for {_photo_list(missing)}"
+    candidates = {image_id for _, captions in runs for image_id in captions}
+    if missing := sorted(candidates - references.keys()):
+        yield f"{reference_path} has no reference for {_photo_list(missing)}"
+
+
+def _find_caveats(paths: Sequence[Path], pairing: Pairing) -> Iterator[str]:
+    """Yield a line for everything that makes the scores differ from what a reader expects."""
+    for path, candidates in zip(paths, pairing.candidates, strict=True):
+        empty = [i for i, tokens in zip(pairing.image_ids, candidates, strict=True) if not tokens]
+        if empty:
+            yield f"{path} has candidates without a word, scored 0: {_photo_list(empty)}"
+    empty = [
+        image_id
+        for image_id, references in zip(pairing.image_ids, pairing.references, strict=True)
+        if not all(references)
+    ]
+    if empty:
+        yield f"there are references without a word, scored as they are: {_photo_list(empty)}"
+    counts = sorted({len(references) for references in pairing.references})
+    if counts[0] < _USUAL_REFERENCES:
+        numbers = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+        plural = "s" * (counts[-1] > 1)
+        yield (
+            f"{numbers} reference{plural} per photo: scores rise with the number of references, "
+            f"papers use {_USUAL_REFERENCES}"
+        )
+    if len(pairing.image_ids) == 1:
+        yield (
+            "CIDEr-D is n/a for a single photo, because it weights words by how many photos have "
+            "them; nor is there an interval, because there are no other photos to sample"
+        )
+
+
+def _photo_list(image_ids: Sequence[str]) -> str:
+    listed = ", ".join(map(_printable, image_ids[:_MAX_LISTED]))
+    n_more = len(image_ids) - _MAX_LISTED
     plural = "s" * (len(image_ids) > 1)
-    return f"{len(image_ids)} photo{plural} ({shown}{f' and {more} more' if more > 0 else ''})"
+    return f"{len(image_ids)} photo{plural} ({listed}{f' and {n_more} more' if n_more > 0 else ''})"
 
 
-def _shown(image_id: str) -> str:
-    return one_line(brief(image_id))
+def _printable(image_id: str) -> str:
+    return one_line(shorten(image_id))

@@ -1,66 +1,66 @@
-"""BLEU (Papineni et al. 2002, "BLEU: a method for automatic evaluation"), of a corpus."""
+"""Corpus BLEU (Papineni et al. 2002, "BLEU: a method for automatic evaluation")."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.ngrams import MAX_ORDER, Grams, Ints
+from pipeline.metrics.ngrams import MAX_ORDER, Floats, Ints, NgramCounts, group_sums
 from pipeline.metrics.references import References
 
-# What a corpus' BLEU is computed from, summed over captions: for each order the matches and
-# the n-grams there are, then the tokens of the captions and those of the references.
+# Corpus BLEU follows from these counts, summed over captions: the matches of each order, the
+# n-grams of each order, the tokens of the candidates and the tokens of the references.
 COUNTS = 2 * MAX_ORDER + 2
 
 
-def bleu_counts(references: References, grams: Sequence[Grams], photo: Ints) -> Ints:
-    """Return what each candidate adds to a corpus' BLEU, (C, COUNTS).
+def bleu_counts(references: References, ngrams: Sequence[NgramCounts], image: Ints) -> Ints:
+    """Return the counts that each candidate adds to corpus BLEU, (C, COUNTS).
 
-    Matches are clipped by the most that any one reference has. The length to compare with
-    is that of the reference closest in length, the shorter one of two as close.
+    Matches are clipped by the highest count in any one reference. The reference length is that
+    of the reference closest in length; of two that are equally close, the shorter one.
 
     Args:
-        references: of all photos.
-        grams: the candidates' n-grams, as the references' lexicon has read them.
-        photo: (C,) the photo of each candidate.
+        references: of all images.
+        ngrams: the candidates' n-grams by order, counted with `references.ngrams`.
+        image: (C,) index of each candidate's image.
     """
-    counts = np.zeros((len(photo), COUNTS), np.int64)
-    for order, of_order in enumerate(grams, 1):
-        counts[:, MAX_ORDER + order - 1] = _sums(of_order.count, of_order.caption, len(photo))
-        shared = references.shared(of_order, photo, order)
-        allowed = np.zeros(len(of_order.gram), np.int64)
-        np.maximum.at(allowed, shared.row, shared.count)
-        matches = np.minimum(allowed, of_order.count)
-        counts[:, order - 1] = _sums(matches, of_order.caption, len(photo))
+    counts = np.zeros((len(image), COUNTS), np.int64)
+    for order, candidates in enumerate(ngrams, 1):
+        counts[:, MAX_ORDER + order - 1] = group_sums(
+            candidates.count, candidates.caption, len(image)
+        )
+        matches = references.match(candidates, image, order)
+        max_count = np.zeros(len(candidates.ngram), np.int64)
+        np.maximum.at(max_count, matches.row, matches.count)
+        clipped = np.minimum(max_count, candidates.count)
+        counts[:, order - 1] = group_sums(clipped, candidates.caption, len(image))
     lengths = counts[:, MAX_ORDER]
     counts[:, -2] = lengths
-    counts[:, -1] = _closest(references, lengths, photo)
+    counts[:, -1] = _closest_lengths(references, lengths, image)
     return counts
 
 
-def bleu(counts: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+def bleu(counts: npt.NDArray[np.generic]) -> Floats:
     """Return BLEU-1 to BLEU-4, x100, (..., MAX_ORDER), from sums of counts, (..., COUNTS).
 
-    An order without a single match makes it and the higher ones 0.
+    If an order has no match, its BLEU and those of higher orders are 0.
     """
     sums = counts.astype(np.float64)
     matches, totals = sums[..., :MAX_ORDER], sums[..., MAX_ORDER : 2 * MAX_ORDER]
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.where(matches > 0, np.log(matches / totals), -np.inf)
-        brevity_penalty = np.minimum(0, 1 - sums[..., -1:] / sums[..., -2:-1])
-    means = np.cumsum(logs, axis=-1) / np.arange(1, MAX_ORDER + 1)
-    return 100 * np.exp(np.where(np.isfinite(means), means + brevity_penalty, -np.inf))
+        log_precisions = np.where(matches > 0, np.log(matches / totals), -np.inf)
+        log_brevity_penalty = np.minimum(0, 1 - sums[..., -1:] / sums[..., -2:-1])
+    means = np.cumsum(log_precisions, axis=-1) / np.arange(1, MAX_ORDER + 1)
+    return 100 * np.exp(np.where(np.isfinite(means), means + log_brevity_penalty, -np.inf))
 
 
-def _closest(references: References, lengths: Ints, photo: Ints) -> Ints:
-    pair, reference = references.pairs(photo)
-    theirs = references.lengths[reference]
-    # The distance first, then the length itself.
-    keys = np.abs(theirs - lengths[pair]) * (int(theirs.max()) + 1) + theirs
-    first = np.searchsorted(pair, np.arange(len(photo)))
-    nearest: Ints = np.minimum.reduceat(keys, first) % (int(theirs.max()) + 1)
-    return nearest
-
-
-def _sums(values: Ints, of: Ints, size: int) -> Ints:
-    return np.bincount(of, weights=values, minlength=size).astype(np.int64)
+def _closest_lengths(references: References, lengths: Ints, image: Ints) -> Ints:
+    """Return the length of the reference closest in length to each candidate, (C,)."""
+    pair, reference = references.pairs(image)
+    reference_lengths = references.lengths[reference]
+    # Sort keys: the distance first, then the length itself.
+    base = int(reference_lengths.max()) + 1
+    keys = np.abs(reference_lengths - lengths[pair]) * base + reference_lengths
+    first_pair = np.searchsorted(pair, np.arange(len(image)))
+    closest: Ints = np.minimum.reduceat(keys, first_pair) % base
+    return closest

@@ -3,89 +3,87 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.metrics.ngrams import MAX_ORDER, Grams, Ints, Tokens
+from pipeline.metrics.ngrams import MAX_ORDER, Floats, Ints, NgramCounts, Tokens, group_sums
 from pipeline.metrics.references import References
 
-Floats = npt.NDArray[np.float64]
-
-_SIGMA = 6.0  # tokens; how far lengths may differ
-# CIDEr-D is ten times a mean of cosines; figures in papers are a hundred times that.
+_SIGMA = 6.0  # tokens; width of the Gaussian length penalty
+# CIDEr-D is ten times a mean of cosines; papers report a hundred times that.
 _SCALE = 10 * 100
 
 
 class CiderD:
-    """Scores candidates against references, whose weights are computed once.
+    """Scores candidates against references, whose tf-idf vectors are computed once.
 
-    As coco-caption computes it: a word's weight falls with the number of photos whose
-    references have it, counts are clipped, and lengths are compared in bigrams.
+    As in coco-caption: an n-gram's idf falls with the number of images whose references
+    contain it, counts are clipped, and the length penalty compares numbers of bigrams.
     """
 
     def __init__(self, references: References) -> None:
-        """Weigh the n-grams of `references` by how few of their photos have them."""
+        """Compute the idf of all n-grams of `references`, and the references' norms."""
         self._references = references
-        photos = len(references.groups)
-        # What no reference has counts as what one photo has.
-        self._unknown_weight = np.log(photos)
-        self._weights: list[Floats] = []
+        n_images = len(references.by_image)
+        # coco-caption gives unseen n-grams the idf of n-grams that one image has.
+        self._unseen_idf = np.log(n_images)
+        self._idf: list[Floats] = []
         self._norms: list[Floats] = []
-        for order, grams in enumerate(references.lexicon.grams, 1):
-            weights = np.log(photos / np.maximum(references.photos_with(order), 1))
-            self._weights.append(weights)
-            self._norms.append(_norms(grams, weights[grams.gram], len(references.lengths)))
+        for order, counts in enumerate(references.ngrams.counts, 1):
+            idf = np.log(n_images / np.maximum(references.document_frequency(order), 1))
+            self._idf.append(idf)
+            self._norms.append(_norms(counts, idf[counts.ngram], len(references.lengths)))
 
-    def scores(self, candidates: Sequence[Tokens], photo: Ints | None = None) -> Floats:
-        """Return each candidate's CIDEr-D, (C,), x100; a corpus' is their mean.
+    def scores(self, candidates: Sequence[Tokens], image: Ints | None = None) -> Floats:
+        """Return the CIDEr-D of each candidate, (C,), x100; that of a corpus is the mean.
 
         Args:
             candidates: the captions.
-            photo: (C,) the photo of each; None is one for each photo, in order.
+            image: (C,) index of each candidate's image; None: one candidate per image, in order.
         """
-        if photo is None:
-            photo = np.arange(len(candidates))
-        return self.of_grams(self._references.lexicon.read(candidates), photo)
+        if image is None:
+            image = np.arange(len(candidates))
+        return self.score_ngrams(self._references.ngrams.count(candidates), image)
 
-    def of_grams(self, grams: Sequence[Grams], photo: Ints) -> Floats:
-        """Return what `scores` does, for candidates that the references' lexicon has read."""
+    def score_ngrams(self, ngrams: Sequence[NgramCounts], image: Ints) -> Floats:
+        """Return the same as `scores`, given the candidates' n-grams by order.
+
+        Args:
+            ngrams: the candidates' n-grams, counted with the references' index.
+            image: (C,) index of each candidate's image.
+        """
         references = self._references
-        pair_candidate, pair_reference = references.pairs(photo)
-        first_pair = np.searchsorted(pair_candidate, np.arange(len(photo)))
-        # Of bigrams, as coco-caption has it: a word fewer.
-        lengths = _sums(grams[1].count, grams[1].caption, len(photo))
-        apart = lengths[pair_candidate] - np.maximum(references.lengths[pair_reference] - 1, 0)
+        pair_candidate, pair_reference = references.pairs(image)
+        first_pair = np.searchsorted(pair_candidate, np.arange(len(image)))
+        # coco-caption measures length in bigrams: one less than the number of words.
+        lengths = group_sums(ngrams[1].count, ngrams[1].caption, len(image))
+        reference_lengths = np.maximum(references.lengths[pair_reference] - 1, 0)
+        length_difference = lengths[pair_candidate] - reference_lengths
         cosines = np.zeros(len(pair_candidate))
         for order in range(1, MAX_ORDER + 1):
-            of_order = grams[order - 1]
-            weight = self._weigh(of_order.gram, order)
-            shared = references.shared(of_order, photo, order)
-            candidate = of_order.caption[shared.row]
-            clipped = np.minimum(of_order.count[shared.row], shared.count)
-            pair = first_pair[candidate] + shared.reference - references.first[photo[candidate]]
-            products = clipped * shared.count * weight[shared.row] ** 2
-            norms = _norms(of_order, weight, len(photo))[pair_candidate]
+            counts = ngrams[order - 1]
+            idf = self._look_up_idf(counts.ngram, order)
+            matches = references.match(counts, image, order)
+            candidate = counts.caption[matches.row]
+            clipped = np.minimum(counts.count[matches.row], matches.count)
+            pair = first_pair[candidate] + matches.reference - references.offsets[image[candidate]]
+            products = clipped * matches.count * idf[matches.row] ** 2
+            norms = _norms(counts, idf, len(image))[pair_candidate]
             norms = norms * self._norms[order - 1][pair_reference]
-            dots = _sums(products, pair, len(pair_candidate))
+            dots = group_sums(products, pair, len(pair_candidate))
             cosines += np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
-        cosines *= np.exp(-(apart**2) / (2 * _SIGMA**2)) / MAX_ORDER
-        sums = _sums(cosines, pair_candidate, len(photo))
-        scores: Floats = _SCALE * sums / (references.first[photo + 1] - references.first[photo])
+        cosines *= np.exp(-(length_difference**2) / (2 * _SIGMA**2)) / MAX_ORDER
+        sums = group_sums(cosines, pair_candidate, len(image))
+        n_references = references.offsets[image + 1] - references.offsets[image]
+        scores: Floats = _SCALE * sums / n_references
         return scores
 
-    def _weigh(self, gram: Ints, order: int) -> Floats:
-        known = self._weights[order - 1]
-        weights = np.full(len(gram), self._unknown_weight)
-        inside = gram < len(known)
-        weights[inside] = known[gram[inside]]
-        return weights
+    def _look_up_idf(self, ngram: Ints, order: int) -> Floats:
+        seen_idf = self._idf[order - 1]
+        idf = np.full(len(ngram), self._unseen_idf)
+        seen = ngram < len(seen_idf)
+        idf[seen] = seen_idf[ngram[seen]]
+        return idf
 
 
-def _norms(grams: Grams, weights: Floats, captions: int) -> Floats:
-    """Return the length of each caption as a vector of weighted counts."""
-    return np.sqrt(_sums((grams.count * weights) ** 2, grams.caption, captions))
-
-
-def _sums(values: Ints | Floats, of: Ints, size: int) -> Floats:
-    # Of nothing it returns integers.
-    sums: Floats = np.bincount(of, weights=values, minlength=size).astype(np.float64)
-    return sums
+def _norms(counts: NgramCounts, idf: Floats, n_captions: int) -> Floats:
+    """Return the norm of each caption's tf-idf vector, (n_captions,)."""
+    return np.sqrt(group_sums((counts.count * idf) ** 2, counts.caption, n_captions))

@@ -1,101 +1,104 @@
-"""METEOR 1.5 (Denkowski and Lavie, 2014), by its authors' own Java, as coco-caption runs it.
+"""METEOR 1.5 (Denkowski and Lavie, 2014), computed by its authors' Java, as in coco-caption.
 
-Nothing else gives its figures: they come from a table of paraphrases that is a part of the
-Java program. The package pycocoevalcap (the extra `meteor`) brings both.
+There is no other way to get its figures: they depend on a paraphrase table that ships with the
+Java program. The package pycocoevalcap (the extra `meteor`) contains both.
 """
 
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.resources import files
 from typing import IO
 
 from pipeline.errors import InputError
 from pipeline.metrics.ngrams import Tokens
 
-_BETWEEN = " ||| "
+_SEPARATOR = " ||| "
 
 
-def meteor(candidates: Sequence[Tokens], groups: Sequence[Sequence[Tokens]]) -> float | None:
-    """Return what the candidates score together, x100; None without Java or the package.
+def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float | None:
+    """Return the corpus METEOR of the candidates, x100; None without Java or the package.
 
     Args:
-        candidates: a caption of each photo, as `tokenize` gives it.
-        groups: each photo's references, likewise.
+        candidates: one caption per image, as `tokenize` returns it.
+        references: for each image its references, likewise.
 
     Raises:
-        InputError: Java fails.
-        ValueError: no candidate, or not one candidate for each group of references.
+        InputError: the Java program fails.
+        ValueError: there are no candidates, or not one for each image.
     """
     if not candidates:
-        raise ValueError("there has to be a candidate")
-    jar, java = _jar(), shutil.which("java")
+        raise ValueError("there must be at least one candidate")
+    jar, java = _find_jar(), shutil.which("java")
     if jar is None or java is None:
         return None
-    lines = [
-        _BETWEEN.join(["SCORE", *map(_text, group), _text(candidate)])
-        for candidate, group in zip(candidates, groups, strict=True)
+    requests = [
+        _SEPARATOR.join(["SCORE", *map(_join_tokens, group), _join_tokens(candidate)])
+        for candidate, group in zip(candidates, references, strict=True)
     ]
-    command = [java, "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", str(jar)]
+    command = [java, "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", jar]
     command += ["-", "-", "-stdio", "-l", "en", "-norm"]
-    # A file takes all that Java complains of; nobody reads a pipe meanwhile.
-    with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+    # Java's errors go to a file: nobody would read a pipe in the meantime, and it could fill up.
+    with tempfile.TemporaryFile("w+", errors="replace") as java_errors:
         try:
-            return 100 * _ask(command, lines, complaints)
+            return 100 * _run_meteor(command, requests, java_errors)
         except (BrokenPipeError, ValueError) as error:
-            complaints.seek(0)
-            said = complaints.readline().strip() or str(error)
-            raise InputError(f"{jar}: METEOR fails: {said}: try {java} -jar on it") from error
+            java_errors.seek(0)
+            reason = java_errors.readline().strip() or str(error)
+            raise InputError(f"{jar}: METEOR fails: {reason}: try {java} -jar on it") from error
 
 
-def _jar() -> Path | None:
-    """Return where the package keeps METEOR, without importing it; None if it is not there."""
-    spec = find_spec("pycocoevalcap")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        jar = Path(folder, "meteor", "meteor-1.5.jar")
-        if jar.is_file():
-            return jar
-    return None
+def _find_jar() -> str | None:
+    """Return the path of METEOR's jar in the package; None if it is not installed."""
+    try:
+        jar = files("pycocoevalcap") / "meteor" / "meteor-1.5.jar"
+    except ModuleNotFoundError:
+        return None
+    return str(jar) if jar.is_file() else None
 
 
-def _text(tokens: Iterable[str]) -> str:
-    """Return tokens as METEOR reads them: one line, without the mark between captions."""
+def _join_tokens(tokens: Iterable[str]) -> str:
+    """Return tokens as METEOR reads them: one line, without the separator between captions."""
     return " ".join(" ".join(tokens).replace("|||", " ").split())
 
 
-def _ask(command: Sequence[str], lines: Iterable[str], complaints: IO[str]) -> float:
-    """Return the corpus score, 0 to 1, of lines that ask for a caption's statistics each.
+def _run_meteor(command: Sequence[str], requests: Iterable[str], java_errors: IO[str]) -> float:
+    """Return the corpus score, 0 to 1.
+
+    Args:
+        command: starts METEOR in its interactive mode.
+        requests: one line per caption that requests its statistics.
+        java_errors: the file for Java's standard error.
 
     Raises:
-        BrokenPipeError: the program has ended early.
-        ValueError: it answers with something else than numbers.
+        BrokenPipeError: the program ends early.
+        ValueError: it answers with something other than numbers.
     """
-    with subprocess.Popen(  # noqa: S603  (our own words; captions go by the pipe)
+    with subprocess.Popen(  # noqa: S603  (our own arguments; captions go through the pipe)
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=complaints,
+        stderr=java_errors,
         encoding="utf-8",
-    ) as java:
-        if java.stdin is None or java.stdout is None:
+    ) as process:
+        if process.stdin is None or process.stdout is None:
             raise ValueError("no pipes")
-        found = []
-        # Question, answer, question: neither side ever waits to write while the other does.
-        for line in lines:
-            print(line, file=java.stdin, flush=True)
-            found.append(java.stdout.readline().strip())
-            _numbers(found[-1])
-        print(_BETWEEN.join(["EVAL", *found]), file=java.stdin, flush=True)
-        for _ in found:
-            _numbers(java.stdout.readline())
-        return _numbers(java.stdout.readline())[0]
+        statistics = []
+        # Each request is followed by its answer, so that the two sides never both block on a write.
+        for request in requests:
+            print(request, file=process.stdin, flush=True)
+            statistics.append(process.stdout.readline().strip())
+            _parse_numbers(statistics[-1])
+        print(_SEPARATOR.join(["EVAL", *statistics]), file=process.stdin, flush=True)
+        for _ in statistics:  # a score for each caption, then that of the corpus
+            _parse_numbers(process.stdout.readline())
+        return _parse_numbers(process.stdout.readline())[0]
 
 
-def _numbers(answer: str) -> list[float]:
-    """Return the numbers of an answer; ValueError if it has something else, or nothing."""
-    numbers = [float(word) for word in answer.split()]
+def _parse_numbers(line: str) -> list[float]:
+    """Return the numbers of an answer; raise ValueError if it has none, or anything else."""
+    numbers = [float(word) for word in line.split()]
     if not numbers:
         raise ValueError("no answer")
     return numbers

@@ -1,4 +1,4 @@
-"""n-grams as numbers: captions as flat arrays, so that whole corpora are counted at once."""
+"""n-grams as integer ids, in flat arrays, so that a whole corpus is counted at once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,82 +9,95 @@ import numpy.typing as npt
 MAX_ORDER = 4
 Tokens = Sequence[str]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
-# An n-gram is looked up by the number of all its words but the last, and that word's. A
-# corpus of so many different words, two million, does not fit in memory anyway.
+# The key of an n-gram is the id of its first n - 1 words, shifted, and the id of its last word.
+# A corpus with more distinct words than fit here, two million, would not fit in memory anyway.
 _WORD_BITS = 21
 
 
 @dataclass(frozen=True)
-class Grams:
-    """The n-grams of captions, of one order, each different one once a caption.
+class NgramCounts:
+    """The n-grams of one order in some captions: one row for each distinct n-gram of a caption.
 
     Attributes:
-        caption: (G,) the caption, from 0, ascending.
-        gram: (G,) the n-gram's number.
-        count: (G,) how often it is in that caption.
+        caption: (G,) index of the caption, ascending.
+        ngram: (G,) id of the n-gram.
+        count: (G,) how often the caption contains it.
     """
 
     caption: Ints
-    gram: Ints
+    ngram: Ints
     count: Ints
 
 
-class Lexicon:
-    """Numbers for the words and n-grams of some captions; others get numbers beyond those."""
+class NgramIndex:
+    """Ids for the words and n-grams of a set of captions; unseen ones get ids beyond those.
+
+    Attributes:
+        counts: the n-grams of the indexed captions, one `NgramCounts` for each order.
+        sizes: number of distinct n-grams of each order; ids from there on are unseen n-grams.
+    """
 
     def __init__(self, captions: Sequence[Tokens]) -> None:
-        """Number all n-grams of `captions`.
-
-        Attributes set:
-            grams: of `captions`, by order: MAX_ORDER of them.
-            sizes: how many different n-grams of each order there are; greater numbers are
-                of n-grams that `captions` do not have.
-        """
+        """Index all n-grams of `captions`."""
         self._word_ids: dict[str, int] = {}
-        self._known: list[Ints] = []
-        self.grams = list(self._numbered(captions, self._word_ids, learn=True))
-        self.sizes = [len(self._word_ids), *map(len, self._known)]
+        self._keys: list[Ints] = []  # by order from 2, sorted; the position is the id
+        self.counts = list(self._count(captions, self._word_ids, build=True))
+        self.sizes = [len(self._word_ids), *map(len, self._keys)]
 
-    def read(self, captions: Sequence[Tokens]) -> list[Grams]:
-        """Number the n-grams of other captions, by order."""
-        # Unknown words are told apart: each adds to a caption's length as a vector.
-        return list(self._numbered(captions, dict(self._word_ids), learn=False))
+    def count(self, captions: Sequence[Tokens]) -> list[NgramCounts]:
+        """Count the n-grams of other captions, by order."""
+        # Each unseen word gets its own id: each adds to the norm of a caption's vector.
+        return list(self._count(captions, dict(self._word_ids), build=False))
 
-    def _numbered(
-        self, captions: Sequence[Tokens], word_ids: dict[str, int], *, learn: bool
-    ) -> Iterator[Grams]:
+    def _count(
+        self, captions: Sequence[Tokens], word_ids: dict[str, int], *, build: bool
+    ) -> Iterator[NgramCounts]:
         lengths = np.fromiter(map(len, captions), np.int64, len(captions))
         caption = np.repeat(np.arange(len(captions)), lengths)
-        numbers = (word_ids.setdefault(t, len(word_ids)) for tokens in captions for t in tokens)
-        words = np.fromiter(numbers, np.int64, len(caption))
-        yield _counted(caption, words)
-        grams = words  # by the place of their first words
+        ids = (word_ids.setdefault(token, len(word_ids)) for tokens in captions for token in tokens)
+        words = np.fromiter(ids, np.int64, len(caption))
+        yield _count_distinct(caption, words)
+        ngrams = words  # by the position of their first word
         for order in range(2, MAX_ORDER + 1):
-            last = words[order - 1 :]
-            inside = caption[: len(last)] == caption[order - 1 :]
-            keys = grams[: len(last)][inside] << _WORD_BITS | last[inside]
-            grams = np.zeros(len(last), np.int64)
-            if learn:
-                known, grams[inside] = np.unique(keys, return_inverse=True)
-                self._known.append(known)
+            last_words = words[order - 1 :]
+            inside = caption[: len(last_words)] == caption[order - 1 :]
+            keys = ngrams[: len(last_words)][inside] << _WORD_BITS | last_words[inside]
+            ngrams = np.zeros(len(last_words), np.int64)
+            if build:
+                distinct_keys, ngrams[inside] = np.unique(keys, return_inverse=True)
+                self._keys.append(distinct_keys)
             else:
-                grams[inside] = _look_up(self._known[order - 2], keys)
-            yield _counted(caption[: len(last)][inside], grams[inside])
+                ngrams[inside] = _look_up(self._keys[order - 2], keys)
+            yield _count_distinct(caption[: len(last_words)][inside], ngrams[inside])
 
 
-def _look_up(known: Ints, keys: Ints) -> Ints:
-    """Return the place of each key in `known`, which is sorted; beyond its end if not there."""
-    places = np.searchsorted(known, keys)
-    found = np.zeros(len(keys), bool)
-    within = places < len(known)
-    found[within] = known[places[within]] == keys[within]
-    places[~found] = len(known) + np.unique(keys[~found], return_inverse=True)[1]
-    return places
+def group_sums(values: Ints | Floats, groups: Ints, n_groups: int) -> Floats:
+    """Return the sum of the values of each group, (n_groups,).
+
+    Args:
+        values: (G,).
+        groups: (G,) the group of each value, from 0.
+        n_groups: number of groups.
+    """
+    # Without values, bincount returns integers.
+    sums: Floats = np.bincount(groups, weights=values, minlength=n_groups).astype(np.float64)
+    return sums
 
 
-def _counted(caption: Ints, gram: Ints) -> Grams:
-    """Count equal n-grams of a caption."""
-    size = int(gram.max(initial=0)) + 1
-    keys, count = np.unique(caption * size + gram, return_counts=True)
-    return Grams(*np.divmod(keys, size), count)
+def _look_up(sorted_keys: Ints, keys: Ints) -> Ints:
+    """Return the position of each key in `sorted_keys`; unseen keys get positions past its end."""
+    positions = np.searchsorted(sorted_keys, keys)
+    seen = np.zeros(len(keys), bool)
+    in_range = positions < len(sorted_keys)
+    seen[in_range] = sorted_keys[positions[in_range]] == keys[in_range]
+    positions[~seen] = len(sorted_keys) + np.unique(keys[~seen], return_inverse=True)[1]
+    return positions
+
+
+def _count_distinct(caption: Ints, ngram: Ints) -> NgramCounts:
+    """Count the distinct n-grams of each caption."""
+    size = int(ngram.max(initial=0)) + 1
+    keys, count = np.unique(caption * size + ngram, return_counts=True)
+    return NgramCounts(*np.divmod(keys, size), count)

@@ -6,89 +6,94 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.ngrams import Ints, Tokens
+from pipeline.metrics.ngrams import Floats, Ints, Tokens
 
-Padded = npt.NDArray[np.int32]
+PaddedIds = npt.NDArray[np.int32]
 
 _BETA = 1.2  # weight of recall, as in coco-caption
-_CELLS = 1 << 22  # of the table of all pairs, at most so many at a time
+_MAX_CELLS = 1 << 22  # of the word ids that are in memory at a time
 
 
-def rouge_l(
-    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
-) -> npt.NDArray[np.float64]:
-    """Return each candidate's ROUGE-L, (C,), x100; a corpus' is their mean.
+def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Floats:
+    """Return the ROUGE-L of each candidate, (C,), x100; that of a corpus is the mean.
 
-    As coco-caption computes it: the best precision and the best recall, which may be of
-    different references.
+    As in coco-caption: it combines the best precision and the best recall, which may come
+    from different references.
 
     Args:
-        candidates: one a photo.
-        references: each photo's, at least one.
+        candidates: one per image.
+        references: for each image its references, at least one.
     """
-    sizes = np.fromiter(map(len, references), np.int64, len(references))
-    first = np.cumsum(sizes) - sizes
-    pair = np.repeat(np.arange(len(candidates)), sizes)
-    ids: dict[str, int] = {}
-    ours = _Rows.of(candidates, ids)
-    theirs = _Rows.of([r for group in references for r in group], ids)
-    longest = np.zeros(len(pair), np.int64)
-    # Captions of like length together: one that is very long would make all as long.
-    for some in _alike(np.maximum(ours.lengths[pair], theirs.lengths)):
-        longest[some] = _longest_common(ours.padded(pair[some], -1), theirs.padded(some, -2))
-    # coco-caption takes a caption without tokens for one empty token, which matches nothing.
-    precision = np.maximum.reduceat(longest / np.maximum(ours.lengths[pair], 1), first)
-    recall = np.maximum.reduceat(longest / np.maximum(theirs.lengths, 1), first)
-    above = (1 + _BETA**2) * precision * recall
-    below = recall + _BETA**2 * precision
-    return 100 * np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    n_references = np.fromiter(map(len, references), np.int64, len(references))
+    first_pair = np.cumsum(n_references) - n_references
+    candidate_index = np.repeat(np.arange(len(candidates)), n_references)
+    word_ids: dict[str, int] = {}
+    candidate_ids = _WordIds.encode(candidates, word_ids)
+    reference_ids = _WordIds.encode([r for group in references for r in group], word_ids)
+    candidate_lengths = candidate_ids.lengths[candidate_index]
+    lcs = np.zeros(len(candidate_index), np.int64)
+    # Pairs of similar length go together: one very long caption would pad all the others.
+    for pairs in _length_batches(np.maximum(candidate_lengths, reference_ids.lengths)):
+        lcs[pairs] = _lcs_lengths(
+            candidate_ids.padded(candidate_index[pairs], -1), reference_ids.padded(pairs, -2)
+        )
+    # coco-caption treats a caption without tokens as one empty token, which matches nothing.
+    precision = np.maximum.reduceat(lcs / np.maximum(candidate_lengths, 1), first_pair)
+    recall = np.maximum.reduceat(lcs / np.maximum(reference_ids.lengths, 1), first_pair)
+    numerator = (1 + _BETA**2) * precision * recall
+    denominator = recall + _BETA**2 * precision
+    return 100 * np.divide(
+        numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0
+    )
 
 
-class _Rows(NamedTuple):
-    """Captions as numbers, one for each word.
+class _WordIds(NamedTuple):
+    """Captions as word ids.
 
     Attributes:
-        numbers: of all captions, one after another.
-        first: where each one's begin, (C,).
-        lengths: how many each has, (C,).
+        ids: of all captions, concatenated.
+        offsets: (C,) where each caption begins.
+        lengths: (C,) number of words of each caption.
     """
 
-    numbers: Ints
-    first: Ints
+    ids: Ints
+    offsets: Ints
     lengths: Ints
 
     @staticmethod
-    def of(captions: Sequence[Tokens], ids: dict[str, int]) -> "_Rows":
+    def encode(captions: Sequence[Tokens], word_ids: dict[str, int]) -> "_WordIds":
         lengths = np.fromiter(map(len, captions), np.int64, len(captions))
-        numbers = (ids.setdefault(token, len(ids)) for caption in captions for token in caption)
-        every = np.fromiter(numbers, np.int64, int(lengths.sum()))
-        return _Rows(every, np.cumsum(lengths) - lengths, lengths)
+        numbers = (
+            word_ids.setdefault(token, len(word_ids)) for caption in captions for token in caption
+        )
+        ids = np.fromiter(numbers, np.int64, int(lengths.sum()))
+        return _WordIds(ids, np.cumsum(lengths) - lengths, lengths)
 
-    def padded(self, some: Ints, padding: int) -> Padded:
-        """Return some of the captions as (N, longest)."""
-        columns = np.arange(self.lengths[some].max(initial=0))
-        inside = columns < self.lengths[some, None]
+    def padded(self, captions: Ints, padding: int) -> PaddedIds:
+        """Return the ids of those captions, (N, longest)."""
+        columns = np.arange(self.lengths[captions].max(initial=0))
+        inside = columns < self.lengths[captions, None]
         rows = np.full(inside.shape, padding, np.int32)
-        rows[inside] = self.numbers[(self.first[some, None] + columns)[inside]]
+        rows[inside] = self.ids[(self.offsets[captions, None] + columns)[inside]]
         return rows
 
 
-def _alike(lengths: Ints) -> Iterator[Ints]:
-    """Yield the positions of all lengths, those of one power of two together, few at a time."""
+def _length_batches(lengths: Ints) -> Iterator[Ints]:
+    """Yield the indices of all lengths in batches, each within one power of two."""
     powers = np.frexp(lengths)[1]
     for power in np.unique(powers):
-        positions = np.flatnonzero(powers == power)
-        count = max(1, _CELLS >> int(power))
-        yield from (positions[i : i + count] for i in range(0, len(positions), count))
+        indices = np.flatnonzero(powers == power)
+        batch_size = max(1, _MAX_CELLS >> int(power))
+        yield from (indices[i : i + batch_size] for i in range(0, len(indices), batch_size))
 
 
-def _longest_common(ours: Padded, theirs: Padded) -> Ints:
-    """Return the length of the longest common subsequence of ours[i] and theirs[i].
+def _lcs_lengths(first: PaddedIds, second: PaddedIds) -> Ints:
+    """Return the length of the longest common subsequence of first[i] and second[i].
 
-    A row of the usual table at a time, for all pairs at once.
+    Computes the usual table row by row, for all pairs at once.
     """
-    row = np.zeros((len(theirs), theirs.shape[1] + 1), np.int32)
-    for tokens in ours.T:
-        row[:, 1:] = np.maximum(row[:, 1:], row[:, :-1] + (theirs == tokens[:, None]))
+    row = np.zeros((len(second), second.shape[1] + 1), np.int32)
+    for ids in first.T:
+        row[:, 1:] = np.maximum(row[:, 1:], row[:, :-1] + (second == ids[:, None]))
         np.maximum.accumulate(row, axis=1, out=row)
     return row[:, -1].astype(np.int64)

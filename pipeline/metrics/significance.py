@@ -1,91 +1,104 @@
-"""Resampling: how far scores would move with other photos, and whether two runs differ."""
+"""Resampling: confidence intervals of scores, and whether two runs differ by more than chance."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.metrics.scorer import METRICS, Floats, Scores
+from pipeline.metrics.ngrams import Floats
+from pipeline.metrics.scorer import METRICS, Scores
 
 SAMPLES = 1000
-_SEED = 0  # equal scores, equal intervals
-_LEVEL = 95  # percent
-# Weights of so many samples are in memory at a time, for tens of thousands of photos.
-_AT_ONCE = 100
+_SEED = 0  # the same scores always get the same intervals
+_CONFIDENCE = 95  # percent
+# So many samples' weights are in memory at a time: a corpus may have tens of thousands of images.
+_BATCH = 100
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How a run differs from another in one metric.
+    """The difference between two runs in one metric.
 
     Attributes:
-        ours: the score of one.
-        theirs: of the other.
-        interval: in which 95 % of the differences, theirs less ours, lie when photos are
-            drawn anew.
-        p_value: how often a difference so large comes about where it is chance which of the
-            two a caption came from.
+        first: score of the first run, x100.
+        second: score of the second run, x100.
+        interval: 95 % confidence interval of second minus first, over resampled images.
+        p_value: probability of a difference at least this large if the two runs' captions were
+            exchanged at random.
     """
 
-    ours: float
-    theirs: float
+    first: float
+    second: float
     interval: Interval
     p_value: float
 
 
-def intervals(scores: Scores, samples: int = SAMPLES) -> dict[str, Interval]:
-    """Return, for each metric, where 95 % of the scores lie when photos are drawn anew.
+def bootstrap_intervals(scores: Scores, samples: int = SAMPLES) -> dict[str, Interval]:
+    """Return the 95 % confidence interval of each metric, over resampled images.
 
     The percentile bootstrap (Koehn 2004, "Statistical significance tests for machine
-    translation evaluation"). It tells what other photos would change, not other training.
+    translation evaluation"). It covers the choice of test images, not that of another training.
     """
-    found = np.concatenate([scores.weighted(w) for w in _drawn(len(scores.rouge_l), samples)])
-    return dict(zip(METRICS, _middle(found), strict=True))
+    resampled = np.concatenate(
+        [scores.resampled(weights) for weights in _bootstrap_weights(len(scores.rouge_l), samples)]
+    )
+    return dict(zip(METRICS, _percentile_intervals(resampled), strict=True))
 
 
-def differences(ours: Scores, theirs: Scores, samples: int = SAMPLES) -> dict[str, Difference]:
-    """Compare two runs' captions of the same photos, in the same order, by each metric.
+def paired_differences(
+    first: Scores, second: Scores, samples: int = SAMPLES
+) -> dict[str, Difference]:
+    """Compare two runs' captions of the same images, in the same order, by each metric.
 
-    Intervals by the paired bootstrap (Koehn 2004), p-values by approximate randomization
-    (Riezler and Maxwell 2005, "On some pitfalls in automatic evaluation and significance
-    testing for MT"), two-sided.
+    Intervals come from the paired bootstrap (Koehn 2004), two-sided p-values from approximate
+    randomization (Riezler and Maxwell 2005, "On some pitfalls in automatic evaluation and
+    significance testing for MT").
     """
-    photos = len(ours.rouge_l)
-    apart = np.concatenate([theirs.weighted(w) - ours.weighted(w) for w in _drawn(photos, samples)])
-    ours_now, theirs_now = ours.corpus, theirs.corpus
-    observed = np.array([theirs_now[name] - ours_now[name] for name in METRICS])
+    n_images = len(first.rouge_l)
+    resampled = np.concatenate(
+        [
+            second.resampled(weights) - first.resampled(weights)
+            for weights in _bootstrap_weights(n_images, samples)
+        ]
+    )
+    first_corpus, second_corpus = first.corpus, second.corpus
+    observed = np.array([second_corpus[name] - first_corpus[name] for name in METRICS])
     as_large = np.zeros(len(METRICS))
-    for swapped in _swaps(photos, samples):
-        by_chance = theirs.mixed(ours, swapped) - ours.mixed(theirs, swapped)
-        # Rounding must not tell apart what is equal.
+    for swap in _random_swaps(n_images, samples):
+        by_chance = second.swapped(first, swap) - first.swapped(second, swap)
+        # The tolerance keeps rounding errors from separating equal differences.
         as_large += (np.abs(by_chance) >= np.abs(observed) - 1e-9).sum(axis=0)
     p_values = (as_large + 1) / (samples + 1)
+    intervals = _percentile_intervals(resampled)
     return {
-        name: Difference(ours_now[name], theirs_now[name], interval, float(p_value))
-        for name, interval, p_value in zip(METRICS, _middle(apart), p_values, strict=True)
+        name: Difference(first_corpus[name], second_corpus[name], interval, float(p_value))
+        for name, interval, p_value in zip(METRICS, intervals, p_values, strict=True)
     }
 
 
-def _drawn(photos: int, samples: int) -> Iterator[Floats]:
-    """Yield how often each photo is drawn, with replacement, some samples at a time."""
+def _bootstrap_weights(n_images: int, samples: int) -> Iterator[Floats]:
+    """Yield how often each image is drawn, with replacement, in batches of samples, (B, C)."""
     random = np.random.default_rng(_SEED)
-    for begin in range(0, samples, _AT_ONCE):
-        size = min(_AT_ONCE, samples - begin)
-        drawn = random.integers(0, photos, (size, photos)) + photos * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * photos)
-        yield times.reshape(size, photos).astype(np.float64)
+    for start in range(0, samples, _BATCH):
+        size = min(_BATCH, samples - start)
+        drawn = random.integers(0, n_images, (size, n_images))
+        drawn += n_images * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * n_images)
+        yield counts.reshape(size, n_images).astype(np.float64)
 
 
-def _swaps(photos: int, samples: int) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.bool_]]]:
+def _random_swaps(n_images: int, samples: int) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield whether each image's captions are exchanged, in batches of samples, (B, C)."""
     random = np.random.default_rng(_SEED)
-    for begin in range(0, samples, _AT_ONCE):
-        yield random.integers(0, 2, (min(_AT_ONCE, samples - begin), photos)).astype(bool)
+    for start in range(0, samples, _BATCH):
+        yield random.integers(0, 2, (min(_BATCH, samples - start), n_images)).astype(bool)
 
 
-def _middle(samples: Floats) -> list[Interval]:
-    """Return, column by column, between what values the middle 95 % lie."""
-    beyond = (100 - _LEVEL) / 2
-    low, high = np.percentile(samples, [beyond, 100 - beyond], axis=0)
+def _percentile_intervals(samples: Floats) -> list[Interval]:
+    """Return the interval that holds the middle 95 % of each column."""
+    tail = (100 - _CONFIDENCE) / 2
+    low, high = np.percentile(samples, [tail, 100 - tail], axis=0)
     return list(zip(low.tolist(), high.tolist(), strict=True))

@@ -1,8 +1,8 @@
-"""The scorer's tokens: those of coco-caption, without its Java.
+"""The scorer's tokenizer: the tokens of coco-caption, without its Java.
 
-coco-caption runs PTBTokenizer of Stanford CoreNLP 3.4.1 (`-preserveLines -lowerCase`) over
-captions and drops punctuation. The rules here were found by giving that program captions
-and looking at its tokens; docs/decisions.md tells on how many captions the two agree.
+coco-caption runs PTBTokenizer of Stanford CoreNLP 3.4.1 (`-preserveLines -lowerCase`) on
+captions and drops punctuation. The rules here were derived from that program's output;
+docs/decisions.md records on how many captions the two agree.
 """
 
 import html
@@ -21,46 +21,46 @@ mar md mfg mich minn mlle mme mo mon mont mr mrs ms msgr mt mtg natl neb nev nov
 pfc ph ph.d plc pres prof profs pte pty pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc
 sq sr st ste supt sys tel tenn thu thurs treas tue tues univ va vs vt wed wis wisc wm wyo
 """
-# These keep it with a capital alone, and in lower case are words before a period.
+# These keep it only when capitalized: in lower case they are words.
 _CAPITALIZED = "Ala Ark Del Ill La Mass Miss Ore Pa Tex Wash"
-# These keep it before a number.
-_NUMBERED = "art ca fig figs no nos op pp prop"
-# A lone letter keeps it ("b."), unless one of these opens a sentence after it.
-_OPENING = """
+# These keep it only before a number.
+_BEFORE_NUMBER = "art ca fig figs no nos op pp prop"
+# A single letter keeps it ("b."), unless one of these words starts a sentence after it.
+_SENTENCE_STARTERS = """
 a about according additionally after an as at but earlier he her here however if in it last many
 more now once one other our she since so some such that the their then there these they this we
 what when while yet you
 """
 
 
-def _any(words: str) -> str:
-    """Return the pattern of any of the words."""
+def _any_of(words: str) -> str:
+    """Return a pattern that matches any of the words."""
     return "|".join(regex.escape(word) for word in words.split())
 
 
-# `\w` of `regex`, not of `re`, has the marks that are parts of words, as in Hindi.
+# In `regex`, unlike in `re`, `\w` matches the combining marks of words, as in Hindi.
 _L = r"[^\W\d_]"  # a letter of any script
 _W = r"[^\W_]"  # a letter or digit
-_ENDING = rf"(?i:[sdm]|ll|re|ve)(?!{_L})"  # what follows the apostrophe in it's, he'd, I'm, ...
+_ENDING = rf"(?i:[sdm]|ll|re|ve)(?!{_L})"  # the ending of it's, he'd, I'm, ...
 
-# The first alternative that fits wins. What none fits is dropped: white space, the punctuation
-# on coco-caption's list and what PTBTokenizer has no name for.
+# The first alternative that matches wins. What matches none is dropped: white space, the
+# punctuation on coco-caption's list and characters that PTBTokenizer does not know.
 _TOKEN = regex.compile(
     rf"""
-    {_W}+(?=\s|$)                                         # most words: this is for speed alone
-  | (?i:https?://|www\.)[^\s"<>|()]+[^\s"<>|().!?,;:'&-]  # an address
-  | {_W}[\w.+-]*@{_W}[\w-]*(?:\.{_W}[\w-]*)*              # mail
+    {_W}+(?=\s|$)                                         # most words: only for speed
+  | (?i:https?://|www\.)[^\s"<>|()]+[^\s"<>|().!?,;:'&-]  # a URL
+  | {_W}[\w.+-]*@{_W}[\w-]*(?:\.{_W}[\w-]*)*              # an e-mail address
   | [@\#]{_L}\w*
   | </?[a-zA-Z][^<>]*>                                    # a tag
-  | -[lr][rcs]b-                                          # a bracket, tokenized before
+  | -[lr][rcs]b-                                          # a bracket that is already a token
   | \^_\^ | [:;=]-?[)(\]dDpP](?!\w)                       # a smiley
   | [A-Za-z0-9]+(?:-[A-Za-z]+){{0,2}}                      # black-haired/white
       (?:/[A-Za-z0-9]+(?:-[A-Za-z]+){{0,2}}){{1,2}}
   | {_W}[\w.,]{{0,40}}(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|{_W}+(?:_{_W}+)*))+  # 3.5-mile-long
   | {_L}{_W}*(?:\.{_L}{_W}*)*\.(?:com|net|org|edu)(?:/[\w./-]*\w)?(?!\w)
-  | (?:(?i:{_any(_ABBREVIATIONS)})|{_any(_CAPITALIZED)}|{_L}(?:\.{_L})+)\.(?!{_L})
-  | {_L}\.(?!{_L}|\s+(?=[A-Z])(?i:{_any(_OPENING)})\s)
-  | (?i:{_any(_NUMBERED)})\.(?=\s?\d)
+  | (?:(?i:{_any_of(_ABBREVIATIONS)})|{_any_of(_CAPITALIZED)}|{_L}(?:\.{_L})+)\.(?!{_L})
+  | {_L}\.(?!{_L}|\s+(?=[A-Z])(?i:{_any_of(_SENTENCE_STARTERS)})\s)
+  | (?i:{_any_of(_BEFORE_NUMBER)})\.(?=\s?\d)
   | {_L}{_W}*(?:[.!?]{_L}{_W}*)+                          # dog.The: no space, no new sentence
   | [A-Z]+(?:&[A-Z]+)+                                    # AT&T
   | [A-Za-z]+(?=[nN]['`][tT]) | (?i:n['`]t)(?!{_L})       # do | n't
@@ -76,7 +76,7 @@ _TOKEN = regex.compile(
     """,
     regex.VERBOSE,
 )
-# Quotes, dashes and signs that PTBTokenizer writes in ASCII, or parts from their neighbours.
+# Quotes, dashes and signs that PTBTokenizer writes in ASCII, or separates from their neighbours.
 _SIGNS = str.maketrans(
     dict.fromkeys("\u201c\u201d\u201e«»", '"')
     | dict.fromkeys("\u2012\u2013\u2014\u2015", " -- ")
@@ -101,8 +101,8 @@ _TWO_WORDS = {
 def tokenize(caption: str) -> list[str]:
     """Return a caption's tokens, in lower case and without punctuation.
 
-    Brackets stay, as `-lrb-` and the like: coco-caption looks for their names in capitals
-    after it has lowered them, and so never drops one.
+    Brackets stay, as `-lrb-` and the like: coco-caption lower-cases their names before it looks
+    for them in upper case, and so never drops one.
     """
     if "&" in caption:
         caption = html.unescape(caption)

@@ -51,7 +51,7 @@ def all_baselines(
     corpora = {
         RANDOM_CAPTIONS: random_captions(training, scorer),
         SHUFFLED_FEATURES: shuffled_features(candidates, scorer),
-        HUMAN_AGREEMENT: human_agreement(scorer.references.groups),
+        HUMAN_AGREEMENT: human_agreement(scorer.references.by_image),
     }
     return [
         Baseline(CONSTANT_CAPTION, constant_corpus, constant),
@@ -71,7 +71,7 @@ def best_constant(training: Sequence[Tokens], scorer: Scorer) -> tuple[str, Corp
         training: captions to choose from, as tokens.
         scorer: of the photos' references.
     """
-    groups = scorer.references.groups
+    groups = scorer.references.by_image
     photos_with: Counter[Tokens] = Counter()
     for group in groups:
         photos_with.update({gram for reference in group for gram in _grams(reference)})
@@ -92,7 +92,7 @@ def best_constant(training: Sequence[Tokens], scorer: Scorer) -> tuple[str, Corp
 def random_captions(training: Sequence[Tokens], scorer: Scorer) -> CorpusScores:
     """Return what a training caption scores that is drawn anew for each photo."""
     random = np.random.default_rng(_SEED)
-    photos = len(scorer.references.groups)
+    photos = len(scorer.references.by_image)
     draws = [random.integers(0, len(training), photos) for _ in range(_DRAWS)]
     return _mean([scorer.score([training[i] for i in drawn.tolist()]) for drawn in draws])
 
@@ -120,7 +120,7 @@ def shuffled_features(candidates: Sequence[Tokens], scorer: Scorer) -> CorpusSco
     A caption follows from its photo's features alone, so this is what the model scores when
     each photo's features are swapped for another's. None of a single photo.
     """
-    photos = len(scorer.references.groups)
+    photos = len(scorer.references.by_image)
     if photos == 1:
         return None
     random = np.random.default_rng(_SEED)

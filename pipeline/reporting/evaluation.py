@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.metrics.meteor import meteor
 from pipeline.metrics.ngrams import Tokens
 from pipeline.metrics.scorer import METRICS, Scorer, Scores
-from pipeline.metrics.significance import Interval, intervals
+from pipeline.metrics.significance import Interval, bootstrap_intervals
 from pipeline.metrics.tokenizer import tokenize
 from pipeline.reporting.baselines import (
     HUMAN_AGREEMENT,
@@ -35,7 +35,7 @@ class SearchMetrics:
         predictions: one a photo.
         scores: of each caption.
         corpus: METRICS of all together, x100.
-        intervals: see `resampling.intervals`.
+        intervals: see `significance.bootstrap_intervals`.
         meteor: METEOR 1.5, x100; None without its Java.
         distinct: different captions, % of all.
         words_used: different words of the vocabulary in the captions, % of it.
@@ -248,8 +248,8 @@ def _search(
         predictions=predictions,
         scores=scores,
         corpus=scores.corpus,
-        intervals=intervals(scores),
-        meteor=meteor(candidates, scorer.references.groups),
+        intervals=bootstrap_intervals(scores),
+        meteor=meteor(candidates, scorer.references.by_image),
         distinct=100 * len({p.caption for p in predictions}) / photos,
         words_used=100 * len(words) / max(len(vocabulary.words), 1),
         copied=100 * sum(tuple(tokens) in known for tokens in candidates) / photos,

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.claims import describes, is_true
+from benchmarks.claims import check_claims, is_true
 from pipeline.datasets.sample.scenes import COLOURS, SHAPES, Scene, ShapeGroup, generate_scene
 from pipeline.datasets.sample.wordings import caption_scene
 
@@ -13,8 +13,8 @@ PAIR = Scene("pair.jpg", "pink", (CIRCLE, SQUARE), "left of", 0)
 ROW = dataclasses.replace(CIRCLE, size="small", centres=((90.0, 9.0), (160.0, 9.0), (230.0, 9.0)))
 GROUP = Scene("group.jpg", "grey", (ROW,), None, 0)
 
-# Words of which one in the place of another makes a true caption false.
-EXCHANGED = (
+# Groups of words: exchanging a word for another of its group makes a true caption false.
+EXCHANGEABLE = (
     ("a", "two", "three"),
     COLOURS,
     SHAPES,
@@ -23,8 +23,8 @@ EXCHANGED = (
 )
 
 
-def wrong(caption: str, scene: Scene) -> set[str]:
-    return {aspect for aspect, right in describes(caption, scene).items() if not right}
+def wrong_aspects(caption: str, scene: Scene) -> set[str]:
+    return {aspect for aspect, right in check_claims(caption, scene).items() if not right}
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def wrong(caption: str, scene: Scene) -> set[str]:
         "A red circle with a red square to its right on a pink background .",
     ],
 )
-def test_every_way_to_say_a_relation_is_read(caption: str) -> None:
-    assert wrong(caption, PAIR) == set()
+def test_every_wording_of_a_relation_is_understood(caption: str) -> None:
+    assert wrong_aspects(caption, PAIR) == set()
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_every_way_to_say_a_relation_is_read(caption: str) -> None:
         ("", {"count", "colour", "shape", "relation", "size"}),
     ],
 )
-def test_what_is_wrong_about_a_pair_is_named(caption: str, aspects: set[str]) -> None:
-    assert wrong(caption, PAIR) == aspects
+def test_the_wrong_aspects_of_a_pair_are_named(caption: str, aspects: set[str]) -> None:
+    assert wrong_aspects(caption, PAIR) == aspects
 
 
-def test_the_order_of_unequal_things_is_told_from_their_colours() -> None:
+def test_swapped_objects_are_recognized_by_their_colours() -> None:
     dot = dataclasses.replace(CIRCLE, colour="white", size="small")
-    within = Scene("within.jpg", "pink", (dot, SQUARE), "inside", 0)
-    assert wrong("a white square inside a red circle", within) == {"shape"}
-    assert wrong("a red circle inside a white square", within) == {"colour"}
-    assert wrong("a red square inside a white circle", within) == {"relation"}
+    inside = Scene("inside.jpg", "pink", (dot, SQUARE), "inside", 0)
+    assert wrong_aspects("a white square inside a red circle", inside) == {"shape"}
+    assert wrong_aspects("a red circle inside a white square", inside) == {"colour"}
+    assert wrong_aspects("a red square inside a white circle", inside) == {"relation"}
 
 
 @pytest.mark.parametrize(
@@ -86,27 +86,27 @@ def test_the_order_of_unequal_things_is_told_from_their_colours() -> None:
         ("three red circles inside a red square", {"count", "colour", "shape", "relation", "size"}),
     ],
 )
-def test_what_is_wrong_about_a_group_is_named(caption: str, aspects: set[str]) -> None:
-    assert wrong(caption, GROUP) == aspects
+def test_the_wrong_aspects_of_a_group_are_named(caption: str, aspects: set[str]) -> None:
+    assert wrong_aspects(caption, GROUP) == aspects
 
 
-def with_a_mistake(caption: str) -> Iterator[str]:
+def with_one_mistake(caption: str) -> Iterator[str]:
     words = caption.split()
-    for place, word in enumerate(words):
-        for kind in EXCHANGED:
-            # The "a" of a background counts nothing.
-            if word.lower() in kind and (word.lower() != "a" or words[place + 1] in COLOURS):
-                for other in set(kind) - {word.lower()}:
-                    yield " ".join([*words[:place], other, *words[place + 1 :]])
+    for position, word in enumerate(words):
+        for group in EXCHANGEABLE:
+            # The "a" before a background is not a count.
+            if word.lower() in group and (word.lower() != "a" or words[position + 1] in COLOURS):
+                for other in set(group) - {word.lower()}:
+                    yield " ".join([*words[:position], other, *words[position + 1 :]])
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_true_captions_are_true_and_none_with_a_word_exchanged(seed: int) -> None:
+def test_references_are_true_and_no_longer_after_one_mistake(seed: int) -> None:
     mistakes = 0
     for scene in (generate_scene(seed, "test", index) for index in range(500)):
         for caption in caption_scene(scene):
-            assert wrong(caption, scene) == set(), caption
-            for mistaken in with_a_mistake(caption):
-                assert not is_true(describes(mistaken, scene)), mistaken
+            assert wrong_aspects(caption, scene) == set(), caption
+            for mistaken in with_one_mistake(caption):
+                assert not is_true(check_claims(mistaken, scene)), mistaken
                 mistakes += 1
     assert mistakes > 20_000

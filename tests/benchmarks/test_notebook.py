@@ -1,4 +1,4 @@
-"""The notebook's ways that benchmarks compare with do the work that ours do."""
+"""The notebook's way, with which benchmarks compare, does the same work as the project."""
 
 from pathlib import Path
 
@@ -16,31 +16,32 @@ from pipeline.text.vocabulary import END, START
 from tests.support.artifacts import LEARNED, write_photos
 
 
-def test_a_photo_is_captioned(artifacts: Path, tmp_path: Path) -> None:
+def test_the_notebook_captions_a_photo_like_the_model(artifacts: Path, tmp_path: Path) -> None:
     photos = write_photos(tmp_path, 2)
-    assert [notebook.caption(artifacts, photo) for photo in photos] == LEARNED[:2]
+    assert [notebook.caption_greedily(artifacts, photo) for photo in photos] == LEARNED[:2]
 
 
-def test_features_are_those_the_model_learned_from(artifacts: Path, tmp_path: Path) -> None:
-    description = read_encoder_config(artifacts / "encoder.json")
-    encoding = description.encoding("whole", "quarters", 2, "float32")
+def test_the_notebook_s_features_agree_with_the_engine_s(artifacts: Path, tmp_path: Path) -> None:
+    encoder_config = read_encoder_config(artifacts / "encoder.json")
+    encoding = encoder_config.encoding("whole", "quarters", 2, "float32")
     (photo,) = write_photos(tmp_path, 1)
-    told = notebook.encode(notebook.load_encoder(artifacts, encoding), photo)
+    encoder = notebook.build_notebook_encoder(artifacts, encoding)
+    notebook_features = notebook.encode_photo(encoder, photo)
     network = with_preprocessing(load_encoder(artifacts, "quarters", 2), encoding.encoder)
     pixels = decode(read_photo(photo), encoding.input_size, 10_000)
-    ours = KerasEngine(network, 1).encode(pixels)
-    assert told.shape == ours.shape == (1, 4, ours.shape[-1])
-    # Another filter makes the photo small: near, not equal.
-    assert np.corrcoef(told.ravel(), ours.ravel())[0, 1] > 0.95
+    features = KerasEngine(network, 1).encode(pixels)
+    assert notebook_features.shape == features.shape == (1, 4, features.shape[-1])
+    # The resize filters differ: similar, not equal.
+    assert np.corrcoef(notebook_features.ravel(), features.ravel())[0, 1] > 0.95
 
 
-def test_prefixes_teach_each_next_word_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_word_is_the_target_of_one_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     captions = [[START, 4, 5, END], [START, 6, END]]
     decoder = NotebookDecoder(np.ones((1, 3), np.float32), [captions], 7, 5)
-    taught = []
-    monkeypatch.setattr(decoder._network, "train_on_batch", lambda *given: taught.append(given))
+    batches = []
+    monkeypatch.setattr(decoder._network, "train_on_batch", lambda *batch: batches.append(batch))
     decoder.train_epoch(range(1))
-    ((inputs, one_hot),) = taught
+    ((inputs, one_hot),) = batches
     features, prefixes = inputs
     assert features.shape == (5, 3)
     np.testing.assert_array_equal(

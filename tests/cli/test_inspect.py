@@ -25,33 +25,37 @@ def inspect(path: Path) -> Result:
     return CliRunner().invoke(main, ["inspect", str(path)])
 
 
-def test_a_sound_store_is_told_what_it_holds(store: Path) -> None:
+def test_a_sound_store_is_described(store: Path) -> None:
     result = inspect(store)
     assert result.exit_code == 0
-    first, *rest = result.output.splitlines()
+    first, *lines = result.output.splitlines()
     assert first == f"{store}: sound"
-    assert "  photos                3, and 1 that failed" in rest
-    assert f"  encoder               {ENCODING.encoder}" in rest
-    assert f"  fingerprint           {FeatureStore.open(store).fingerprint}" in rest
-    assert rest[-1] == "  failed: d\\n.jpg: empty file"
+    assert "  photos                3, and 1 that failed" in lines
+    assert f"  encoder               {ENCODING.encoder}" in lines
+    assert f"  fingerprint           {FeatureStore.open(store).fingerprint}" in lines
+    assert lines[-1] == "  failed: d\\n.jpg: empty file"
 
 
-def spoil(path: Path, row: int, value: float) -> None:
+def overwrite_row(path: Path, row: int, value: float) -> None:
     with h5py.File(path, "r+") as file:
         file["features"][row] = value
 
 
 @pytest.mark.parametrize(("row", "name"), list(enumerate(PHOTOS)))
 @pytest.mark.parametrize("value", [0.0, 7.0, np.nan])
-def test_a_row_that_changed_is_named(store: Path, row: int, name: str, value: float) -> None:
-    spoil(store, row, value)
+def test_a_changed_row_is_reported_with_its_photo(
+    store: Path, row: int, name: str, value: float
+) -> None:
+    overwrite_row(store, row, value)
     result = inspect(store)
     assert result.exit_code == 1
     assert f"{store}: the row of {name} is not as it was written: run `dvc repro" in result.output
 
 
 @pytest.mark.parametrize(("value", "wrong"), [(0.0, "nothing but zeros"), (np.nan, "no number")])
-def test_a_row_that_was_never_right_is_named(tmp_path: Path, value: float, wrong: str) -> None:
+def test_a_row_written_with_bad_values_is_reported_with_its_photo(
+    tmp_path: Path, value: float, wrong: str
+) -> None:
     path = tmp_path / "features.h5"
     vectors = VECTORS.astype(ENCODING.dtype)
     vectors[1] = value
@@ -61,7 +65,7 @@ def test_a_row_that_was_never_right_is_named(tmp_path: Path, value: float, wrong
     assert f"the row of b.jpg holds {'what is ' if 'no ' in wrong else ''}{wrong}" in result.output
 
 
-def test_data_of_another_file_is_refused(store: Path, tmp_path: Path) -> None:
+def test_a_dataset_stored_in_another_file_is_refused(store: Path, tmp_path: Path) -> None:
     with h5py.File(store, "r+") as file:
         del file["features"]
         file.create_dataset(
@@ -72,16 +76,18 @@ def test_data_of_another_file_is_refused(store: Path, tmp_path: Path) -> None:
     assert "/features takes its data from another file" in result.output
 
 
-def test_any_flipped_bit_of_the_vectors_is_found(store: Path) -> None:
-    whole = store.read_bytes()
+def test_a_flipped_bit_in_any_byte_of_the_vectors_is_detected(store: Path) -> None:
+    content = store.read_bytes()
     data = VECTORS.astype(ENCODING.dtype).tobytes()
-    start = whole.index(data)
+    start = content.index(data)
     for position in range(start, start + len(data)):
-        store.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        store.write_bytes(
+            content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+        )
         assert inspect(store).exit_code == 1
 
 
-def test_what_is_no_store_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("no HDF5")
     for name in ("text.h5", "absent.h5"):
         result = inspect(tmp_path / name)

@@ -8,13 +8,13 @@ from pipeline.cli.main import main
 from tests.conftest import slow_imports
 
 
-def test_help_needs_neither_numpy_nor_keras() -> None:
+def test_help_imports_neither_numpy_nor_keras() -> None:
     commands = [[], *([name] for name in main.commands)]
     code = "from pipeline.cli.main import main\n" + "\n".join(
         f"main({[*command, '--help']}, standalone_mode=False)" for command in commands
     )
-    said, modules = slow_imports(code)
-    assert said.count("Usage: ") == len(commands)
+    output, modules = slow_imports(code)
+    assert output.count("Usage: ") == len(commands)
     assert modules == []
 
 
@@ -24,17 +24,17 @@ def test_every_command_and_option_has_help_and_every_command_an_example(name: st
     assert "image" in main.commands
     options = [p for p in main.commands[name].params if isinstance(p, click.Option)]
     assert all(option.help for option in options)
-    shown = CliRunner().invoke(main, [name, "--help"])
-    assert shown.exit_code == 0
-    examples = shown.stdout.partition("\n  Examples:\n")[2].partition("\n\n")[0]
-    # Each on a line of its own, as it is to be typed.
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    examples = result.stdout.partition("\n  Examples:\n")[2].partition("\n\n")[0]
+    # Each is one line, ready to be typed.
     assert examples
     assert all(line.count(f"caption {name}") == 1 for line in examples.splitlines())
-    assert "\\b" not in shown.stdout
-    assert CliRunner().invoke(main, [name, "-h"]).stdout == shown.stdout
+    assert "\\b" not in result.stdout
+    assert CliRunner().invoke(main, [name, "-h"]).stdout == result.stdout
 
 
-def test_version_is_the_package_s() -> None:
+def test_version_is_that_of_the_package() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert importlib.metadata.version("caption-pipeline") in result.stdout
     assert result.exit_code == 0

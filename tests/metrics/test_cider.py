@@ -18,86 +18,92 @@ PHOTO = st.tuples(
 )
 
 
-def cider_d(candidates: Sequence[Tokens], groups: Sequence[Sequence[Tokens]]) -> list[float]:
-    scores: list[float] = CiderD(References(groups)).scores(candidates).tolist()
+def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[float]:
+    scores: list[float] = CiderD(References(references)).scores(candidates).tolist()
     return scores
 
 
-def grams(tokens: Tokens, order: int) -> Counter[Tokens]:
+def ngrams(tokens: Tokens, order: int) -> Counter[Tokens]:
     return Counter(tuple(tokens[i : i + order]) for i in range(len(tokens) - order + 1))
 
 
-def by_the_paper(candidates: Sequence[Tokens], groups: Sequence[Sequence[Tokens]]) -> list[float]:
-    """Compute CIDEr-D gram by gram, as Vedantam et al. write it down."""
-    photos = len(groups)
+def paper_cider_d(
+    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> list[float]:
+    """Compute CIDEr-D n-gram by n-gram, by the formula of Vedantam et al."""
 
-    def weight(gram: Tokens) -> float:
-        having = sum(any(grams(r, len(gram))[gram] for r in group) for group in groups)
-        return math.log(photos / max(having, 1))
+    def idf(ngram: Tokens) -> float:
+        document_frequency = sum(
+            any(ngrams(r, len(ngram))[ngram] for r in group) for group in references
+        )
+        return math.log(len(references) / max(document_frequency, 1))
 
     def similarity(candidate: Tokens, reference: Tokens, order: int) -> float:
-        ours, theirs = (
-            {gram: count * weight(gram) for gram, count in grams(tokens, order).items()}
+        first, second = (
+            {ngram: count * idf(ngram) for ngram, count in ngrams(tokens, order).items()}
             for tokens in (candidate, reference)
         )
-        norms = math.dist(ours.values(), [0] * len(ours)) * math.dist(
-            theirs.values(), [0] * len(theirs)
+        norms = math.dist(first.values(), [0] * len(first)) * math.dist(
+            second.values(), [0] * len(second)
         )
         if not norms:
             return 0.0
         dot = sum(
-            min(value, theirs.get(gram, 0)) * theirs.get(gram, 0) for gram, value in ours.items()
+            min(value, second.get(ngram, 0)) * second.get(ngram, 0)
+            for ngram, value in first.items()
         )
-        apart = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)
-        return dot / norms * math.exp(-(apart**2) / (2 * 6**2))
+        length_difference = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)
+        return dot / norms * math.exp(-(length_difference**2) / (2 * 6**2))
 
     return [
         1000
         * math.fsum(similarity(candidate, r, order) for r in group for order in range(1, 5))
         / (4 * len(group))
-        for candidate, group in zip(candidates, groups, strict=True)
+        for candidate, group in zip(candidates, references, strict=True)
     ]
 
 
 @settings(deadline=None)
 @given(st.lists(PHOTO, min_size=1, max_size=5))
-def test_scores_are_those_of_the_formula(corpus: list[tuple[list[str], list[list[str]]]]) -> None:
+def test_scores_equal_those_of_the_formula(corpus: list[tuple[list[str], list[list[str]]]]) -> None:
     candidates = [candidate for candidate, _ in corpus]
-    groups = [group for _, group in corpus]
-    assert cider_d(candidates, groups) == pytest.approx(by_the_paper(candidates, groups), abs=1e-9)
+    references = [group for _, group in corpus]
+    assert cider_d(candidates, references) == pytest.approx(
+        paper_cider_d(candidates, references), abs=1e-9
+    )
 
 
-def test_a_caption_that_is_the_reference_scores_1000() -> None:
-    groups = [[list("abcde")], [list("vwxyz")]]
-    assert cider_d([list("abcde"), list("abcde")], groups) == pytest.approx([1000, 0])
+def test_a_caption_equal_to_its_reference_scores_1000() -> None:
+    references = [[list("abcde")], [list("vwxyz")]]
+    assert cider_d([list("abcde"), list("abcde")], references) == pytest.approx([1000, 0])
 
 
-def test_what_every_photo_has_counts_nothing() -> None:
-    groups = [[["a", "dog"]], [["a", "cat"]]]
-    assert cider_d([["a"], ["a"]], groups) == [0, 0]
+def test_words_that_all_photos_have_add_nothing() -> None:
+    references = [[["a", "dog"]], [["a", "cat"]]]
+    assert cider_d([["a"], ["a"]], references) == [0, 0]
 
 
-def test_of_a_single_photo_every_weight_is_nothing() -> None:
+def test_the_score_of_a_single_photo_is_0() -> None:
     assert cider_d([list("abcde")], [[list("abcde")]]) == [0]
 
 
-def test_unknown_words_make_a_caption_longer_as_a_vector() -> None:
-    groups = [[list("abcde")], [list("vwxyz")]]
-    alone, beside = (
-        cider_d([list("abcd"), list("v")], groups),
-        cider_d([list("abcd?"), list("v")], groups),
+def test_unseen_words_increase_the_norm_of_a_caption() -> None:
+    references = [[list("abcde")], [list("vwxyz")]]
+    seen, unseen = (
+        cider_d([list("abcd"), list("v")], references),
+        cider_d([list("abcd?"), list("v")], references),
     )
-    assert beside[0] < alone[0]
-    # Two that are each once are a shorter vector than one that is there twice.
-    different, twice = (cider_d([list(c), []], groups)[0] for c in ("abc12", "abc11"))
-    assert different != twice
+    assert unseen[0] < seen[0]
+    # Two different unseen words have a smaller norm than one that is repeated.
+    different, repeated = (cider_d([list(c), []], references)[0] for c in ("abc12", "abc11"))
+    assert different != repeated
 
 
-def test_candidates_may_be_of_any_photos_in_any_number() -> None:
-    groups = [[list("abcde"), list("abx")], [list("vwxyz")], [list("mnabo")]]
-    scorer = CiderD(References(groups))
+def test_each_photo_may_have_any_number_of_candidates() -> None:
+    references = [[list("abcde"), list("abx")], [list("vwxyz")], [list("mnabo")]]
+    scorer = CiderD(References(references))
     one_each = scorer.scores([list("abde"), list("vw"), list("mnab")])
-    photo = np.array([2, 0, 2, 1])
+    image = np.array([2, 0, 2, 1])
     candidates = [list("mnab"), list("abde"), list("mnab"), list("vw")]
-    assert np.array_equal(scorer.scores(candidates, photo), one_each[photo])
+    assert np.array_equal(scorer.scores(candidates, image), one_each[image])
     assert len(scorer.scores([], np.zeros(0, np.int64))) == 0

@@ -9,7 +9,7 @@ from pipeline.metrics.tokenizer import tokenize
 
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "coco_caption"
 
-GROUPS = [
+REFERENCES = [
     [list("abcde"), list("abcf")],
     [list("vwxyz")],
     [list("mnopq"), list("mnop"), list("abx")],
@@ -18,8 +18,8 @@ GROUPS = [
 CANDIDATES = [list("abce"), list("vwxa"), list("mnopq"), list("fgh")]
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the captions of ../shared are not there")
-def test_the_published_captions_score_what_coco_caption_gives_them() -> None:
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs ../shared/coco_caption")
+def test_the_published_captions_get_the_scores_of_coco_caption() -> None:
     candidates = json.loads((PUBLISHED / "candidates.json").read_text(encoding="utf-8"))
     references = json.loads((PUBLISHED / "references.json").read_text(encoding="utf-8"))
     assert len(candidates) == 1000
@@ -35,36 +35,36 @@ def test_the_published_captions_score_what_coco_caption_gives_them() -> None:
     }
 
 
-def test_a_corpus_of_repeated_captions_is_what_its_weights_say() -> None:
-    scores = Scorer(GROUPS).score(CANDIDATES)
-    twice = [0, 0, 1, 3]
-    again = Scorer([GROUPS[i] for i in twice]).score([CANDIDATES[i] for i in twice])
-    (weighted,) = scores.weighted(np.array([[2.0, 1.0, 0.0, 1.0]]))
-    found = dict(zip(METRICS, weighted, strict=True))
+def test_a_resampled_corpus_scores_like_one_with_repeated_captions() -> None:
+    scores = Scorer(REFERENCES).score(CANDIDATES)
+    drawn = [0, 0, 1, 3]
+    repeated = Scorer([REFERENCES[i] for i in drawn]).score([CANDIDATES[i] for i in drawn])
+    (values,) = scores.resampled(np.array([[2.0, 1.0, 0.0, 1.0]]))
+    resampled = dict(zip(METRICS, values, strict=True))
     for name in ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"):
-        assert found[name] == pytest.approx(again.corpus[name])
-    # The weights of words stay those of the whole corpus.
-    assert found["CIDEr-D"] == pytest.approx(np.mean(scores.cider_d[twice]))
+        assert resampled[name] == pytest.approx(repeated.corpus[name])
+    # CIDEr-D keeps the idf of the original corpus.
+    assert resampled["CIDEr-D"] == pytest.approx(np.mean(scores.cider_d[drawn]))
 
 
-def test_a_mixed_corpus_takes_each_caption_from_one_of_two() -> None:
-    scorer = Scorer(GROUPS)
-    others = [list("abc"), list("wx"), list("m"), list("efgh")]
-    mixed = [CANDIDATES[0], others[1], others[2], CANDIDATES[3]]
-    theirs = np.array([[False, True, True, False]])
-    (found,) = scorer.score(CANDIDATES).mixed(scorer.score(others), theirs)
-    assert found.tolist() == pytest.approx(list(scorer.score(mixed).corpus.values()))
+def test_swapped_captions_are_taken_from_the_other_run() -> None:
+    scorer = Scorer(REFERENCES)
+    other = [list("abc"), list("wx"), list("m"), list("efgh")]
+    mixed = [CANDIDATES[0], other[1], other[2], CANDIDATES[3]]
+    swap = np.array([[False, True, True, False]])
+    (swapped,) = scorer.score(CANDIDATES).swapped(scorer.score(other), swap)
+    assert swapped.tolist() == pytest.approx(list(scorer.score(mixed).corpus.values()))
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
-    with pytest.raises(ValueError, match="every photo needs a reference"):
+def test_missing_references_and_surplus_candidates_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one photo, and each needs a reference"):
         Scorer([])
-    with pytest.raises(ValueError, match="every photo needs a reference"):
+    with pytest.raises(ValueError, match="at least one photo, and each needs a reference"):
         Scorer([[["a"]], []])
     with pytest.raises(ValueError, match="2 candidates for 1 photos"):
         Scorer([[["a"]]]).score([["a"], ["b"]])
 
 
-def test_a_corpus_without_any_word_scores_nothing() -> None:
-    for candidates, groups in (([[]], [[["a"]]]), ([[]], [[[]]]), ([["a"]], [[[]]])):
-        assert Scorer(groups).score(candidates).corpus == dict.fromkeys(METRICS, 0.0)
+def test_a_corpus_without_words_scores_0() -> None:
+    for candidates, references in (([[]], [[["a"]]]), ([[]], [[[]]]), ([["a"]], [[[]]])):
+        assert Scorer(references).score(candidates).corpus == dict.fromkeys(METRICS, 0.0)

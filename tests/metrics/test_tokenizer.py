@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from pipeline.metrics.tokenizer import tokenize
 
-# What PTBTokenizer of Stanford CoreNLP 3.4.1 (-preserveLines -lowerCase, from pycocoevalcap 1.2,
-# on OpenJDK 17) gives for these sentences, without the punctuation that coco-caption drops.
+# The tokens of PTBTokenizer of Stanford CoreNLP 3.4.1 (-preserveLines -lowerCase, from
+# pycocoevalcap 1.2, on OpenJDK 17), without the punctuation that coco-caption drops.
 CASES = [
     # sentences and commas
     ("A Dog RUNS .", "a dog runs"),
@@ -77,7 +77,7 @@ CASES = [
         "5 10 tall 5th of 5ft at 10:30 or 10:30 am 4x4",
     ),
     ("-5 to +5, 5-6, 2:1, 24/7 and 12/25/2010, 5.", "-5 to +5 5-6 2:1 24/7 and 12/25/2010 5"),
-    # joined
+    # joined words
     ("a t-shirt, a 5-year-old, a self-", "a t-shirt a 5-year-old a self"),
     ("a 3.5-mile-long, 2,000-foot road", "a 3.5-mile-long 2,000-foot road"),
     (
@@ -101,13 +101,13 @@ CASES = [
     ("dog(s) ( two )", "dog -lrb- s -rrb- -lrb- two -rrb-"),
     (":) ;-) :( =) :D <3 ^_^", ":-rrb- ;--rrb- :-lrb- =-rrb- :d < 3 ^_^"),
     ("<b>bold</b> -> it", "<b> bold </b> > it"),
-    # addresses
+    # URLs and e-mail addresses
     (
         "www.example.com, example.org/map. http://example.com/a?b=c, me@example.com",
         "www.example.com example.org/map http://example.com/a?b=c me@example.com",
     ),
     ("@example and #hats", "@example and #hats"),
-    # letters and space
+    # letters and white space
     ("ein Dackel läuft Übers Gras", "ein dackel läuft übers gras"),
     ("a café, naïve, jalapeño", "a café naïve jalapeño"),
     ("two  dogs\trun\xa0off\u200bhere \n", "two dogs run off here"),
@@ -120,7 +120,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("caption", "tokens"), [*CASES, ("", "")])
-def test_captions_become_the_scorers_tokens(caption: str, tokens: str) -> None:
+def test_tokens_equal_those_of_coco_caption(caption: str, tokens: str) -> None:
     assert tokenize(caption) == tokens.split()
 
 
@@ -134,29 +134,29 @@ def test_captions_become_the_scorers_tokens(caption: str, tokens: str) -> None:
     ],
     ids=["Hindi", "Arabic", "Thai", "marks"],
 )
-def test_marks_are_parts_of_their_words(caption: str, words: list[str]) -> None:
+def test_combining_marks_belong_to_their_words(caption: str, words: list[str]) -> None:
     assert tokenize(caption) == words
 
 
-def test_no_punctuation_is_left() -> None:
+def test_punctuation_is_dropped() -> None:
     tokens = tokenize("""It's ' "a" ` - b -- c ... d ; e , f : g ? h ! `` i '' .""")
     assert tokens == ["it", "'s", "a", "b", "c", "d", "e", "f", "g", "h", "i"]
 
 
-def test_tokens_are_stable_when_tokenized_again() -> None:
+def test_tokenizing_tokens_again_changes_nothing() -> None:
     tokens = tokenize("The dog's ball isn't red, it is (mostly) blue.")
     assert tokenize(" ".join(tokens)) == tokens
 
 
 @given(st.text())
-def test_any_text_has_tokens_of_lower_case_without_space(text: str) -> None:
+def test_tokens_of_any_text_are_lower_case_without_white_space(text: str) -> None:
     for token in tokenize(text):
         assert token == token.lower()
         assert token.split() == [token]
 
 
 @pytest.mark.parametrize("part", ["a", "a,", "a.", "a-", "a'", "a_", "a@", "1/", ".", "-", "<a"])
-def test_long_text_without_space_is_soon_done(part: str) -> None:
+def test_long_text_without_white_space_is_tokenized_quickly(part: str) -> None:
     start = time.process_time()
     tokenize(part * 5_000 + "!")
     assert time.process_time() - start < 2

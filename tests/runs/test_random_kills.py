@@ -1,17 +1,17 @@
-"""The benchmark `random_kills`, short: `dvc repro` killed at moments that nobody chose."""
+"""A short run of the benchmark `random_kills`: `dvc repro` is killed at random moments."""
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.random_kills import PASS, Victim, random_kills
+from benchmarks.random_kills import BATCH_SIZE, KilledProject, kill_randomly
 
 KILLS = 6
 
 
 @pytest.mark.large
-def test_killed_at_random_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    found = random_kills(Victim(tmp_path, photos=40), KILLS, seed=1)
-    assert found.kills == KILLS
-    assert found.completed == found.identical
-    assert found.twice <= KILLS * 2 * PASS
+def test_randomly_killed_runs_end_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    summary = kill_randomly(KilledProject(tmp_path, photos=40), KILLS, seed=1)
+    assert summary.kills == KILLS
+    assert summary.completed == summary.identical
+    assert summary.recomputed <= KILLS * 2 * BATCH_SIZE

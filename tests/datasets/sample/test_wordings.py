@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.claims import describes, is_true
+from benchmarks.claims import check_claims, is_true
 from pipeline.datasets.sample.scenes import Scene, generate_scene
 from pipeline.datasets.sample.wordings import caption_scene
 
@@ -57,7 +57,7 @@ def test_a_scene_has_five_different_true_captions(scene: Scene) -> None:
     captions = caption_scene(scene)
     assert len(set(captions)) == len(captions) == 5
     for caption in captions:
-        assert set(describes(caption, scene).values()) == {True}, caption
+        assert set(check_claims(caption, scene).values()) == {True}, caption
         assert re.fullmatch(r"[A-Z][a-z]*( [a-z]+)+ \.", caption)
 
 
@@ -69,7 +69,7 @@ def test_captions_do_not_describe_other_scenes() -> None:
             other.relation,
             [(t.shape, t.colour, t.count) for t in other.groups],
         )
-        assert is_true(describes(caption_scene(scene)[0], other)) == same
+        assert is_true(check_claims(caption_scene(scene)[0], other)) == same
 
 
 def test_fixed_sentences_score_badly_and_humans_well() -> None:

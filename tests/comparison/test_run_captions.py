@@ -1,0 +1,156 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.comparison import run_captions
+from pipeline.comparison.caption_files import Captions
+from pipeline.comparison.run_comparison import compare_runs
+from pipeline.errors import InputError
+from tests.comparison.test_caption_files import WRITERS
+from tests.support.captions import make_captions, spoil_captions
+
+
+def score_run(run: str, references: Path, search: str | None = None) -> dict[str, float]:
+    """Compare a run with itself; return its scores."""
+    _, differences = compare_runs((run, run), references, None, search, subset=False)
+    return {name: difference.first for name, difference in differences.items()}
+
+
+def write_searches(path: Path, **searches: Captions) -> None:
+    """Write the predictions of several searches, as the stage evaluate does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"image_id": image_id, "search": search, "caption": caption}
+        for search, captions in searches.items()
+        for image_id, (caption,) in captions.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    """Write references of two splits."""
+    captions = make_captions(6)
+    rows = [
+        {"image_id": image_id, "split": "test" if image_id < "4" else "dev", "raw": caption}
+        for image_id, (caption,) in captions.items()
+    ]
+    path = tmp_path / "references.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("name", run_captions._PATHS_IN_FOLDER)
+def test_a_run_may_be_a_folder_with_predictions(
+    tmp_path: Path, references: Path, name: str
+) -> None:
+    captions = make_captions(4)
+    write_searches(tmp_path / name, beam_20=captions, greedy=spoil_captions(captions, 1))
+    run = str(tmp_path)
+    assert score_run(run, references)["BLEU-1"] == 100
+    assert score_run(run, references, "greedy")["BLEU-1"] == pytest.approx(500 / 6)
+    with pytest.raises(
+        InputError, match="no captions of search 'beam_5', it has beam_20 and greedy"
+    ):
+        score_run(run, references, "beam_5")
+
+
+def test_a_run_may_have_any_single_search(tmp_path: Path, references: Path) -> None:
+    write_searches(tmp_path / "predictions.parquet", greedy=make_captions(4))
+    assert score_run(str(tmp_path), references)["BLEU-1"] == 100
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_run_may_be_a_file_without_searches(tmp_path: Path, references: Path, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, make_captions(4))
+    assert score_run(str(path), references)["BLEU-1"] == 100
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_references_need_not_have_splits(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, make_captions(4))
+    assert score_run(str(path), path)["ROUGE-L"] == 100
+
+
+def test_a_folder_without_predictions_is_refused(tmp_path: Path, references: Path) -> None:
+    with pytest.raises(
+        InputError, match=r" contains no predictions.parquet: run `dvc repro` there"
+    ):
+        score_run(str(tmp_path), references)
+
+
+def replace_dvc(
+    monkeypatch: pytest.MonkeyPatch, code: int, errors: str, fetched: Path | None = None
+) -> list[list[str]]:
+    """Replace `dvc` by a stand-in; return the list that will hold the commands it is given."""
+    commands = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        if fetched is not None:
+            shutil.copyfile(fetched, command[-1])
+        return subprocess.CompletedProcess(command, code, "", errors)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def test_a_run_that_is_not_a_path_is_fetched_as_a_revision(
+    tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_searches(tmp_path / "fetched.parquet", beam_20=make_captions(4))
+    commands = replace_dvc(monkeypatch, 0, "", tmp_path / "fetched.parquet")
+    runs = "HEAD", "-x"
+    _, differences = compare_runs(runs, references, None, None, subset=False)
+    assert differences["BLEU-1"].first == differences["BLEU-1"].second == 100
+    # A revision is never taken for an option, and fetched files do not overwrite each other.
+    assert [next(a for a in c if a.startswith("--rev")) for c in commands] == [
+        "--rev=HEAD",
+        "--rev=-x",
+    ]
+    targets = [Path(command[-1]) for command in commands]
+    assert targets[0] != targets[1]
+    assert not any(target.parent.exists() for target in targets)
+
+
+def test_an_error_about_fetched_captions_names_the_revision(
+    tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_searches(tmp_path / "fetched.parquet", greedy=make_captions(4), beam_3=make_captions(4))
+    replace_dvc(monkeypatch, 0, "", tmp_path / "fetched.parquet")
+    with pytest.raises(InputError) as caught:
+        score_run("HEAD~3", references)
+    assert str(caught.value) == (
+        "HEAD~3:artifacts/evaluation/predictions.parquet has captions of several searches: "
+        "choose one with --search: beam_3 or greedy"
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "reason"),
+    [("ERROR: no\n  such revision\n", "ERROR: no such revision"), ("", "exit code 5")],
+)
+@pytest.mark.parametrize("run", ["absent.json", "x" * 300, "loop"])
+def test_an_unknown_revision_is_refused_in_one_line(
+    tmp_path: Path,
+    references: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: str,
+    errors: str,
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    replace_dvc(monkeypatch, 5, errors)
+    with pytest.raises(InputError) as caught:
+        score_run(run, references)
+    assert str(caught.value) == (
+        f"{run} is not a file, a folder, or a revision with predictions in DVC ({reason}): "
+        "`git log` and `dvc exp show` list revisions"
+    )
