@@ -1,4 +1,4 @@
-"""Baselines: what a score is worth, from captions that no model made."""
+"""Baselines: scores to compare a model's scores with."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,26 +10,37 @@ from pipeline.metrics.ngrams import Tokens
 from pipeline.metrics.scorer import METRICS, Scorer, Scores
 
 _SEED = 0  # equal captions, equal baselines
-_DRAWS = 5  # of what chance decides; their mean is reported
-_CONSTANTS = 50  # captions tried for the best constant
+_DRAWS = 5  # random draws per baseline; their mean is reported
+_CONSTANT_CANDIDATES = 50  # training captions scored as the constant caption
 
 CorpusScores = dict[str, float]
 
-# The rows that stand below a model's scores: one name each, wherever they are shown.
+# The baselines have one name each, used in metrics.json, the report and the model card.
 CONSTANT_CAPTION = "constant caption"
 RANDOM_CAPTIONS = "random captions"
 SHUFFLED_FEATURES = "shuffled features"
 HUMAN_AGREEMENT = "human agreement"
 
+# What each baseline is, for readers of the report and the model card.
+EXPLANATIONS: Mapping[str, str] = {
+    CONSTANT_CAPTION: (
+        "one training caption for every photo: the best-scoring one, chosen with the references "
+        "in hand"
+    ),
+    RANDOM_CAPTIONS: "a random training caption for each photo",
+    SHUFFLED_FEATURES: "the model's captions when every photo gets another photo's features",
+    HUMAN_AGREEMENT: "one reference scored against the photo's other references",
+}
+
 
 @dataclass(frozen=True)
 class Baseline:
-    """Scores that no trained search reached, to compare a model's scores with.
+    """Scores to compare a model's scores with.
 
     Attributes:
         name: one of the names above.
         corpus: METRICS, x100.
-        caption: the constant caption, for that baseline.
+        caption: the caption itself, for the constant caption; otherwise empty.
     """
 
     name: str
@@ -40,103 +51,106 @@ class Baseline:
 def all_baselines(
     scorer: Scorer, training: Sequence[Tokens], candidates: Sequence[Tokens]
 ) -> list[Baseline]:
-    """Return every baseline that these photos allow, in the order in which they are shown.
+    """Return every baseline that these photos allow, in display order.
 
     Args:
-        scorer: of the photos' references.
+        scorer: scores captions against the photos' references.
         training: the training captions.
         candidates: the model's caption of each photo, for shuffled features.
     """
     constant, constant_corpus = best_constant(training, scorer)
-    corpora = {
+    others = {
         RANDOM_CAPTIONS: random_captions(training, scorer),
         SHUFFLED_FEATURES: shuffled_features(candidates, scorer),
         HUMAN_AGREEMENT: human_agreement(scorer.references.by_image),
     }
     return [
         Baseline(CONSTANT_CAPTION, constant_corpus, constant),
-        *(Baseline(name, corpus) for name, corpus in corpora.items() if corpus is not None),
+        *(Baseline(name, corpus) for name, corpus in others.items() if corpus is not None),
     ]
 
 
 def best_constant(training: Sequence[Tokens], scorer: Scorer) -> tuple[str, CorpusScores]:
     """Return the one caption that scores best for all photos, and its scores.
 
-    The floor of a model that says the same of every photo. It is chosen on the photos
-    that are scored, which no model may do: of the `_CONSTANTS` training captions whose n-grams
-    are in the most photos' references, the one with the greatest sum of BLEU-4 and CIDEr-D.
-    By one of the metrics alone another may be better.
+    A model that ignores its photos can reach this score. The caption is chosen on the photos
+    that are scored, which no model may do: among the `_CONSTANT_CANDIDATES` training captions
+    whose n-grams appear in the most photos' references, it has the greatest sum of BLEU-4 and
+    CIDEr-D. By one of the metrics alone, another caption may be better.
 
     Args:
         training: captions to choose from, as tokens.
-        scorer: of the photos' references.
+        scorer: scores captions against the photos' references.
     """
     groups = scorer.references.by_image
     photos_with: Counter[Tokens] = Counter()
     for group in groups:
-        photos_with.update({gram for reference in group for gram in _grams(reference)})
+        photos_with.update({gram for reference in group for gram in _ngrams(reference)})
     lengths = [len(reference) for group in groups for reference in group]
-    # Shorter ones pay in BLEU for their brevity.
-    shortest = np.median(lengths) - 1
-    long_enough = {tuple(t) for t in training if len(t) >= shortest}
-    common = {
-        tokens: sum(photos_with[gram] for gram in _grams(tokens)) / max(len(_grams(tokens)), 1)
+    # Shorter captions lose too much to BLEU's brevity penalty.
+    min_length = np.median(lengths) - 1
+    long_enough = {tuple(tokens) for tokens in training if len(tokens) >= min_length}
+    commonness = {
+        tokens: sum(photos_with[gram] for gram in _ngrams(tokens)) / max(len(_ngrams(tokens)), 1)
         for tokens in long_enough or {()}
     }
-    tried = sorted(common, key=lambda tokens: (-common[tokens], tokens))[:_CONSTANTS]
-    scored = {tokens: scorer.score([tokens] * len(groups)).corpus for tokens in tried}
-    best = max(tried, key=lambda tokens: scored[tokens]["BLEU-4"] + scored[tokens]["CIDEr-D"])
-    return " ".join(best), scored[best]
+    ranked = sorted(commonness, key=lambda tokens: (-commonness[tokens], tokens))
+    corpora = {
+        tokens: scorer.score([tokens] * len(groups)).corpus
+        for tokens in ranked[:_CONSTANT_CANDIDATES]
+    }
+    best = max(corpora, key=lambda tokens: corpora[tokens]["BLEU-4"] + corpora[tokens]["CIDEr-D"])
+    return " ".join(best), corpora[best]
 
 
 def random_captions(training: Sequence[Tokens], scorer: Scorer) -> CorpusScores:
-    """Return what a training caption scores that is drawn anew for each photo."""
+    """Return the scores of random training captions, a new one for each photo."""
     random = np.random.default_rng(_SEED)
     photos = len(scorer.references.by_image)
     draws = [random.integers(0, len(training), photos) for _ in range(_DRAWS)]
-    return _mean([scorer.score([training[i] for i in drawn.tolist()]) for drawn in draws])
+    return _mean([scorer.score([training[i] for i in rows.tolist()]) for rows in draws])
 
 
 def human_agreement(groups: Sequence[Sequence[Tokens]]) -> CorpusScores | None:
-    """Return what one reference scores against the photo's others: the ceiling.
+    """Return the scores of one reference against the photo's other references.
 
-    The mean over which reference it is; None where no photo has two.
+    Each reference takes its turn, and the mean is returned. None if no photo has two references.
     """
-    several = [group for group in groups if len(group) > 1]
-    if not several:
+    groups = [group for group in groups if len(group) > 1]
+    if not groups:
         return None
-    turns = min(len(group) for group in several)
+    turns = min(len(group) for group in groups)
     return _mean(
         [
-            Scorer([[*g[:turn], *g[turn + 1 :]] for g in several]).score([g[turn] for g in several])
+            Scorer([[*g[:turn], *g[turn + 1 :]] for g in groups]).score([g[turn] for g in groups])
             for turn in range(turns)
         ]
     )
 
 
 def shuffled_features(candidates: Sequence[Tokens], scorer: Scorer) -> CorpusScores | None:
-    """Return what captions score against the references of other photos.
+    """Return the scores of captions against the references of other photos.
 
-    A caption follows from its photo's features alone, so this is what the model scores when
-    each photo's features are swapped for another's. None of a single photo.
+    A caption depends on its photo's features alone, so this is the model's score when each
+    photo gets another photo's features. None for a single photo.
     """
     photos = len(scorer.references.by_image)
     if photos == 1:
         return None
     random = np.random.default_rng(_SEED)
-    swapped = []
+    scores = []
     for _ in range(_DRAWS):
         order = random.permutation(photos)
         other = np.empty(photos, np.int64)
-        other[order] = np.roll(order, 1)  # a single ring: nobody keeps their own
-        swapped.append(scorer.score([candidates[i] for i in other.tolist()]))
-    return _mean(swapped)
+        other[order] = np.roll(order, 1)  # one cycle, so that no photo keeps its own caption
+        scores.append(scorer.score([candidates[i] for i in other.tolist()]))
+    return _mean(scores)
 
 
-def _mean(scored: Sequence[Scores]) -> CorpusScores:
-    corpora: list[Mapping[str, float]] = [scores.corpus for scores in scored]
+def _mean(draws: Sequence[Scores]) -> CorpusScores:
+    corpora: list[Mapping[str, float]] = [scores.corpus for scores in draws]
     return {name: float(np.mean([corpus[name] for corpus in corpora])) for name in METRICS}
 
 
-def _grams(tokens: Tokens) -> list[Tokens]:
+def _ngrams(tokens: Tokens) -> list[Tokens]:
     return [tuple(tokens[i : i + n]) for n in range(1, 5) for i in range(len(tokens) - n + 1)]

@@ -1,6 +1,6 @@
-"""Charts: where their lines and bars go, in percent; charts.html draws them as SVG.
+"""Charts: the positions of their bars, lines and ticks, in percent; charts.html draws the SVG.
 
-Percent, so that a chart is as wide as its screen while its text keeps its size.
+Percentages let a chart fill its screen while its text keeps its size.
 """
 
 import csv
@@ -19,37 +19,38 @@ from pipeline.reporting.baselines import (
     SHUFFLED_FEATURES,
 )
 from pipeline.reporting.evaluation import Evaluation, SearchMetrics
-from pipeline.reporting.lengths import LengthGroup
-from pipeline.reporting.word_usage import Word
+from pipeline.reporting.length_groups import LengthGroup
+from pipeline.reporting.tables import search_label
+from pipeline.reporting.word_usage import WordCount
 
-_TICKS = 4  # about so many steps
+_TICKS = 4  # approximate number of intervals on a scale
 
 
-class History(NamedTuple):
-    """A row of history.csv or self_critical.csv, see `training.Epoch`.
+class HistoryRow(NamedTuple):
+    """A row of history.csv or self_critical.csv, see `history.Epoch`.
 
     Attributes:
-        learned: the loss, or the reward.
+        training: the training loss in history.csv, the reward in self_critical.csv.
     """
 
     seed: int
     epoch: int
-    learned: float
+    training: float
     validation_loss: float
     validation_cider_d: float
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A value of a chart, with a line of its own.
+    """One value of a bar chart, in a row of its own.
 
     Attributes:
-        label: what it is of.
-        value: None where there is none.
-        text: the value as it is read.
-        note: said in small print below the text.
-        interval: where the value may lie.
-        kind: how it is drawn: "primary", "search", "floor", "shuffled", "human" or "bar".
+        label: what the value belongs to.
+        value: None for an empty row.
+        text: the value as text.
+        note: small print below the text.
+        interval: the ends of the value's 95 % interval.
+        kind: how it is drawn: "primary", "search", "baseline", "shuffled", "human" or "bar".
     """
 
     label: str
@@ -65,34 +66,34 @@ class BarChart:
     """Values below each other on one scale that starts at 0.
 
     Attributes:
-        title: of the chart.
-        rows: from the top.
-        lines: values marked through all rows: kind to value.
+        title: the chart's title.
+        bars: from top to bottom.
+        marks: values marked by a line through all rows: kind to value.
     """
 
     title: str
-    rows: Sequence[Bar]
-    lines: Mapping[str, float]
+    bars: Sequence[Bar]
+    marks: Mapping[str, float]
 
     @property
     def ticks(self) -> list[float]:
-        """Round values along the scale, 0 first; the last is its end."""
-        highest = [row.interval[1] for row in self.rows if row.interval]
-        highest += [row.value for row in self.rows if row.value is not None]
+        """Round values along the scale, from 0 to the end of the scale."""
+        highest = [bar.interval[1] for bar in self.bars if bar.interval]
+        highest += [bar.value for bar in self.bars if bar.value is not None]
         return ticks(0, max(highest, default=0))
 
-    def place(self, value: float) -> str:
-        """Return where a value is, in percent of the width."""
+    def position(self, value: float) -> str:
+        """Return a value's position from the left, in percent of the width."""
         return _percent(value, 0, self.ticks[-1])
 
 
 @dataclass(frozen=True)
-class Line:
-    """A kind of line of a chart.
+class Series:
+    """A series of a line chart, with a line for each seed.
 
     Attributes:
         kind: what it shows and how it is drawn: "training" or "validation".
-        lines: one for each seed: places in percent, "x,y x,y ...", y from the top.
+        lines: each line's points in percent, "x,y x,y ...", y from the top.
     """
 
     kind: str
@@ -104,77 +105,84 @@ class LineChart:
     """Learning curves on one scale.
 
     Attributes:
-        title: what is drawn.
-        curves: over epochs.
-        epochs: (label, place) along the bottom.
-        values: (label, place) along the left side, from the top.
-        best: the epoch of the best value, and its place.
-        said: the same in words.
+        title: the chart's title.
+        series: values over epochs.
+        x_ticks: (label, position) of epochs, from the left.
+        y_ticks: (label, position) of values, from the top.
+        best: position (x, y) of the best value.
+        summary: the best value and its epoch as text.
     """
 
     title: str
-    curves: Sequence[Line]
-    epochs: Sequence[tuple[str, str]]
-    values: Sequence[tuple[str, str]]
+    series: Sequence[Series]
+    x_ticks: Sequence[tuple[str, str]]
+    y_ticks: Sequence[tuple[str, str]]
     best: tuple[str, str]
-    said: str
+    summary: str
 
 
-def of_metric(found: Evaluation, metric: str) -> BarChart:
-    """Return the chart of a metric: every search and every baseline."""
-    rows = [_of_search(name, search, metric, found) for name, search in found.searches.items()]
+def metric_chart(evaluation: Evaluation, metric: str) -> BarChart:
+    """Return the chart of one metric: every search and every baseline."""
+    bars = [
+        _search_bar(name, search, metric, evaluation)
+        for name, search in evaluation.searches.items()
+    ]
     kinds = {
-        SHUFFLED_FEATURES: "shuffled" if found.uses_image else "shuffled failed",
+        SHUFFLED_FEATURES: "shuffled" if evaluation.uses_image else "shuffled failed",
         HUMAN_AGREEMENT: "human",
     }
-    rows += [
+    bars += [
         Bar(
             baseline.name,
             baseline.corpus[metric],
             f"{baseline.corpus[metric]:.1f}",
-            kind=kinds.get(baseline.name, "floor"),
+            kind=kinds.get(baseline.name, "baseline"),
         )
-        for baseline in found.baselines
+        for baseline in evaluation.baselines
     ]
-    floors = (CONSTANT_CAPTION, RANDOM_CAPTIONS)
-    lines = {"floor": max(b.corpus[metric] for b in found.baselines if b.name in floors)}
-    if found.human_agreement is not None:
-        lines["human"] = found.human_agreement[metric]
-    return BarChart(metric, rows, lines)
+    without_model = [
+        baseline.corpus[metric]
+        for baseline in evaluation.baselines
+        if baseline.name in {CONSTANT_CAPTION, RANDOM_CAPTIONS}
+    ]
+    marks = {"baseline": max(without_model)}
+    if evaluation.human_agreement is not None:
+        marks["human"] = evaluation.human_agreement[metric]
+    return BarChart(metric, bars, marks)
 
 
-def of_lengths(groups: Sequence[LengthGroup]) -> list[BarChart]:
-    """Return the charts of scores by caption length, one a metric."""
-    cider_d = [_of_length(group, group.cider_d) for group in groups]
-    rouge_l = [_of_length(group, group.rouge_l) for group in groups]
+def length_charts(groups: Sequence[LengthGroup]) -> list[BarChart]:
+    """Return the charts of scores by caption length, one per metric."""
+    cider_d = [_length_bar(group, group.cider_d) for group in groups]
+    rouge_l = [_length_bar(group, group.rouge_l) for group in groups]
     return [BarChart("Mean CIDEr-D", cider_d, {}), BarChart("Mean ROUGE-L", rouge_l, {})]
 
 
-def of_over_used(words: Sequence[Word]) -> BarChart:
-    """Return the chart of words that captions have too often."""
-    rows = [
+def over_used_chart(words: Sequence[WordCount]) -> BarChart:
+    """Return the chart of words that captions use too often."""
+    bars = [
         Bar(
             word.word,
             math.log2(word.ratio),
             f"{word.ratio:.1f} times",
-            f"{word.said:,} said, {word.written:,} written",
+            f"{word.in_captions:,} vs. {word.in_references:,}",
         )
         for word in words
     ]
-    return BarChart("Said too often", rows, {})
+    return BarChart("Used too often", bars, {})
 
 
-def of_never_used(words: Sequence[Word]) -> BarChart:
-    """Return the chart of words that captions never have."""
-    rows = [Bar(word.word, word.written, f"{word.written:,}") for word in words]
-    return BarChart("Never said", rows, {})
+def never_used_chart(words: Sequence[WordCount]) -> BarChart:
+    """Return the chart of words that captions never use."""
+    bars = [Bar(word.word, word.in_references, f"{word.in_references:,}") for word in words]
+    return BarChart("Never used", bars, {})
 
 
-def read_history(path: Path) -> list[History]:
-    """Read history.csv or self_critical.csv; nothing if it is not there.
+def read_history(path: Path) -> list[HistoryRow]:
+    """Read history.csv or self_critical.csv; a missing file has no rows.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the file is damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -185,7 +193,7 @@ def read_history(path: Path) -> list[History]:
         if header not in expected:
             raise ValueError(f"its columns are {header}")
         return [
-            History(int(seed), int(epoch), *map(float, values)) for seed, epoch, *values in rows
+            HistoryRow(int(seed), int(epoch), *map(float, values)) for seed, epoch, *values in rows
         ]
     except FileNotFoundError:
         return []
@@ -193,73 +201,80 @@ def read_history(path: Path) -> list[History]:
         raise InputError(f"{path} cannot be read ({error}): run `dvc repro train`") from None
 
 
-def of_history(history: Sequence[History]) -> list[LineChart]:
-    """Return the learning curves, of losses and of scores; none where nothing is to be drawn."""
-    shown = _finite(history)
-    if not shown:
+def learning_curves(history: Sequence[HistoryRow]) -> list[LineChart]:
+    """Return the charts of loss and of CIDEr-D; none if no row has finite values."""
+    rows = _finite(history)
+    if not rows:
         return []
-    least = min(shown, key=lambda row: row.validation_loss)
+    best = min(rows, key=lambda row: row.validation_loss)
     return [
-        _curves(
-            "Loss, in nats a word",
-            shown,
-            {"training": "learned", "validation": "validation_loss"},
-            least,
-            f"least validation loss: {least.validation_loss:.3f} at epoch {least.epoch}",
+        _line_chart(
+            "Loss (nats per word)",
+            rows,
+            {"training": "training", "validation": "validation_loss"},
+            best,
+            f"lowest validation loss: {best.validation_loss:.3f} at epoch {best.epoch}",
         ),
-        _of_scores("CIDEr-D of captions of dev photos", shown, ["validation"]),
+        _score_chart("CIDEr-D of captions of dev photos", rows, ["validation"]),
     ]
 
 
-def of_rewards(history: Sequence[History]) -> list[LineChart]:
-    """Return the curve of self-critical training; none where there was no such phase."""
-    shown = _finite(history)
-    title = "Self-critical phase: CIDEr-D of captions, drawn of training photos and found of dev's"
-    return [_of_scores(title, shown, ["training", "validation"])] if shown else []
+def self_critical_curves(history: Sequence[HistoryRow]) -> list[LineChart]:
+    """Return the chart of self-critical training; none if there was no such phase."""
+    rows = _finite(history)
+    title = (
+        "Self-critical phase: CIDEr-D of captions sampled for training photos and of captions "
+        "searched for dev photos"
+    )
+    return [_score_chart(title, rows, ["training", "validation"])] if rows else []
 
 
-def _finite(history: Sequence[History]) -> list[History]:
-    # A training that has run away has losses that are not numbers.
+def _finite(history: Sequence[HistoryRow]) -> list[HistoryRow]:
+    # A diverged training has losses that are NaN or infinite.
     return [row for row in history if all(map(math.isfinite, row))]
 
 
-def _of_scores(title: str, shown: Sequence[History], kinds: Sequence[str]) -> LineChart:
-    columns = {"training": "learned", "validation": "validation_cider_d"}
-    most = max(shown, key=lambda row: row.validation_cider_d)
-    said = f"highest: {most.validation_cider_d:.1f} at epoch {most.epoch}"
-    return _curves(title, shown, {kind: columns[kind] for kind in kinds}, most, said)
+def _score_chart(title: str, rows: Sequence[HistoryRow], kinds: Sequence[str]) -> LineChart:
+    columns = {"training": "training", "validation": "validation_cider_d"}
+    best = max(rows, key=lambda row: row.validation_cider_d)
+    summary = f"highest: {best.validation_cider_d:.1f} at epoch {best.epoch}"
+    return _line_chart(title, rows, {kind: columns[kind] for kind in kinds}, best, summary)
 
 
-def _curves(
-    title: str, shown: Sequence[History], columns: Mapping[str, str], best: History, said: str
+def _line_chart(
+    title: str,
+    rows: Sequence[HistoryRow],
+    columns: Mapping[str, str],
+    best: HistoryRow,
+    summary: str,
 ) -> LineChart:
-    """Draw columns by their kind, "training" or "validation", a line for each seed.
+    """Return a chart of columns by their kind, "training" or "validation".
 
-    `best` is marked in the last of them.
+    Each kind has a line for each seed; `best` is marked on a validation line.
     """
-    seeds = list(dict.fromkeys(row.seed for row in shown))
-    first, last = (f(row.epoch for row in shown) for f in (min, max))
-    drawn = [getattr(row, column) for row in shown for column in columns.values()]
-    values = ticks(min(drawn), max(drawn))
-    low, high = values[0], values[-1]
+    seeds = list(dict.fromkeys(row.seed for row in rows))
+    first, last = (f(row.epoch for row in rows) for f in (min, max))
+    values = [getattr(row, column) for row in rows for column in columns.values()]
+    y_ticks = ticks(min(values), max(values))
+    low, high = y_ticks[0], y_ticks[-1]
 
-    def place(epoch: float, value: float) -> tuple[str, str]:
+    def position(epoch: float, value: float) -> tuple[str, str]:
         return _percent(epoch, first, last), _percent(high - value, 0, high - low)
 
-    def points(column: str, seed: int) -> str:
-        of_seed = [row for row in shown if row.seed == seed]
-        return " ".join(",".join(place(row.epoch, getattr(row, column))) for row in of_seed)
+    def line(column: str, seed: int) -> str:
+        seed_rows = [row for row in rows if row.seed == seed]
+        return " ".join(",".join(position(row.epoch, getattr(row, column))) for row in seed_rows)
 
-    steps = [step for step in ticks(first, last) if first <= step <= last and step % 1 == 0]
+    epochs = [epoch for epoch in ticks(first, last) if first <= epoch <= last and epoch % 1 == 0]
     return LineChart(
         title=title,
-        curves=[
-            Line(kind, [points(column, seed) for seed in seeds]) for kind, column in columns.items()
+        series=[
+            Series(kind, [line(column, seed) for seed in seeds]) for kind, column in columns.items()
         ],
-        epochs=[(f"{step:g}", place(step, low)[0]) for step in steps],
-        values=[(f"{value:g}", place(first, value)[1]) for value in reversed(values)],
-        best=place(best.epoch, getattr(best, columns["validation"])),
-        said=f"{said}, of seed {best.seed}" if len(seeds) > 1 else said,
+        x_ticks=[(f"{epoch:g}", position(epoch, low)[0]) for epoch in epochs],
+        y_ticks=[(f"{value:g}", position(first, value)[1]) for value in reversed(y_ticks)],
+        best=position(best.epoch, getattr(best, columns["validation"])),
+        summary=f"{summary}, seed {best.seed}" if len(seeds) > 1 else summary,
     )
 
 
@@ -268,28 +283,28 @@ def ticks(low: float, high: float) -> list[float]:
     span = high - low or 1
     power = 10 ** math.floor(math.log10(span / _TICKS))
     step = next(s * power for s in (1, 2, 5, 10) if s * power * _TICKS >= span * (1 - 1e-9))
-    # A rounding error is no reason for one more step.
+    # The tolerance keeps a rounding error from adding a step.
     begin = math.floor(low / step + 1e-9)
     end = max(math.ceil(high / step - 1e-9), begin + 1)
-    # Rounded: three steps of 0.1 are 0.30000000000000004.
+    # Rounded, because three steps of 0.1 are 0.30000000000000004.
     return [round(i * step, 9) for i in range(begin, end + 1)]
 
 
-def _of_search(name: str, search: SearchMetrics, metric: str, found: Evaluation) -> Bar:
+def _search_bar(name: str, search: SearchMetrics, metric: str, evaluation: Evaluation) -> Bar:
     low, high = search.intervals[metric]
     return Bar(
-        label=name.replace("_", " "),
+        label=search_label(name),
         value=search.corpus[metric],
         text=f"{search.corpus[metric]:.1f}",
         note=f"{low:.1f} to {high:.1f}",
         interval=(low, high),
-        kind="headline" if name == found.primary_search else "search",
+        kind="primary" if name == evaluation.primary_search else "search",
     )
 
 
-def _of_length(group: LengthGroup, value: float) -> Bar:
-    several = group.longest > group.shortest
-    words = f"{group.shortest} to {group.longest}" if several else f"{group.shortest}"
+def _length_bar(group: LengthGroup, value: float) -> Bar:
+    is_range = group.longest > group.shortest
+    words = f"{group.shortest} to {group.longest}" if is_range else f"{group.shortest}"
     captions = "1 caption" if group.captions == 1 else f"{group.captions:,} captions"
     return Bar(words, value, f"{value:.1f}", captions)
 

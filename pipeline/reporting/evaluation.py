@@ -1,4 +1,4 @@
-"""Metrics: what a model's captions of a split score, and what has to stand beside that."""
+"""Evaluation: the scores of a model's captions of a split, and the baselines to compare with."""
 
 import statistics
 from collections import Counter
@@ -22,26 +22,26 @@ from pipeline.reporting.baselines import (
 from pipeline.reporting.predictions import Prediction
 from pipeline.text.vocabulary import Vocabulary
 
-# Of CIDEr-D: a model that looks loses nearly all of it when features are swapped.
-_SHUFFLED_SHARE = 0.5
-_SEVERAL = 2  # seeds, of which a deviation can be told
+# A model that uses the image loses nearly all of its CIDEr-D when features are shuffled.
+_MAX_SHUFFLED_SHARE = 0.5
+_MIN_SEEDS = 2  # a standard deviation needs two
 
 
 @dataclass(frozen=True)
 class SearchMetrics:
-    """What one search's captions score.
+    """The scores and statistics of one search's captions.
 
     Attributes:
-        predictions: one a photo.
-        scores: of each caption.
-        corpus: METRICS of all together, x100.
-        intervals: see `significance.bootstrap_intervals`.
+        predictions: one per photo.
+        scores: the scores of each caption.
+        corpus: METRICS over all captions, x100.
+        intervals: 95 % interval of each metric, see `significance.bootstrap_intervals`.
         meteor: METEOR 1.5, x100; None without its Java.
-        distinct: different captions, % of all.
-        words_used: different words of the vocabulary in the captions, % of it.
-        copied: captions that are a training caption, % of all.
-        mean_length: words a caption.
-        unfinished: captions that the limit of words ended, % of all.
+        distinct: share of different captions, %.
+        words_used: share of the vocabulary that the captions use, %.
+        copied: share of captions that are a training caption, %.
+        mean_length: words per caption.
+        unfinished: share of captions cut off at the word limit, %.
     """
 
     predictions: Sequence[Prediction]
@@ -58,34 +58,34 @@ class SearchMetrics:
 
 @dataclass(frozen=True)
 class Spread:
-    """Scores of several trainings: their mean and their deviation, that of a sample."""
+    """Mean and sample standard deviation of the scores of several trainings."""
 
     mean: float
     deviation: float
 
     @staticmethod
     def of(scores: Sequence[float]) -> "Spread":
-        """Return those of two scores or more."""
+        """Return mean and deviation of at least two scores."""
         return Spread(statistics.mean(scores), statistics.stdev(scores))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's captions of a split, scored.
+    """The scores of a model's captions of a split.
 
     Attributes:
-        image_ids: the photos, as each search's predictions have them.
-        references: image_id to the photo's captions as people wrote them.
-        searches: by name; the first is greedy.
-        primary_search: the search that figures without a name are of.
+        image_ids: the photos, in the order of each search's predictions.
+        references: image_id to the photo's raw captions.
+        searches: name to metrics; greedy search comes first.
+        primary_search: the search whose scores stand for the model.
         baselines: see `baselines.all_baselines`.
-        unknown_words: words of the references that are not in the vocabulary, %.
-        perplexity: of the references' words and their ends, to the model; of several decoders
-            the geometric mean.
-        provenance: what made all this: names and fingerprints.
-        detected: image_id to the words that were detected in the photo, those that tell most first.
-        seeds: where there are several, what each one's decoder scores alone: seed to search
-            to METRICS.
+        unknown_words: share of the references' words that are not in the vocabulary, %.
+        perplexity: the model's perplexity on the references' words and end marks; for an
+            ensemble, the geometric mean over its decoders.
+        provenance: names and fingerprints of the inputs.
+        detected: image_id to the words detected in the photo, the most informative first.
+        seeds: with several seeds, the scores of each seed's decoder alone: seed to search to
+            METRICS.
     """
 
     image_ids: Sequence[str]
@@ -101,8 +101,8 @@ class Evaluation:
 
     @property
     def over_seeds(self) -> dict[str, dict[str, Spread]]:
-        """Each search's scores over the seeds, by metric; nothing where there is but one."""
-        if len(self.seeds) < _SEVERAL:
+        """Each search's spread over the seeds, by metric; empty with a single seed."""
+        if len(self.seeds) < _MIN_SEEDS:
             return {}
         return {
             search: {
@@ -113,26 +113,26 @@ class Evaluation:
         }
 
     def baseline(self, name: str) -> CorpusScores | None:
-        """Return a baseline's scores; None where these photos do not allow it."""
+        """Return a baseline's scores; None if these photos do not allow it."""
         return next((row.corpus for row in self.baselines if row.name == name), None)
 
     @property
     def shuffled_features(self) -> CorpusScores | None:
-        """That baseline; None where there is but one photo."""
+        """The baseline's scores; None for a single photo."""
         return self.baseline(SHUFFLED_FEATURES)
 
     @property
     def human_agreement(self) -> CorpusScores | None:
-        """That baseline; None where no photo has two references."""
+        """The baseline's scores; None if no photo has two references."""
         return self.baseline(HUMAN_AGREEMENT)
 
     @property
     def uses_image(self) -> bool:
-        """Whether captions are of their photos: scores fall when features are swapped."""
+        """Whether captions depend on their photos: scores fall when features are shuffled."""
         shuffled = self.shuffled_features
         if shuffled is None:
             return True
-        return shuffled["CIDEr-D"] < _SHUFFLED_SHARE * self.primary.corpus["CIDEr-D"]
+        return shuffled["CIDEr-D"] < _MAX_SHUFFLED_SHARE * self.primary.corpus["CIDEr-D"]
 
     @property
     def primary(self) -> SearchMetrics:
@@ -140,10 +140,10 @@ class Evaluation:
         return self.searches[self.primary_search]
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything but the captions themselves.
+        """Return everything except the captions.
 
-        The numbers at the top are the dozen that `dvc metrics` shows; it passes over lists,
-        so that the rest, "details", is in one.
+        `dvc metrics` shows the numbers at the top. It skips lists, so the rest is in a list
+        named "details".
         """
         flat: dict[str, float | None] = {
             **self.primary.corpus,
@@ -158,7 +158,7 @@ class Evaluation:
         }
         details = {
             "photos": len(self.image_ids),
-            "searches": [_search_json(name, found) for name, found in self.searches.items()],
+            "searches": [_search_json(name, search) for name, search in self.searches.items()],
             "primary_search": self.primary_search,
             "baselines": [_baseline_json(row) for row in self.baselines],
             "seeds": [
@@ -188,27 +188,28 @@ def evaluate(
     detected: Mapping[str, Sequence[str]],
     by_seed: Mapping[int, Mapping[str, Sequence[Prediction]]] | None = None,
 ) -> Evaluation:
-    """Score every search's captions, and what they are to be compared with.
+    """Score every search's captions and the baselines.
 
     Args:
-        predictions: search to its captions, of the same photos in the same order.
+        predictions: search to its captions; all have the same photos in the same order.
         primary_search: one of the searches.
-        references: image_id to the photo's captions as people wrote them.
-        training: captions that the model learned from, as people wrote them.
-        vocabulary: of the model.
-        clean_references: the references as the model would learn them.
+        references: image_id to the photo's raw captions.
+        training: the raw training captions.
+        vocabulary: the model's vocabulary.
+        clean_references: the references, cleaned like training captions.
         perplexity: see `Evaluation`.
         provenance: see `Evaluation`.
         detected: see `Evaluation`.
-        by_seed: where there are several, what each one's decoder says alone: seed to search
-            to its captions, of the same photos in the same order.
+        by_seed: with several seeds, the captions of each seed's decoder alone: seed to search
+            to captions, of the same photos in the same order.
     """
     image_ids = [prediction.image_id for prediction in predictions[primary_search]]
     groups = [[tokenize(raw) for raw in references[image_id]] for image_id in image_ids]
-    learned = [tokenize(raw) for raw in training]
+    training_tokens = [tokenize(raw) for raw in training]
     scorer = Scorer(groups)
     searches = {
-        name: _search(found, scorer, learned, vocabulary) for name, found in predictions.items()
+        name: _search_metrics(search_predictions, scorer, training_tokens, vocabulary)
+        for name, search_predictions in predictions.items()
     }
     return Evaluation(
         image_ids=image_ids,
@@ -216,33 +217,36 @@ def evaluate(
         searches=searches,
         primary_search=primary_search,
         baselines=all_baselines(
-            scorer, learned, [tokenize(p.caption) for p in predictions[primary_search]]
+            scorer, training_tokens, [tokenize(p.caption) for p in predictions[primary_search]]
         ),
-        unknown_words=_unknown(clean_references, vocabulary),
+        unknown_words=_unknown_share(clean_references, vocabulary),
         perplexity=perplexity,
         provenance=provenance,
         detected=detected,
         seeds={
-            seed: {name: _corpus(found, scorer) for name, found in of_seed.items()}
-            for seed, of_seed in (by_seed or {}).items()
+            seed: {
+                name: _corpus_scores(search_predictions, scorer)
+                for name, search_predictions in searches.items()
+            }
+            for seed, searches in (by_seed or {}).items()
         },
     )
 
 
-def _corpus(predictions: Sequence[Prediction], scorer: Scorer) -> CorpusScores:
+def _corpus_scores(predictions: Sequence[Prediction], scorer: Scorer) -> CorpusScores:
     return scorer.score([tokenize(prediction.caption) for prediction in predictions]).corpus
 
 
-def _search(
+def _search_metrics(
     predictions: Sequence[Prediction],
     scorer: Scorer,
-    learned: Sequence[Tokens],
+    training: Sequence[Tokens],
     vocabulary: Vocabulary,
 ) -> SearchMetrics:
     candidates = [tokenize(prediction.caption) for prediction in predictions]
     scores = scorer.score(candidates)
     words = {word for prediction in predictions for word in prediction.caption.split()}
-    known = {tuple(tokens) for tokens in learned}
+    training_captions = {tuple(tokens) for tokens in training}
     photos = len(predictions)
     return SearchMetrics(
         predictions=predictions,
@@ -252,34 +256,34 @@ def _search(
         meteor=meteor(candidates, scorer.references.by_image),
         distinct=100 * len({p.caption for p in predictions}) / photos,
         words_used=100 * len(words) / max(len(vocabulary.words), 1),
-        copied=100 * sum(tuple(tokens) in known for tokens in candidates) / photos,
+        copied=100 * sum(tuple(tokens) in training_captions for tokens in candidates) / photos,
         mean_length=sum(len(p.caption.split()) for p in predictions) / photos,
         unfinished=100 * sum(not p.finished for p in predictions) / photos,
     )
 
 
-def _unknown(texts: Sequence[str], vocabulary: Vocabulary) -> float:
+def _unknown_share(texts: Sequence[str], vocabulary: Vocabulary) -> float:
     words = Counter(word for text in texts for word in text.split())
     unknown = sum(count for word, count in words.items() if word not in vocabulary.ids)
     return 100 * unknown / max(words.total(), 1)
 
 
-def _search_json(name: str, found: SearchMetrics) -> dict[str, Any]:
+def _search_json(name: str, search: SearchMetrics) -> dict[str, Any]:
     return {
         "name": name,
-        **_rounded(found.corpus),
-        "METEOR": "n/a" if found.meteor is None else round(found.meteor, 2),
+        **_rounded(search.corpus),
+        "METEOR": "n/a" if search.meteor is None else round(search.meteor, 2),
         "intervals": {
             metric: [round(low, 2), round(high, 2)]
-            for metric, (low, high) in found.intervals.items()
+            for metric, (low, high) in search.intervals.items()
         },
         **_rounded(
             {
-                "distinct": found.distinct,
-                "words_used": found.words_used,
-                "copied": found.copied,
-                "mean_length": found.mean_length,
-                "unfinished": found.unfinished,
+                "distinct": search.distinct,
+                "words_used": search.words_used,
+                "copied": search.copied,
+                "mean_length": search.mean_length,
+                "unfinished": search.unfinished,
             }
         ),
     }

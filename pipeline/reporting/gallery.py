@@ -1,4 +1,4 @@
-"""The gallery: each photo of the split with all that was said of it."""
+"""The gallery: each photo of the split with its captions."""
 
 import json
 import math
@@ -10,10 +10,11 @@ from typing import Any
 
 from pipeline.reporting.evaluation import Evaluation
 from pipeline.reporting.predictions import Prediction
-from pipeline.reporting.thumbnails import Picture, picture, shade
+from pipeline.reporting.tables import search_label
+from pipeline.reporting.thumbnails import Thumbnail, attention_overlay, make_thumbnail
 
-_PICKED = 6
-_SEED = 0  # equal photos, equal picks
+_SELECTED = 6
+_SEED = 0  # equal photos, equal selections
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,13 @@ class PhotoCaption:
     """A caption of a photo.
 
     Attributes:
-        search: the searches that found it.
+        searches: the labels of the searches that found it, joined by commas.
         caption: its words; may be empty.
-        cider_d: of the caption, x100.
-        rouge_l: of the caption, x100.
+        cider_d: the caption's CIDEr-D, x100.
+        rouge_l: the caption's ROUGE-L, x100.
     """
 
-    search: str
+    searches: str
     caption: str
     cider_d: float
     rouge_l: float
@@ -35,147 +36,148 @@ class PhotoCaption:
 
 @dataclass(frozen=True)
 class AttentionFrame:
-    """Where the decoder looked for a word.
+    """The decoder's attention while it generated one word.
 
     Attributes:
-        word: of the headline's caption.
-        place: where it looked most, in words.
-        shade: a data URI, see `pictures.shade`.
+        word: a word of the primary search's caption.
+        peak: the part of the photo with the most attention, like "top left".
+        overlay: a data URI, see `thumbnails.attention_overlay`.
     """
 
     word: str
-    place: str
-    shade: str
+    peak: str
+    overlay: str
 
 
 @dataclass(frozen=True)
 class PhotoCard:
-    """One photo.
+    """One photo of the gallery.
 
     Attributes:
         image_id: its name.
-        picture: the photo made small, or None where it is no longer there.
-        said: its different captions, the headline's first.
-        detected: words that were detected in it.
-        references: the photo's captions as people wrote them.
-        glances: one for each word of the headline's caption; none where there is no
-            picture, or the decoder does not look at places.
+        thumbnail: a small version of the photo; None if the photo is missing or damaged.
+        captions: its different captions, the primary search's first.
+        detected: words detected in it.
+        references: the photo's raw captions.
+        attention: a frame for each word of the primary search's caption; empty without a
+            thumbnail or for a decoder without attention.
     """
 
     image_id: str
-    picture: Picture | None
-    said: Sequence[PhotoCaption]
+    thumbnail: Thumbnail | None
+    captions: Sequence[PhotoCaption]
     detected: Sequence[str]
     references: Sequence[str]
-    glances: Sequence[AttentionFrame]
+    attention: Sequence[AttentionFrame]
 
     @property
-    def primary_search(self) -> PhotoCaption:
-        """What the headline's search said."""
-        return self.said[0]
+    def primary(self) -> PhotoCaption:
+        """The primary search's caption."""
+        return self.captions[0]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A few photos to begin with.
+    """A few photos shown first.
 
     Attributes:
-        title: which ones.
-        cards: of the photos.
+        title: how they were selected.
+        cards: their cards.
     """
 
     title: str
     cards: Sequence[PhotoCard]
 
 
-def make_cards(found: Evaluation, photos: Mapping[str, Path]) -> list[PhotoCard]:
+def make_cards(evaluation: Evaluation, image_paths: Mapping[str, Path]) -> list[PhotoCard]:
     """Return each photo's card, in the order of the evaluation.
 
     Args:
-        found: the evaluation.
-        photos: image_id to file; those that are gone or damaged have no picture.
+        evaluation: the evaluation.
+        image_paths: image_id to file; missing or damaged files have no thumbnail.
     """
     return [
-        _card(found, row, picture(photos.get(image_id)))
-        for row, image_id in enumerate(found.image_ids)
+        _card(evaluation, row, make_thumbnail(image_paths.get(image_id)))
+        for row, image_id in enumerate(evaluation.image_ids)
     ]
 
 
-def pick(cards: Sequence[PhotoCard]) -> list[Selection]:
-    """Return the best, the worst and some random photos by the headline's CIDEr-D."""
-    ranked = sorted(cards, key=lambda card: (-card.primary_search.cider_d, card.image_id))
-    few = min(_PICKED, len(cards))
+def select_cards(cards: Sequence[PhotoCard]) -> list[Selection]:
+    """Return the best, the worst and some random photos, by the primary search's CIDEr-D."""
+    ranked = sorted(cards, key=lambda card: (-card.primary.cider_d, card.image_id))
+    count = min(_SELECTED, len(cards))
     return [
-        Selection("The best", ranked[:few]),
-        Selection("The worst", ranked[::-1][:few]),
-        Selection("Drawn at random", random.Random(_SEED).sample(list(cards), few)),
+        Selection("The best", ranked[:count]),
+        Selection("The worst", ranked[::-1][:count]),
+        Selection("Drawn at random", random.Random(_SEED).sample(list(cards), count)),
     ]
 
 
-def as_json(cards: Sequence[PhotoCard]) -> str:
-    """Return cards as JSON that can stand in a script element, whatever strangers wrote."""
-    text = json.dumps([_values(card) for card in cards], ensure_ascii=False, separators=(",", ":"))
-    # Nothing is left of what could end the element, or begin a comment in it.
+def cards_as_json(cards: Sequence[PhotoCard]) -> str:
+    """Return cards as JSON that is safe inside a script element, whatever text they hold."""
+    text = json.dumps(
+        [_card_json(card) for card in cards], ensure_ascii=False, separators=(",", ":")
+    )
+    # Without these characters no text can end the element or begin a comment in it.
     for character in "&<>":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def _card(found: Evaluation, row: int, small: Picture | None) -> PhotoCard:
-    image_id = found.image_ids[row]
-    names = sorted(found.searches, key=lambda name: name != found.primary_search)
-    said: dict[str, PhotoCaption] = {}
+def _card(evaluation: Evaluation, row: int, thumbnail: Thumbnail | None) -> PhotoCard:
+    image_id = evaluation.image_ids[row]
+    names = sorted(evaluation.searches, key=lambda name: name != evaluation.primary_search)
+    captions: dict[str, PhotoCaption] = {}
     for name in names:
-        search = found.searches[name]
-        caption, label = search.predictions[row].caption, name.replace("_", " ")
-        if caption in said:
-            said[caption] = replace(said[caption], search=f"{said[caption].search}, {label}")
+        search = evaluation.searches[name]
+        text, label = search.predictions[row].caption, search_label(name)
+        if text in captions:
+            captions[text] = replace(captions[text], searches=f"{captions[text].searches}, {label}")
         else:
             scores = float(search.scores.cider_d[row]), float(search.scores.rouge_l[row])
-            said[caption] = PhotoCaption(label, caption, *scores)
-    primary_search = found.searches[found.primary_search].predictions[row]
-    glances = _glances(primary_search) if small else []
+            captions[text] = PhotoCaption(label, text, *scores)
+    prediction = evaluation.primary.predictions[row]
     return PhotoCard(
         image_id,
-        small,
-        list(said.values()),
-        found.detected.get(image_id, ()),
-        found.references[image_id],
-        glances,
+        thumbnail,
+        list(captions.values()),
+        evaluation.detected.get(image_id, ()),
+        evaluation.references[image_id],
+        _attention_frames(prediction) if thumbnail else [],
     )
 
 
-def _glances(prediction: Prediction) -> list[AttentionFrame]:
+def _attention_frames(prediction: Prediction) -> list[AttentionFrame]:
     if prediction.maps is None:
         return []
     words = prediction.caption.split()
     return [
-        AttentionFrame(word, _place(places), shade(places))
-        for word, places in zip(words, prediction.maps, strict=True)
+        AttentionFrame(word, _peak(weights), attention_overlay(weights))
+        for word, weights in zip(words, prediction.maps, strict=True)
     ]
 
 
-def _place(places: Sequence[int]) -> str:
-    """Return in which ninth of a photo the middle of the greatest of a grid's places is."""
-    side = math.isqrt(len(places))
-    place = divmod(max(range(len(places)), key=places.__getitem__), side)
-    row, column = (3 * (2 * position + 1) // (2 * side) for position in place)
-    down, right = ("top", "", "bottom")[row], ("left", "", "right")[column]
-    return f"{down} {right}".strip() or "centre"
+def _peak(weights: Sequence[int]) -> str:
+    """Return the ninth of the photo that holds the centre of the position with most attention."""
+    side = math.isqrt(len(weights))
+    position = divmod(max(range(len(weights)), key=weights.__getitem__), side)
+    row, column = (3 * (2 * coordinate + 1) // (2 * side) for coordinate in position)
+    vertical, horizontal = ("top", "", "bottom")[row], ("left", "", "right")[column]
+    return f"{vertical} {horizontal}".strip() or "centre"
 
 
-def _values(card: PhotoCard) -> dict[str, Any]:
+def _card_json(card: PhotoCard) -> dict[str, Any]:
     return {
         "id": card.image_id,
-        "picture": card.picture and card.picture.data,
-        "size": card.picture and [card.picture.width, card.picture.height],
-        "score": round(card.primary_search.cider_d, 2),
-        "alt": card.primary_search.caption,
-        "said": [
-            [said.search, said.caption, f"{said.cider_d:.0f}", f"{said.rouge_l:.0f}"]
-            for said in card.said
+        "thumbnail": card.thumbnail and card.thumbnail.data_uri,
+        "size": card.thumbnail and [card.thumbnail.width, card.thumbnail.height],
+        "score": round(card.primary.cider_d, 2),
+        "alt": card.primary.caption,
+        "captions": [
+            [caption.searches, caption.caption, f"{caption.cider_d:.0f}", f"{caption.rouge_l:.0f}"]
+            for caption in card.captions
         ],
         "detected": ", ".join(card.detected),
-        "looked": [[glance.word, glance.place, glance.shade] for glance in card.glances],
+        "attention": [[frame.word, frame.peak, frame.overlay] for frame in card.attention],
         "references": card.references,
     }

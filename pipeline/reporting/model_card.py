@@ -4,77 +4,80 @@ from collections.abc import Iterable, Mapping
 
 from pipeline.captioner.model_config import ModelConfig
 from pipeline.metrics.scorer import METRICS
+from pipeline.reporting.baselines import EXPLANATIONS
 from pipeline.reporting.evaluation import Evaluation
+from pipeline.reporting.tables import caption_statistics, meteor_text
 
-_BLIND = (
-    "**The model hardly looks**: with each photo's features swapped for another photo's, its "
+_IMAGE_UNUSED = (
+    "**The model hardly uses the image**: when every photo gets another photo's features, its "
     "captions score nearly as well."
 )
 
 
-def model_card(found: Evaluation, model: ModelConfig) -> str:
-    """Write what the model is, what it was made of, and what it scores."""
+def model_card(evaluation: Evaluation, model: ModelConfig) -> str:
+    """Return the card: intended use, scores, provenance and training params."""
     sections = [
         "# Model card: an image captioner",
-        _intended(model),
+        _intended_use(model),
         "## Scores",
-        _scores(found),
-        "## What it was made of",
-        _table(("what", "which"), found.provenance.items()),
-        "## How it was trained",
+        _scores(evaluation),
+        "## Provenance",
+        _table(("input", "value"), evaluation.provenance.items()),
+        "## Training params",
         _table(("param", "value"), sorted(model.metadata["params"].items())),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _intended(model: ModelConfig) -> str:
+def _intended_use(model: ModelConfig) -> str:
     config, encoding = model.config, model.encoding
     return (
-        f"A `{config.name}` LSTM decoder of {config.units} units over {encoding.encoder} features, "
-        "which describes a photo in one sentence, in the words of those it learned from.\n\n"
-        "It has seen photos and captions like those it was trained on, and no others. Of anything "
-        "else it says what would be likely there. Captions are not fit for decisions about people: "
-        "they guess at sex, age and occupation from looks, as the captions it learned from do."
+        f"A `{config.name}` LSTM decoder with {config.units} units over {encoding.encoder} "
+        "features. It describes a photo in one sentence, in the words of its training captions.\n\n"
+        "It knows only photos and captions like those it was trained on. For any other photo it "
+        "writes what would be likely among those. Do not use its captions for decisions about "
+        "people: like the captions it was trained on, they guess sex, age and occupation from "
+        "looks."
     )
 
 
-def _scores(found: Evaluation) -> str:
-    photos = f"{len(found.image_ids)} photos of the split {_plain(found.provenance['split'])}"
-    rows = [(name, *_numbers(search.corpus)) for name, search in found.searches.items()]
+def _scores(evaluation: Evaluation) -> str:
+    split = _escape(evaluation.provenance["split"])
+    photos = f"{len(evaluation.image_ids)} photos of the split {split}"
+    rows = [(name, *_numbers(search.corpus)) for name, search in evaluation.searches.items()]
     rows += [
         (f"{row.name} “{row.caption}”" if row.caption else row.name, *_numbers(row.corpus))
-        for row in found.baselines
+        for row in evaluation.baselines
     ]
-    primary_search = found.searches[found.primary_search]
-    low, high = primary_search.intervals["CIDEr-D"]
-    beside = [
-        ("CIDEr-D with other photos, 95 %", f"{low:.1f} to {high:.1f}"),
-        ("METEOR 1.5", "n/a" if primary_search.meteor is None else f"{primary_search.meteor:.1f}"),
-        ("different captions", f"{primary_search.distinct:.1f} %"),
-        ("vocabulary used", f"{primary_search.words_used:.1f} %"),
-        ("copied from the training captions", f"{primary_search.copied:.1f} %"),
-        ("words a caption", f"{primary_search.mean_length:.1f}"),
-        ("unfinished", f"{primary_search.unfinished:.1f} %"),
-        ("words of the references it does not know", f"{found.unknown_words:.1f} %"),
-        ("perplexity", f"{found.perplexity:.2f}"),
+    low, high = evaluation.primary.intervals["CIDEr-D"]
+    statistics = [
+        ("CIDEr-D, 95 % interval over photos", f"{low:.1f} to {high:.1f}"),
+        ("METEOR 1.5", meteor_text(evaluation.primary)),
+        *caption_statistics(evaluation.primary).items(),
+        ("words of the references outside the vocabulary", f"{evaluation.unknown_words:.1f} %"),
+        ("perplexity", f"{evaluation.perplexity:.2f}"),
     ]
-    warning = "" if found.uses_image else f"{_BLIND}\n\n"
-    return (
-        f"{warning}Of {photos}, x100, computed as coco-caption does.\n\n"
-        f"{_table(('captions', *METRICS), rows)}\n\n{_over_seeds(found)}"
-        f"Of {found.primary_search}:\n\n{_table(('what', 'value'), beside)}"
-    )
+    parts = [
+        "" if evaluation.uses_image else _IMAGE_UNUSED,
+        f"Scores on {photos}, x100, computed like coco-caption.",
+        _table(("captions", *METRICS), rows),
+        "\n".join(f"- {row.name}: {EXPLANATIONS[row.name]}" for row in evaluation.baselines),
+        _seed_scores(evaluation),
+        f"Statistics of {evaluation.primary_search}:",
+        _table(("statistic", "value"), statistics),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _over_seeds(found: Evaluation) -> str:
+def _seed_scores(evaluation: Evaluation) -> str:
     rows = [
         (name, *(f"{row[metric].mean:.2f} ± {row[metric].deviation:.2f}" for metric in METRICS))
-        for name, row in found.over_seeds.items()
+        for name, row in evaluation.over_seeds.items()
     ]
     if not rows:
         return ""
-    said = f"Each of {len(found.seeds)} seeds alone, mean and deviation:"
-    return f"{said}\n\n{_table(('captions', *METRICS), rows)}\n\n"
+    caption = f"Each of {len(evaluation.seeds)} seeds alone, mean and standard deviation:"
+    return f"{caption}\n\n{_table(('captions', *METRICS), rows)}"
 
 
 def _numbers(corpus: Mapping[str, float]) -> list[str]:
@@ -82,14 +85,14 @@ def _numbers(corpus: Mapping[str, float]) -> list[str]:
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a Markdown table; what a cell holds is shown as it stands."""
+    """Return a Markdown table; cells are escaped."""
     lines = [[*header]]
     lines.append(["---"] * len(lines[0]))
-    lines += [[_plain(str(cell)) for cell in row] for row in rows]
+    lines += [[_escape(str(cell)) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _plain(text: str) -> str:
-    """Take from a stranger's text what Markdown, or HTML in it, would act upon."""
+def _escape(text: str) -> str:
+    """Escape untrusted text, so that Markdown and the HTML in it show it as it is."""
     escaped = "".join(f"\\{c}" if c in r"\`*_{}[]<>#|~!" else c for c in text)
     return " ".join(escaped.split())

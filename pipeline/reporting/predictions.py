@@ -1,4 +1,4 @@
-"""Predictions: the test split's captions by every search, as a Parquet table."""
+"""Predictions: every search's captions of the test split, as a Parquet table."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -15,9 +15,9 @@ from pipeline.files import atomic_path
 from pipeline.text.vocabulary import Vocabulary
 
 
-def _list_of(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a list as Parquet itself names its elements, none of them null."""
-    return pa.list_(pa.field("element", kind, nullable=False))
+def _list_type(element: pa.DataType) -> pa.DataType:
+    """Return a list type without nulls; Parquet itself names the elements "element"."""
+    return pa.list_(pa.field("element", element, nullable=False))
 
 
 SCHEMA = pa.schema(
@@ -27,24 +27,23 @@ SCHEMA = pa.schema(
         pa.field("caption", pa.string(), nullable=False),
         pa.field("log_probability", pa.float64(), nullable=False),
         pa.field("finished", pa.bool_(), nullable=False),
-        pa.field("maps", _list_of(_list_of(pa.uint8()))),
+        pa.field("maps", _list_type(_list_type(pa.uint8()))),
     ]
 )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One photo's best caption by one search.
+    """One search's best caption of one photo.
 
     Attributes:
         image_id: the photo.
         search: see `search_name`.
         caption: its words, joined by spaces.
-        log_probability: natural logarithm of what the model gives it.
-        finished: whether the model ended it, rather than the limit of words.
-        maps: for each word where the decoder looked: each of its places, row by row,
-            from 0 to 255, which the place that counted most has; None where it does not
-            look at places.
+        log_probability: natural logarithm of its probability.
+        finished: whether the model ended the caption; otherwise it was cut off at the word limit.
+        maps: the attention map of each word: a weight for each position of the grid, row by
+            row, scaled so that the largest is 255; None for a decoder without attention.
     """
 
     image_id: str
@@ -72,11 +71,11 @@ def predict(
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
     predictions: list[Prediction] = []
-    for some, features in store.parts(image_ids):
-        found = search(
+    for part_ids, features in store.parts(image_ids):
+        beams = search(
             decoder, features, beam_width, max_words, no_repeat_ngram_size=no_repeat_ngram_size
         )
-        best = [hypotheses[0] for hypotheses in found]
+        best = [hypotheses[0] for hypotheses in beams]
         maps = caption_maps(decoder, features, [hypothesis.ids for hypothesis in best])
         predictions += [
             Prediction(
@@ -85,15 +84,15 @@ def predict(
                 caption=vocabulary.decode(hypothesis.ids),
                 log_probability=hypothesis.log_probability,
                 finished=hypothesis.finished,
-                maps=None if looked is None else looked.tolist(),
+                maps=None if word_maps is None else word_maps.tolist(),
             )
-            for image_id, hypothesis, looked in zip(some, best, maps, strict=True)
+            for image_id, hypothesis, word_maps in zip(part_ids, best, maps, strict=True)
         ]
     return predictions
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write predictions as Parquet, sorted by photo and search: equal input, equal bytes."""
+    """Write predictions as Parquet, sorted by photo and search; equal input gives equal bytes."""
     rows = sorted(astuple(prediction) for prediction in predictions)
     columns = zip(*rows, strict=True)
     names = [field.name for field in fields(Prediction)]

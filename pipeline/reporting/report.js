@@ -1,104 +1,105 @@
 "use strict";
 {
-  // Cards are built as they are scrolled to: a thousand at once would keep a phone busy.
-  const AT_ONCE = 48;
+  // Cards are built when scrolled to: building a thousand at once would keep a phone busy.
+  const BATCH_SIZE = 48;
   const byId = (id) => document.getElementById(id);
   const [cards, more, query, order, count] = ["cards", "more", "query", "order", "count"].map(byId);
-  const [blank, glance] = ["card", "glance"].map((id) => byId(id).content.firstElementChild);
+  const [cardTemplate, frameTemplate] = ["card", "attention-frame"].map((id) => byId(id).content.firstElementChild);
   const photos = JSON.parse(byId("data").textContent);
   for (const photo of photos) {
-    const captions = photo.said.map((said) => said[1]);
+    const captions = photo.captions.map(([, caption]) => caption);
     photo.text = [photo.id, ...captions, ...photo.references].join("\n").toLowerCase();
-    photo.chance = Math.random();
+    photo.random = Math.random();
   }
   const orders = {
     worst: (a, b) => a.score - b.score,
     best: (a, b) => b.score - a.score,
-    random: (a, b) => a.chance - b.chance,
+    random: (a, b) => a.random - b.random,
     name: (a, b) => (a.id < b.id ? -1 : 1),
   };
-  let shown = [];
+  let matches = [];
 
-  // Strangers' words go in as text, never as HTML.
-  const element = (name, text) => {
-    const made = document.createElement(name);
-    made.textContent = text;
-    return made;
+  // Untrusted text is inserted as text, never as HTML.
+  const createElement = (name, text) => {
+    const element = document.createElement(name);
+    element.textContent = text;
+    return element;
   };
 
-  const look = (photo, [word, place, shade]) => {
-    const made = glance.cloneNode(true);
-    const [drawing, caption] = made.children;
-    const [title, below, above] = drawing.children;
-    drawing.setAttribute("viewBox", `0 0 ${photo.size.join(" ")}`);
-    title.textContent = `${word}: most at the ${place}`;
-    below.setAttribute("href", photo.picture);
-    above.setAttribute("href", shade);
+  const buildFrame = (photo, [word, peak, overlay]) => {
+    const frame = frameTemplate.cloneNode(true);
+    const [svg, caption] = frame.children;
+    const [title, photoImage, overlayImage] = svg.children;
+    svg.setAttribute("viewBox", `0 0 ${photo.size.join(" ")}`);
+    title.textContent = `${word}: highest at the ${peak}`;
+    photoImage.setAttribute("href", photo.thumbnail);
+    overlayImage.setAttribute("href", overlay);
     caption.textContent = word;
-    return made;
+    return frame;
   };
 
-  const build = (photo) => {
-    const card = blank.cloneNode(true);
-    const [picture, gone, said, looked, references, id] = card.children;
-    if (photo.picture) {
-      picture.src = photo.picture;
-      picture.alt = photo.alt;
-      gone.remove();
+  const buildCard = (photo) => {
+    const card = cardTemplate.cloneNode(true);
+    const [image, placeholder, captions, attention, references, id] = card.children;
+    if (photo.thumbnail) {
+      image.src = photo.thumbnail;
+      image.alt = photo.alt;
+      placeholder.remove();
     } else {
-      picture.remove();
+      image.remove();
     }
-    for (const [search, caption, ciderD, rougeL] of photo.said) {
-      const label = element("dt", `${search} `);
-      const score = element("span", ciderD);
+    for (const [searches, caption, ciderD, rougeL] of photo.captions) {
+      const label = createElement("dt", `${searches} `);
+      const score = createElement("span", ciderD);
       score.title = `CIDEr-D ${ciderD}, ROUGE-L ${rougeL}`;
       label.append(score);
-      said.append(label, element("dd", caption || "(no words)"));
+      captions.append(label, createElement("dd", caption || "(no words)"));
     }
     if (photo.detected) {
-      const words = element("dd", photo.detected);
+      const words = createElement("dd", photo.detected);
       words.className = "detected";
-      said.append(element("dt", "words detected"), words);
+      captions.append(createElement("dt", "words detected"), words);
     }
-    if (photo.looked.length) {
-      // A caption's dozen drawings are made for those who ask.
-      const draw = () => looked.lastElementChild.append(...photo.looked.map((one) => look(photo, one)));
-      looked.addEventListener("toggle", draw, { once: true });
+    if (photo.attention.length) {
+      // A caption has about a dozen frames: they are built when first opened.
+      const addFrames = () =>
+        attention.lastElementChild.append(...photo.attention.map((frame) => buildFrame(photo, frame)));
+      attention.addEventListener("toggle", addFrames, { once: true });
     } else {
-      looked.remove();
+      attention.remove();
     }
-    references.append(...photo.references.map((reference) => element("li", reference)));
+    references.append(...photo.references.map((reference) => createElement("li", reference)));
     id.textContent = photo.id;
     return card;
   };
 
-  const watch = new IntersectionObserver(
+  const observer = new IntersectionObserver(
     (entries) => {
-      if (entries.some((entry) => entry.isIntersecting)) add();
+      if (entries.some((entry) => entry.isIntersecting)) addCards();
     },
     { rootMargin: "1200px" },
   );
 
-  const add = () => {
-    const begin = cards.childElementCount;
-    cards.append(...shown.slice(begin, begin + AT_ONCE).map(build));
-    // Watched anew, it says again whether the end is still near.
-    watch.unobserve(more);
-    if (cards.childElementCount < shown.length) watch.observe(more);
+  const addCards = () => {
+    const start = cards.childElementCount;
+    cards.append(...matches.slice(start, start + BATCH_SIZE).map(buildCard));
+    // Observing it again makes the observer report whether the end is still near.
+    observer.unobserve(more);
+    if (cards.childElementCount < matches.length) observer.observe(more);
   };
 
-  const show = () => {
+  const update = () => {
     const words = query.value.toLowerCase().split(/\s+/).filter(Boolean);
-    shown = photos.filter((photo) => words.every((word) => photo.text.includes(word)));
-    shown.sort(orders[order.value]);
-    count.textContent = `${shown.length.toLocaleString("en")} of ${photos.length.toLocaleString("en")}`;
+    matches = photos.filter((photo) => words.every((word) => photo.text.includes(word)));
+    matches.sort(orders[order.value]);
+    count.textContent = `${matches.length.toLocaleString("en")} of ${photos.length.toLocaleString("en")}`;
     cards.replaceChildren();
-    add();
+    addCards();
   };
 
-  query.addEventListener("input", show);
-  order.addEventListener("change", show);
+  query.addEventListener("input", update);
+  order.addEventListener("change", update);
   byId("tools").addEventListener("submit", (event) => event.preventDefault());
   byId("tools").hidden = false;
-  show();
+  update();
 }

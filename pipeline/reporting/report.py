@@ -1,4 +1,4 @@
-"""The report: one HTML file with the scores, what they are worth, and every test photo."""
+"""The report: one HTML file with scores, baselines, the model and every test photo."""
 
 import base64
 import hashlib
@@ -12,32 +12,78 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.captioner.model_config import ModelConfig
 from pipeline.files import write_text
 from pipeline.metrics.scorer import METRICS
-from pipeline.reporting import charts
-from pipeline.reporting.diagram import diagram
+from pipeline.reporting import baselines, charts
 from pipeline.reporting.evaluation import Evaluation
-from pipeline.reporting.gallery import as_json, make_cards, pick
-from pipeline.reporting.lengths import by_length
+from pipeline.reporting.gallery import cards_as_json, make_cards, select_cards
+from pipeline.reporting.layer_table import LayerTable
+from pipeline.reporting.length_groups import group_by_length
+from pipeline.reporting.tables import caption_statistics, meteor_text, search_label
 from pipeline.reporting.word_usage import compare_words
 
-_PICTURED = ("CIDEr-D", "BLEU-4")
+_CHART_METRICS = ("CIDEr-D", "BLEU-4")
 
 
 def write_report(
     path: Path,
-    found: Evaluation,
-    photos: Mapping[str, Path],
-    artifacts: Path,
+    evaluation: Evaluation,
+    image_paths: Mapping[str, Path],
+    history_folder: Path,
     model: ModelConfig,
+    layers: LayerTable,
 ) -> None:
-    """Write the report: self-contained, every caption escaped.
+    """Write the report: self-contained, with all text escaped.
 
     Args:
         path: the HTML file.
-        found: the evaluation.
-        photos: image_id to file; what is gone or damaged is left out of the picture.
-        artifacts: the folder of history.csv and self_critical.csv, which may be gone.
-        model: what was evaluated.
+        evaluation: the evaluation.
+        image_paths: image_id to file; missing or damaged photos get a placeholder.
+        history_folder: the folder of history.csv and self_critical.csv, which may be missing.
+        model: the model's description.
+        layers: the layers of one of its decoders.
     """
+    cards = make_cards(evaluation, image_paths)
+    words = compare_words(
+        [prediction.caption for prediction in evaluation.primary.predictions],
+        [reference for group in evaluation.references.values() for reference in group],
+    )
+    script = _source("report.js")
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            evaluation=evaluation,
+            primary=evaluation.primary,
+            metrics=METRICS,
+            constant_caption=evaluation.baseline(baselines.CONSTANT_CAPTION),
+            shuffled_features_name=baselines.SHUFFLED_FEATURES,
+            explanations=baselines.EXPLANATIONS,
+            caption_statistics=[caption_statistics(s) for s in evaluation.searches.values()],
+            style=_source("report.css"),
+            script=script,
+            script_sha256=_csp_digest(script),
+            metric_charts=[charts.metric_chart(evaluation, metric) for metric in _CHART_METRICS],
+            line_charts=[
+                *charts.learning_curves(charts.read_history(history_folder / "history.csv")),
+                *charts.self_critical_curves(
+                    charts.read_history(history_folder / "self_critical.csv")
+                ),
+            ],
+            selections=select_cards(cards),
+            words=words,
+            over_used_chart=charts.over_used_chart(words.over_used),
+            never_used_chart=charts.never_used_chart(words.never_used),
+            length_charts=charts.length_charts(group_by_length(evaluation.primary)),
+            cards_json=cards_as_json(cards),
+            has_attention=any(card.attention for card in cards),
+            model=model,
+            layers=layers,
+            encoding=asdict(model.encoding),
+        )
+    )
+    write_text(path, page)
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("pipeline.reporting", ""),
         autoescape=True,
@@ -45,45 +91,17 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    primary_search = found.searches[found.primary_search]
-    cards = make_cards(found, photos)
-    words = compare_words(
-        [prediction.caption for prediction in primary_search.predictions],
-        [reference for group in found.references.values() for reference in group],
-    )
-    script = _source("report.js")
-    page = environment.get_template("report.html").render(
-        found=found,
-        primary_search=primary_search,
-        metrics=METRICS,
-        style=_source("report.css"),
-        script=script,
-        script_sha256=_digest(script),
-        score_charts=[charts.of_metric(found, metric) for metric in _PICTURED],
-        curves=[
-            *charts.of_history(charts.read_history(artifacts / "history.csv")),
-            *charts.of_rewards(charts.read_history(artifacts / "self_critical.csv")),
-        ],
-        selections=pick(cards),
-        words=words,
-        over_used=charts.of_over_used(words.over_used),
-        never_used=charts.of_never_used(words.never_used),
-        length_charts=charts.of_lengths(by_length(primary_search)),
-        cards_json=as_json(cards),
-        looked=any(card.glances for card in cards),
-        model=model,
-        diagram=diagram(model),
-        encoding=asdict(model.encoding),
-    )
-    write_text(path, page)
+    environment.filters["search_label"] = search_label
+    environment.filters["meteor_text"] = meteor_text
+    return environment
 
 
 def _source(name: str) -> str:
-    """Return a file beside this one as it is: ours, and no stranger's word in it."""
+    """Return a file of this package as it is; it holds no untrusted text."""
     return files("pipeline.reporting").joinpath(name).read_text("utf-8")
 
 
-def _digest(script: str) -> str:
-    """Return what a Content-Security-Policy calls the one script that may run."""
+def _csp_digest(script: str) -> str:
+    """Return the digest by which the Content-Security-Policy allows the page's one script."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return base64.b64encode(digest).decode("ascii")

@@ -1,4 +1,4 @@
-"""Pictures: photos made small, and shades to lay over them, as data URIs."""
+"""Thumbnails: small photos, and attention overlays to lay over them, as data URIs."""
 
 import base64
 import io
@@ -15,48 +15,49 @@ from pipeline.features.photos import PhotoError, read_photo, thumbnail
 
 _SIDE = 240  # pixels; with this quality a thousand photos take about 10 MB
 _QUALITY = 55
-# Steps from clear to darkest, and opacity a step, of 255: a finer shade looks the same, and
-# takes twice the bytes.
+# Number of opacity steps from clear to darkest, and opacity per step, of 255. Finer steps look
+# the same and take twice the bytes.
 _STEPS = 15
 _OPACITY = 14
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A photo made small.
+class Thumbnail:
+    """A small version of a photo.
 
     Attributes:
-        data: a data URI.
+        data_uri: the image itself.
         width: in pixels.
         height: in pixels.
     """
 
-    data: str
+    data_uri: str
     width: int
     height: int
 
 
-def picture(path: Path | None) -> Picture | None:
-    """Return a photo made small; None where it is gone or damaged."""
+def make_thumbnail(path: Path | None) -> Thumbnail | None:
+    """Return a photo's thumbnail; None if the photo is missing or damaged."""
     if path is None:
         return None
     try:
-        small = thumbnail(read_photo(path), _SIDE)
+        image = thumbnail(read_photo(path), _SIDE)
     except PhotoError:
         return None
-    return Picture(_data_uri(small, quality=_QUALITY), small.width, small.height)
+    return Thumbnail(_data_uri(image, quality=_QUALITY), image.width, image.height)
 
 
-def shade(places: Sequence[int]) -> str:
-    """Return a picture to stretch over a photo: clear where a decoder looked, dark elsewhere.
+def attention_overlay(weights: Sequence[int]) -> str:
+    """Return an image to stretch over a photo: clear where attention is high, dark elsewhere.
 
     Args:
-        places: of a square grid, row by row: from 0, dark, to 255, clear.
+        weights: attention to the positions of a square grid, row by row: from 0, drawn dark, to
+            255, drawn clear.
     """
-    side = math.isqrt(len(places))
-    looked = np.reshape(np.asarray(places, np.uint8), (side, side))
+    side = math.isqrt(len(weights))
+    grid = np.reshape(np.asarray(weights, np.uint8), (side, side))
     rgba = np.zeros((side, side, 4), np.uint8)
-    rgba[..., 3] = np.rint((255 - looked) * (_STEPS / 255)) * _OPACITY
+    rgba[..., 3] = np.rint((255 - grid) * (_STEPS / 255)) * _OPACITY
     return _data_uri(Image.fromarray(rgba), lossless=True, quality=100)
 
 

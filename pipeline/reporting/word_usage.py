@@ -1,4 +1,4 @@
-"""Words: which ones captions have too often, and which ones never."""
+"""Word usage: words that captions use too often, and words that they never use."""
 
 import math
 from collections import Counter
@@ -8,64 +8,75 @@ from dataclasses import dataclass
 from pipeline.metrics.tokenizer import tokenize
 
 _SHOWN = 15
-# Rarer words are over-used by chance: said so often at least, and in 2 % of the captions.
-_SAID = 3
-_SAID_SHARE = 0.02
-_OVER_USED = 1.5  # times as large a share
+# Rarer words are over-used by chance, so a word must reach both this count and this share of
+# the captions.
+_MIN_COUNT = 3
+_MIN_CAPTION_SHARE = 0.02
+_MIN_RATIO = 1.5  # how many times as frequent as in the references an over-used word is
 
 
 @dataclass(frozen=True)
-class Word:
-    """A word in captions and in references.
+class WordCount:
+    """A word's counts in captions and in references.
 
     Attributes:
-        word: itself.
-        said: how often captions have it.
-        written: how often references have it.
-        ratio: how many times as large a share of the captions' words it is.
+        word: the word.
+        in_captions: its occurrences in the captions.
+        in_references: its occurrences in the references.
+        ratio: its relative frequency in the captions divided by that in the references.
     """
 
     word: str
-    said: int
-    written: int
+    in_captions: int
+    in_references: int
     ratio: float
 
 
 @dataclass(frozen=True)
 class WordUsage:
-    """How the captions' words differ from the references'.
+    """How the captions' words differ from the references' words.
 
     Attributes:
-        over_used: frequent words with far greater shares, the greatest ratio first.
-        never_used: words of the references in no caption, the most frequent first.
-        missing: how many different words there are of those.
-        written: how many different words the references have.
+        over_used: frequent words with a much higher relative frequency than in the references,
+            the greatest ratio first.
+        never_used: words of the references that no caption has, the most frequent first.
+        never_used_total: number of different words that no caption has.
+        reference_words: number of different words in the references.
     """
 
-    over_used: Sequence[Word]
-    never_used: Sequence[Word]
-    missing: int
-    written: int
+    over_used: Sequence[WordCount]
+    never_used: Sequence[WordCount]
+    never_used_total: int
+    reference_words: int
 
 
 def compare_words(captions: Sequence[str], references: Iterable[str]) -> WordUsage:
-    """Compare the words of captions with those of references, as the scorer reads both."""
-    said = Counter(word for caption in captions for word in tokenize(caption))
-    written = Counter(word for reference in references for word in tokenize(reference))
-    least = max(_SAID, math.ceil(_SAID_SHARE * len(captions)))
-    often = [_word(word, said, written) for word, count in said.items() if count >= least]
-    over_used = [word for word in often if word.ratio >= _OVER_USED]
-    never_used = [_word(word, said, written) for word in written if word not in said]
+    """Compare the words of captions with those of references, tokenized as for scoring."""
+    in_captions = _count_words(captions)
+    in_references = _count_words(references)
+    caption_total, reference_total = in_captions.total(), in_references.total()
+
+    def word_count(word: str) -> WordCount:
+        # Half an occurrence more on each side: a word that no reference has is not infinitely
+        # over-used.
+        caption_share = (in_captions[word] + 0.5) / (caption_total + 0.5)
+        reference_share = (in_references[word] + 0.5) / (reference_total + 0.5)
+        ratio = caption_share / reference_share
+        return WordCount(word, in_captions[word], in_references[word], ratio)
+
+    min_count = max(_MIN_COUNT, math.ceil(_MIN_CAPTION_SHARE * len(captions)))
+    frequent = [word_count(word) for word, count in in_captions.items() if count >= min_count]
+    over_used = [count for count in frequent if count.ratio >= _MIN_RATIO]
+    never_used = [word_count(word) for word in in_references if word not in in_captions]
     return WordUsage(
-        over_used=sorted(over_used, key=lambda word: (-word.ratio, word.word))[:_SHOWN],
-        never_used=sorted(never_used, key=lambda word: (-word.written, word.word))[:_SHOWN],
-        missing=len(never_used),
-        written=len(written),
+        over_used=sorted(over_used, key=lambda count: (-count.ratio, count.word))[:_SHOWN],
+        never_used=sorted(never_used, key=lambda count: (-count.in_references, count.word))[
+            :_SHOWN
+        ],
+        never_used_total=len(never_used),
+        reference_words=len(in_references),
     )
 
 
-def _word(word: str, said: Counter[str], written: Counter[str]) -> Word:
-    # Half a word more on each side: what references never have is not infinitely over-used.
-    ours = (said[word] + 0.5) / (said.total() + 0.5)
-    theirs = (written[word] + 0.5) / (written.total() + 0.5)
-    return Word(word, said[word], written[word], ours / theirs)
+def _count_words(texts: Iterable[str]) -> Counter[str]:
+    return Counter(word for text in texts for word in tokenize(text))

@@ -18,6 +18,7 @@ from pipeline.metrics import tokenizer
 from pipeline.metrics.scorer import METRICS
 from pipeline.params import EvaluateParams, load_params
 from pipeline.reporting.evaluation import Evaluation, evaluate
+from pipeline.reporting.layer_table import layer_table
 from pipeline.reporting.model_card import model_card
 from pipeline.reporting.predictions import Prediction, predict, search_name, write_predictions
 from pipeline.reporting.report import write_report
@@ -54,6 +55,7 @@ def main() -> None:
         artifacts.image_paths,
         ARTIFACTS,
         artifacts.model,
+        layer_table(artifacts.decoders[0].network),
     )
     write_text(EVALUATION / "model_card.md", model_card(evaluation, artifacts.model))
     write_json(EVALUATION / "metrics.json", evaluation.as_json())

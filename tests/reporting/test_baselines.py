@@ -17,42 +17,42 @@ GROUPS = [
 SCORER = Scorer(GROUPS)
 
 
-def test_the_best_constant_is_the_training_caption_that_fits_most_photos() -> None:
+def test_the_constant_caption_is_the_training_caption_that_fits_most_photos() -> None:
     training = [["a", "cat"], ["a", "dog", "runs", "on", "sand"], ["it", "is", "a", "red", "bus"]]
     caption, corpus = best_constant(training, SCORER)
     assert caption == "a dog runs on sand"
     assert corpus == SCORER.score([caption.split()] * 4).corpus
 
 
-def test_a_constant_is_found_where_there_is_hardly_anything_to_choose_from() -> None:
+def test_there_is_a_constant_caption_even_without_suitable_training_captions() -> None:
     assert best_constant([["dog"]], SCORER)[0] == ""
     assert best_constant([], SCORER)[1] == dict.fromkeys(METRICS, 0.0)
 
 
-def test_random_captions_score_like_none_of_the_photos() -> None:
+def test_random_captions_score_lower_than_the_photos_own_captions() -> None:
     own = [group[0] for group in GROUPS]
-    found = random_captions(own, SCORER)
-    assert found == random_captions(own, SCORER)
-    assert found["CIDEr-D"] < SCORER.score(own).corpus["CIDEr-D"]
+    corpus = random_captions(own, SCORER)
+    assert corpus == random_captions(own, SCORER)
+    assert corpus["CIDEr-D"] < SCORER.score(own).corpus["CIDEr-D"]
 
 
-def test_the_ceiling_is_each_reference_against_the_others() -> None:
-    found = human_agreement([*GROUPS, [["only", "one"]]])
+def test_human_agreement_scores_each_reference_against_the_others() -> None:
+    corpus = human_agreement([*GROUPS, [["only", "one"]]])
     turns = [
         Scorer([[g[1]] for g in GROUPS]).score([g[0] for g in GROUPS]).corpus,
         Scorer([[g[0]] for g in GROUPS]).score([g[1] for g in GROUPS]).corpus,
     ]
-    assert found is not None
-    assert found == pytest.approx({n: (turns[0][n] + turns[1][n]) / 2 for n in METRICS})
+    assert corpus is not None
+    assert corpus == pytest.approx({n: (turns[0][n] + turns[1][n]) / 2 for n in METRICS})
     assert human_agreement([[["only", "one"]]]) is None
 
 
-def test_blind_captions_are_of_other_photos() -> None:
+def test_shuffled_features_score_captions_of_other_photos() -> None:
     own = [group[0] for group in GROUPS]
-    found = shuffled_features(own, SCORER)
-    assert found is not None
-    assert found["CIDEr-D"] < 0.5 * SCORER.score(own).corpus["CIDEr-D"]
-    # What says the same of every photo loses nothing.
+    corpus = shuffled_features(own, SCORER)
+    assert corpus is not None
+    assert corpus["CIDEr-D"] < 0.5 * SCORER.score(own).corpus["CIDEr-D"]
+    # The same caption for every photo loses nothing.
     same = [["a", "dog", "runs"]] * 4
     assert shuffled_features(same, SCORER) == pytest.approx(SCORER.score(same).corpus)
     assert shuffled_features(own[:1], Scorer(GROUPS[:1])) is None

@@ -8,24 +8,24 @@ from pipeline.reporting.baselines import SHUFFLED_FEATURES, Baseline
 from pipeline.reporting.charts import (
     Bar,
     BarChart,
-    History,
-    of_history,
-    of_lengths,
-    of_metric,
-    of_never_used,
-    of_over_used,
-    of_rewards,
+    HistoryRow,
+    learning_curves,
+    length_charts,
+    metric_chart,
+    never_used_chart,
+    over_used_chart,
     read_history,
+    self_critical_curves,
     ticks,
 )
-from pipeline.reporting.lengths import LengthGroup
-from pipeline.reporting.word_usage import Word
+from pipeline.reporting.length_groups import LengthGroup
+from pipeline.reporting.word_usage import WordCount
 from tests.support.report import BASELINES, evaluation
 
 REFERENCES = {"a": ["a dog runs here", "the dog runs"], "b": ["a cat sat", "one cat"]}
 HEADER = "seed,epoch,loss,validation_loss,validation_cider_d\n"
-REWARDS = "seed,epoch,reward,validation_loss,validation_cider_d\n"
-SAID = {"greedy": ["a cat", "a dog"], "beam_3": ["a dog runs", "a cat sat"]}
+SELF_CRITICAL_HEADER = "seed,epoch,reward,validation_loss,validation_cider_d\n"
+CAPTIONS = {"greedy": ["a cat", "a dog"], "beam_3": ["a dog runs", "a cat sat"]}
 
 
 @pytest.mark.parametrize(
@@ -41,73 +41,77 @@ SAID = {"greedy": ["a cat", "a dog"], "beam_3": ["a dog runs", "a cat sat"]}
         (1, 31, [0, 10, 20, 30, 40]),
     ],
 )
-def test_ticks_are_round_and_reach_beyond(low: float, high: float, expected: list[float]) -> None:
+def test_ticks_are_round_and_cover_all_values(
+    low: float, high: float, expected: list[float]
+) -> None:
     assert ticks(low, high) == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("high", [10.0**power * x for power in range(-3, 5) for x in (1, 3.3, 9.9)])
 def test_ticks_are_few(high: float) -> None:
-    found = ticks(0, high)
-    assert 2 <= len(found) <= 6
-    assert found[0] == 0
-    assert found[-2] < high <= found[-1] * (1 + 1e-9)
+    values = ticks(0, high)
+    assert 2 <= len(values) <= 6
+    assert values[0] == 0
+    assert values[-2] < high <= values[-1] * (1 + 1e-9)
 
 
-def test_searches_stand_beside_floors_and_ceiling() -> None:
-    found = evaluation(SAID, REFERENCES)
-    chart = of_metric(found, "CIDEr-D")
-    assert [(row.label, row.kind) for row in chart.rows] == [
+def test_a_metric_chart_has_searches_and_baselines() -> None:
+    result = evaluation(CAPTIONS, REFERENCES)
+    chart = metric_chart(result, "CIDEr-D")
+    assert [(bar.label, bar.kind) for bar in chart.bars] == [
         ("greedy", "search"),
-        ("beam 3", "headline"),
-        ("constant caption", "floor"),
-        ("random captions", "floor"),
+        ("beam 3", "primary"),
+        ("constant caption", "baseline"),
+        ("random captions", "baseline"),
         ("shuffled features", "shuffled"),
         ("human agreement", "human"),
     ]
-    assert chart.lines == {"floor": 1.5, "human": 222.0}
-    beam = found.searches["beam_3"]
-    assert chart.rows[1].value == beam.corpus["CIDEr-D"]
-    assert chart.rows[1].interval == beam.intervals["CIDEr-D"]
-    assert chart.rows[5].text == "222.0"
+    assert chart.marks == {"baseline": 1.5, "human": 222.0}
+    beam = result.searches["beam_3"]
+    assert chart.bars[1].value == beam.corpus["CIDEr-D"]
+    assert chart.bars[1].interval == beam.intervals["CIDEr-D"]
+    assert chart.bars[5].text == "222.0"
 
 
-def test_a_blind_model_is_marked_and_what_there_is_not_is_left_out() -> None:
-    shuffled = Baseline(SHUFFLED_FEATURES, evaluation(SAID, REFERENCES).searches["beam_3"].corpus)
-    chart = of_metric(
-        evaluation(SAID, REFERENCES, baselines=[*BASELINES[:2], shuffled]),
+def test_a_model_that_ignores_the_image_is_marked_and_missing_baselines_are_left_out() -> None:
+    shuffled = Baseline(
+        SHUFFLED_FEATURES, evaluation(CAPTIONS, REFERENCES).searches["beam_3"].corpus
+    )
+    chart = metric_chart(
+        evaluation(CAPTIONS, REFERENCES, baselines=[*BASELINES[:2], shuffled]),
         "BLEU-4",
     )
-    assert [row.kind for row in chart.rows][2:] == ["floor", "floor", "shuffled failed"]
-    assert "human" not in chart.lines
-    without = evaluation(SAID, REFERENCES, baselines=[*BASELINES[:2], BASELINES[3]])
-    assert len(of_metric(without, "BLEU-4").rows) == 5
+    assert [bar.kind for bar in chart.bars][2:] == ["baseline", "baseline", "shuffled failed"]
+    assert "human" not in chart.marks
+    without = evaluation(CAPTIONS, REFERENCES, baselines=[*BASELINES[:2], BASELINES[3]])
+    assert len(metric_chart(without, "BLEU-4").bars) == 5
 
 
-def test_everything_has_its_place_in_the_picture() -> None:
-    chart = of_metric(evaluation(SAID, REFERENCES), "CIDEr-D")
-    values = [row.value for row in chart.rows if row.value is not None]
-    values += [end for row in chart.rows if row.interval for end in row.interval]
-    assert all(0 <= float(chart.place(value)) <= 100 for value in values)
-    assert chart.place(0) == "0.00"
-    assert chart.place(chart.ticks[-1]) == "100.00"
+def test_every_value_is_positioned_inside_the_chart() -> None:
+    chart = metric_chart(evaluation(CAPTIONS, REFERENCES), "CIDEr-D")
+    values = [bar.value for bar in chart.bars if bar.value is not None]
+    values += [end for bar in chart.bars if bar.interval for end in bar.interval]
+    assert all(0 <= float(chart.position(value)) <= 100 for value in values)
+    assert chart.position(0) == "0.00"
+    assert chart.position(chart.ticks[-1]) == "100.00"
 
 
-def test_rows_of_nothing() -> None:
-    assert BarChart("", [], {}).place(0) == "0.00"
-    assert BarChart("", [Bar("a", 0.0, "0")], {}).place(0) == "0.00"
+def test_empty_charts_have_a_scale() -> None:
+    assert BarChart("", [], {}).position(0) == "0.00"
+    assert BarChart("", [Bar("a", 0.0, "0")], {}).position(0) == "0.00"
 
 
 def test_lengths_and_words_become_bars() -> None:
     groups = [LengthGroup(4, 4, 1, 10.04, 20.0), LengthGroup(5, 7, 1200, 30.0, 40.0)]
-    cider_d, rouge_l = of_lengths(groups)
-    assert [(row.label, row.text, row.note) for row in cider_d.rows] == [
+    cider_d, rouge_l = length_charts(groups)
+    assert [(row.label, row.text, row.note) for row in cider_d.bars] == [
         ("4", "10.0", "1 caption"),
         ("5 to 7", "30.0", "1,200 captions"),
     ]
-    assert [row.value for row in rouge_l.rows] == [20.0, 40.0]
-    words = [Word("shirt", 63, 1021, 8.0)]
-    (often,), (never,) = of_over_used(words).rows, of_never_used(words).rows
-    assert (often.value, often.text, often.note) == (3.0, "8.0 times", "63 said, 1,021 written")
+    assert [row.value for row in rouge_l.bars] == [20.0, 40.0]
+    words = [WordCount("shirt", 63, 1021, 8.0)]
+    (often,), (never,) = over_used_chart(words).bars, never_used_chart(words).bars
+    assert (often.value, often.text, often.note) == (3.0, "8.0 times", "63 vs. 1,021")
     assert (never.value, never.text) == (1021, "1,021")
 
 
@@ -120,55 +124,61 @@ def history(folder: Path, text: str) -> Path:
 def test_the_history_is_read(tmp_path: Path) -> None:
     path = history(tmp_path, HEADER + "7,1,3.5,3.25,0.5\n7,2,3.0,nan,1\n")
     first, second = read_history(path)
-    assert first == History(7, 1, 3.5, 3.25, 0.5)
+    assert first == HistoryRow(7, 1, 3.5, 3.25, 0.5)
     assert second[:3] == (7, 2, 3.0)
     assert math.isnan(second.validation_loss)
-    assert read_history(tmp_path / "gone.csv") == []
+    assert read_history(tmp_path / "missing.csv") == []
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "epoch,loss\n1,2\n", f"{HEADER}7,1,2\n", f"{HEADER}7,a,2,3,4\n", f"{HEADER}7,1,,3,4\n"],
 )
-def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
+def test_a_damaged_history_is_reported_with_its_path_and_fix(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"history\.csv cannot be read .*dvc repro train"):
         read_history(history(tmp_path, text))
 
 
 def test_curves_are_drawn_from_left_to_right_with_the_best_epoch() -> None:
-    rows = [History(7, 1, 4, 3, 0), History(7, 2, 2, 2, 5), History(7, 3, 1, 2.5, 10)]
-    curves, scores = of_history(rows)
-    training, validation = curves.curves
+    rows = [HistoryRow(7, 1, 4, 3, 0), HistoryRow(7, 2, 2, 2, 5), HistoryRow(7, 3, 1, 2.5, 10)]
+    losses, scores = learning_curves(rows)
+    training, validation = losses.series
     assert training.lines == ["0.00,0.00 50.00,66.67 100.00,100.00"]
     assert validation.lines == ["0.00,33.33 50.00,66.67 100.00,50.00"]
-    assert curves.best == ("50.00", "66.67")
-    assert curves.said == "least validation loss: 2.000 at epoch 2"
-    assert curves.values[0] == ("4", "0.00")
-    assert curves.values[-1] == ("1", "100.00")
-    assert curves.epochs == [("1", "0.00"), ("2", "50.00"), ("3", "100.00")]
-    assert [curve.lines for curve in scores.curves] == [["0.00,100.00 50.00,50.00 100.00,0.00"]]
-    assert (scores.best, scores.said) == (("100.00", "0.00"), "highest: 10.0 at epoch 3")
+    assert losses.best == ("50.00", "66.67")
+    assert losses.summary == "lowest validation loss: 2.000 at epoch 2"
+    assert losses.y_ticks[0] == ("4", "0.00")
+    assert losses.y_ticks[-1] == ("1", "100.00")
+    assert losses.x_ticks == [("1", "0.00"), ("2", "50.00"), ("3", "100.00")]
+    assert [series.lines for series in scores.series] == [["0.00,100.00 50.00,50.00 100.00,0.00"]]
+    assert (scores.best, scores.summary) == (("100.00", "0.00"), "highest: 10.0 at epoch 3")
 
 
-def test_a_single_epoch_and_losses_that_are_no_numbers() -> None:
-    assert of_history([]) == []
-    assert of_history([History(7, 1, math.nan, 3, 1), History(7, 2, math.inf, 1, 1)]) == []
-    for curves in of_history([History(7, 1, 2.5, 2.5, 3), History(7, 2, math.nan, math.nan, 9)]):
-        assert curves.said.endswith("at epoch 1")
-        assert not any("nan" in line for curve in curves.curves for line in curve.lines)
+def test_a_single_epoch_is_drawn_and_losses_that_are_not_finite_are_left_out() -> None:
+    assert learning_curves([]) == []
+    assert (
+        learning_curves([HistoryRow(7, 1, math.nan, 3, 1), HistoryRow(7, 2, math.inf, 1, 1)]) == []
+    )
+    for chart in learning_curves(
+        [HistoryRow(7, 1, 2.5, 2.5, 3), HistoryRow(7, 2, math.nan, math.nan, 9)]
+    ):
+        assert chart.summary.endswith("at epoch 1")
+        assert not any("nan" in line for series in chart.series for line in series.lines)
 
 
 def test_each_seed_has_a_line_of_its_own() -> None:
-    rows = [History(1, 1, 4, 3, 0), History(1, 2, 2, 2, 5), History(2, 1, 3, 3, 9)]
-    losses, scores = of_history(rows)
-    assert [len(curve.lines) for curve in losses.curves] == [2, 2]
-    assert [line.count(",") for line in losses.curves[0].lines] == [2, 1]
-    assert scores.said == "highest: 9.0 at epoch 1, of seed 2"
+    rows = [HistoryRow(1, 1, 4, 3, 0), HistoryRow(1, 2, 2, 2, 5), HistoryRow(2, 1, 3, 3, 9)]
+    losses, scores = learning_curves(rows)
+    assert [len(series.lines) for series in losses.series] == [2, 2]
+    assert [line.count(",") for line in losses.series[0].lines] == [2, 1]
+    assert scores.summary == "highest: 9.0 at epoch 1, seed 2"
 
 
-def test_rewards_have_a_chart_where_there_was_a_second_phase(tmp_path: Path) -> None:
-    path = history(tmp_path, REWARDS)
-    assert of_rewards(read_history(path)) == []
-    (chart,) = of_rewards(read_history(history(tmp_path, f"{REWARDS}7,1,30,3,20\n7,2,40,3,24\n")))
-    assert [curve.kind for curve in chart.curves] == ["training", "validation"]
-    assert chart.said == "highest: 24.0 at epoch 2"
+def test_self_critical_training_has_a_chart_if_there_was_such_a_phase(tmp_path: Path) -> None:
+    path = history(tmp_path, SELF_CRITICAL_HEADER)
+    assert self_critical_curves(read_history(path)) == []
+    (chart,) = self_critical_curves(
+        read_history(history(tmp_path, f"{SELF_CRITICAL_HEADER}7,1,30,3,20\n7,2,40,3,24\n"))
+    )
+    assert [series.kind for series in chart.series] == ["training", "validation"]
+    assert chart.summary == "highest: 24.0 at epoch 2"

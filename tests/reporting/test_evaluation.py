@@ -18,7 +18,7 @@ REFERENCES = {
 GOOD = ["a dog runs", "a cat", "a red bus"]
 
 
-def predicted(search: str, captions: Sequence[str], *, finished: bool = True) -> list[Prediction]:
+def predictions(search: str, captions: Sequence[str], *, finished: bool = True) -> list[Prediction]:
     return [
         Prediction(image_id, search, caption, -1.0, finished=finished)
         for image_id, caption in zip(REFERENCES, captions, strict=True)
@@ -30,9 +30,9 @@ def evaluation(
     beam: Sequence[str] | None = None,
     by_seed: Mapping[int, Sequence[str]] | None = None,
 ) -> Evaluation:
-    searches = {"greedy": predicted("greedy", greedy)}
+    searches = {"greedy": predictions("greedy", greedy)}
     if beam is not None:
-        searches["beam_3"] = predicted("beam_3", beam, finished=False)
+        searches["beam_3"] = predictions("beam_3", beam, finished=False)
     return evaluate(
         searches,
         primary_search=list(searches)[-1],
@@ -44,39 +44,38 @@ def evaluation(
         provenance={"split": "test"},
         detected={"1.jpg": ["dog"]},
         by_seed={
-            seed: {"greedy": predicted("greedy", captions)}
+            seed: {"greedy": predictions("greedy", captions)}
             for seed, captions in (by_seed or {}).items()
         },
     )
 
 
-def test_a_small_case_worked_out_by_hand() -> None:
-    found = evaluation(GOOD).searches["greedy"]
-    # Of eight words a, dog, runs, cat, a, red and bus match; of five pairs four, of two
-    # triples two. The references closest in length have nine words together.
+def test_bleu_of_a_small_case_computed_by_hand() -> None:
+    greedy = evaluation(GOOD).searches["greedy"]
+    # Of eight words, a, dog, runs, cat, a, red and bus match; four of five bigrams match, and
+    # two of two trigrams. The references closest in length have nine words in total.
     brevity = math.exp(1 - 9 / 8)
-    assert found.corpus["BLEU-1"] == pytest.approx(100 * brevity * 7 / 8)
-    assert found.corpus["BLEU-2"] == pytest.approx(100 * brevity * math.sqrt(7 / 8 * 4 / 5))
-    assert found.corpus["BLEU-4"] == 0
+    assert greedy.corpus["BLEU-1"] == pytest.approx(100 * brevity * 7 / 8)
+    assert greedy.corpus["BLEU-2"] == pytest.approx(100 * brevity * math.sqrt(7 / 8 * 4 / 5))
+    assert greedy.corpus["BLEU-4"] == 0
 
 
-def test_what_stands_beside_a_search() -> None:
-    found = evaluation(GOOD, ["a dog runs", "a dog runs", "a bus runs on a street"])
-    greedy, beam = found.searches["greedy"], found.searches["beam_3"]
+def test_each_search_has_its_caption_statistics() -> None:
+    result = evaluation(GOOD, ["a dog runs", "a dog runs", "a bus runs on a street"])
+    greedy, beam = result.searches["greedy"], result.searches["beam_3"]
     assert greedy.distinct == 100
     assert beam.distinct == pytest.approx(200 / 3)
-    assert greedy.copied == pytest.approx(100 / 3)  # whatever its case and punctuation
+    assert greedy.copied == pytest.approx(100 / 3)  # case and punctuation are ignored
     assert beam.mean_length == 4
     assert (greedy.unfinished, beam.unfinished) == (0, 100)
     assert greedy.words_used == pytest.approx(100 * 6 / 8)
-    assert found.unknown_words == pytest.approx(100 * 2 / 5)
+    assert result.unknown_words == pytest.approx(100 * 2 / 5)
 
 
-def test_metrics_are_a_dozen_numbers_and_the_rest_in_lists() -> None:
-    found = evaluation(GOOD, GOOD).as_json()
-    assert json.loads(json.dumps(found)) == found
-    (details,) = found.pop("details")
-    flat = found
+def test_the_json_has_a_dozen_numbers_at_the_top_and_the_rest_in_lists() -> None:
+    flat = evaluation(GOOD, GOOD).as_json()
+    assert json.loads(json.dumps(flat)) == flat
+    (details,) = flat.pop("details")
     assert list(flat) == [
         *METRICS,
         "CIDEr-D greedy",
@@ -100,14 +99,14 @@ def test_metrics_are_a_dozen_numbers_and_the_rest_in_lists() -> None:
     assert details["provenance"] == {"split": "test"}
 
 
-def test_a_model_that_says_the_same_of_every_photo_does_not_look() -> None:
+def test_a_model_with_the_same_caption_for_every_photo_does_not_use_the_image() -> None:
     assert evaluation(GOOD).uses_image
     assert not evaluation(["a dog runs"] * 3).uses_image
 
 
-def test_references_are_raw_so_case_and_punctuation_do_not_count() -> None:
-    found = evaluation(["a DOG , runs", "the cat sat", "a red bus ."]).searches["greedy"]
-    assert found.corpus["BLEU-2"] == pytest.approx(100)
+def test_case_and_punctuation_of_raw_captions_do_not_count() -> None:
+    greedy = evaluation(["a DOG , runs", "the cat sat", "a red bus ."]).searches["greedy"]
+    assert greedy.corpus["BLEU-2"] == pytest.approx(100)
 
 
 def test_each_photo_is_scored_against_its_own_references() -> None:
@@ -115,29 +114,29 @@ def test_each_photo_is_scored_against_its_own_references() -> None:
     assert swapped.corpus["CIDEr-D"] < evaluation(GOOD).searches["greedy"].corpus["CIDEr-D"]
 
 
-def test_captions_without_words_score_nothing() -> None:
-    found = evaluation([""] * 3)
-    assert found.searches["greedy"].corpus == dict.fromkeys(METRICS, 0.0)
-    assert found.searches["greedy"].mean_length == 0
-    assert not found.uses_image
+def test_captions_without_words_score_zero() -> None:
+    result = evaluation([""] * 3)
+    assert result.searches["greedy"].corpus == dict.fromkeys(METRICS, 0.0)
+    assert result.searches["greedy"].mean_length == 0
+    assert not result.uses_image
 
 
-def test_several_seeds_have_their_scores_mean_and_deviation() -> None:
-    others = {1: GOOD, 2: ["a dog", "a cat", "a bus"], 3: ["a dog runs"] * 3}
-    found = evaluation(GOOD, by_seed=others)
-    alone = [evaluation(captions).searches["greedy"].corpus for captions in others.values()]
-    assert [found.seeds[seed]["greedy"] for seed in others] == alone
-    spread = found.over_seeds["greedy"]
+def test_several_seeds_have_their_scores_and_their_spread() -> None:
+    by_seed = {1: GOOD, 2: ["a dog", "a cat", "a bus"], 3: ["a dog runs"] * 3}
+    result = evaluation(GOOD, by_seed=by_seed)
+    corpora = [evaluation(captions).searches["greedy"].corpus for captions in by_seed.values()]
+    assert [result.seeds[seed]["greedy"] for seed in by_seed] == corpora
+    spread = result.over_seeds["greedy"]
     assert list(spread) == list(METRICS)
     for metric in METRICS:
-        scores = [corpus[metric] for corpus in alone]
+        scores = [corpus[metric] for corpus in corpora]
         assert spread[metric].mean == pytest.approx(statistics.mean(scores))
         assert spread[metric].deviation == pytest.approx(statistics.stdev(scores))
     assert spread["CIDEr-D"].deviation > 1
 
-    (details,) = found.as_json()["details"]
+    (details,) = result.as_json()["details"]
     assert [(row["seed"], row["search"]) for row in details["seeds"]] == [
-        (seed, "greedy") for seed in others
+        (seed, "greedy") for seed in by_seed
     ]
     (row,) = details["over_seeds"]
     assert row["search"] == "greedy"
@@ -148,7 +147,7 @@ def test_several_seeds_have_their_scores_mean_and_deviation() -> None:
 
 
 @pytest.mark.parametrize("by_seed", [None, {1: GOOD}])
-def test_of_one_seed_no_deviation_is_told(by_seed: dict[int, list[str]] | None) -> None:
-    found = evaluation(GOOD, by_seed=by_seed)
-    assert found.over_seeds == {}
-    assert found.as_json()["details"][0]["over_seeds"] == []
+def test_a_single_seed_has_no_spread(by_seed: dict[int, list[str]] | None) -> None:
+    result = evaluation(GOOD, by_seed=by_seed)
+    assert result.over_seeds == {}
+    assert result.as_json()["details"][0]["over_seeds"] == []

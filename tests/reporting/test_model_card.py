@@ -17,36 +17,37 @@ MODEL = ModelConfig(
 )
 
 
-def card(found: Evaluation) -> list[str]:
-    return model_card(found, MODEL).splitlines()
+def card(result: Evaluation) -> list[str]:
+    return model_card(result, MODEL).splitlines()
 
 
-def test_it_tells_the_scores_beside_what_they_are_worth() -> None:
-    found = evaluation(GOOD, GOOD)
-    lines = card(found)
+def test_it_has_the_scores_and_the_baselines() -> None:
+    result = evaluation(GOOD, GOOD)
+    lines = card(result)
     assert lines[0] == "# Model card: an image captioner"
     rows = [line.split(" | ") for line in lines if line.startswith("| ")]
     names = [row[0].removeprefix("| ") for row in rows]
     assert {"greedy", r"beam\_3", "random captions", "shuffled features"} <= {*names}
     (greedy,) = (row for row in rows if row[0] == "| greedy")
-    assert greedy[-1] == f"{found.searches['greedy'].corpus['CIDEr-D']:.2f} |"
+    assert greedy[-1] == f"{result.searches['greedy'].corpus['CIDEr-D']:.2f} |"
     assert "| METEOR 1.5 | n/a |" in lines
+    assert "- human agreement: one reference scored against the photo's other references" in lines
     assert "| units | 128 |" in lines
 
 
-def test_it_warns_of_a_model_that_does_not_look() -> None:
-    warning = "**The model hardly looks**"
+def test_it_warns_if_the_model_hardly_uses_the_image() -> None:
+    warning = "**The model hardly uses the image**"
     assert not any(line.startswith(warning) for line in card(evaluation(GOOD)))
     assert any(line.startswith(warning) for line in card(evaluation(["a dog runs"] * 3)))
 
 
-def test_a_strangers_text_stays_text() -> None:
-    found = replace(
+def test_untrusted_text_is_escaped() -> None:
+    result = replace(
         evaluation(GOOD),
         baselines=[Baseline(CONSTANT_CAPTION, FLAT, "<b>*x*</b> | [y](z)")],
         provenance={"split": "a|b\n# c"},
     )
-    text = model_card(found, MODEL)
+    text = model_card(result, MODEL)
     assert r"constant caption “\<b\>\*x\*\</b\> \| \[y\](z)”" in text
     assert r"a\|b \# c" in text
     assert "\n# c" not in text

@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     return make_store(tmp_path_factory.mktemp("store") / "features.h5")
 
 
-def test_predictions_come_back_as_they_were_sorted_by_photo_and_search(tmp_path: Path) -> None:
+def test_predictions_are_read_back_sorted_by_photo_and_search(tmp_path: Path) -> None:
     path = tmp_path / "new" / "predictions.parquet"
     write_predictions(path, PREDICTIONS)
     rows = [Prediction(**row) for row in pq.read_table(path).to_pylist()]
@@ -45,7 +45,7 @@ def test_predictions_come_back_as_they_were_sorted_by_photo_and_search(tmp_path:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_file_has_the_schema_and_nothing_of_who_wrote_it(tmp_path: Path) -> None:
+def test_the_file_has_the_schema_and_no_metadata_about_its_writer(tmp_path: Path) -> None:
     path = tmp_path / "predictions.parquet"
     write_predictions(path, PREDICTIONS)
     schema = pq.read_schema(path)
@@ -61,7 +61,7 @@ def test_the_file_has_the_schema_and_nothing_of_who_wrote_it(tmp_path: Path) -> 
     assert [field.name for field in schema if field.nullable] == ["maps"]
 
 
-def test_equal_predictions_give_equal_bytes_in_whatever_order_they_come(tmp_path: Path) -> None:
+def test_equal_predictions_give_equal_bytes_in_any_order(tmp_path: Path) -> None:
     contents = set()
     for seed in range(4):
         shuffled = random.Random(seed).sample(PREDICTIONS, len(PREDICTIONS))
@@ -73,45 +73,45 @@ def test_equal_predictions_give_equal_bytes_in_whatever_order_they_come(tmp_path
     assert (tmp_path / "other.parquet").read_bytes() not in contents
 
 
-def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "predictions.parquet"
     write_predictions(path, PREDICTIONS)
-    before = path.read_bytes()
+    original = path.read_bytes()
     with pytest.raises(pa.ArrowInvalid):
         write_predictions(path, [replace(PREDICTIONS[0], log_probability="likely")])  # type: ignore[arg-type]
     with pytest.raises(pa.ArrowInvalid, match="256"):
         write_predictions(path, [replace(PREDICTIONS[0], maps=[[256]])])
-    assert path.read_bytes() == before
+    assert path.read_bytes() == original
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("width", "name"), [(1, "greedy"), (2, "beam_2"), (3, "beam_3")])
 def test_every_search_has_its_name(store: FeatureStore, width: int, name: str) -> None:
     assert search_name(width) == name
-    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS[:2], width, 5)
-    assert [p.search for p in found] == [name] * 2
+    predictions = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS[:2], width, 5)
+    assert [p.search for p in predictions] == [name] * 2
 
 
 @pytest.mark.parametrize("part", [2, 256], ids=["in parts", "at once"])
-def test_there_is_one_prediction_a_photo_in_the_order_of_the_ids(
+def test_there_is_one_prediction_per_photo_in_the_order_of_the_ids(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
     monkeypatch.setattr("pipeline.features.store._PART", part)
     decoder, vocabulary = make_decided_decoder(), make_vocabulary()
-    asked = ["5.jpg", "0.jpg", "7.jpg", "2.jpg", "3.jpg"]
-    found = predict(decoder, store, vocabulary, asked, 3, 6)
-    assert [p.image_id for p in found] == asked
-    alone = [p for i in asked for p in predict(decoder, store, vocabulary, [i], 3, 6)]
-    assert [p.caption for p in found] == [p.caption for p in alone]
-    # Were they all alike, their order would not show.
-    assert len({p.caption for p in found}) > 1
+    image_ids = ["5.jpg", "0.jpg", "7.jpg", "2.jpg", "3.jpg"]
+    predictions = predict(decoder, store, vocabulary, image_ids, 3, 6)
+    assert [p.image_id for p in predictions] == image_ids
+    one_by_one = [p for i in image_ids for p in predict(decoder, store, vocabulary, [i], 3, 6)]
+    assert [p.caption for p in predictions] == [p.caption for p in one_by_one]
+    # If all captions were equal, their order would not matter.
+    assert len({p.caption for p in predictions}) > 1
 
 
 def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> None:
     decoder, vocabulary = make_decided_decoder(), make_vocabulary()
-    found = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
+    predictions = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
     hypotheses = search(decoder, store.read(PHOTOS), 3, 6)
-    for prediction, (best, *_) in zip(found, hypotheses, strict=True):
+    for prediction, (best, *_) in zip(predictions, hypotheses, strict=True):
         assert prediction.caption.split() == [vocabulary.words[i - 4] for i in best.ids]
         assert (prediction.log_probability, prediction.finished) == (
             best.log_probability,
@@ -124,33 +124,33 @@ def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> No
         )
 
 
-def test_captions_end_at_the_limit_of_words(store: FeatureStore) -> None:
-    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 2)
-    assert all(len(p.caption.split()) == 2 for p in found if not p.finished)
-    assert all(len(p.caption.split()) <= 2 for p in found)
-    assert not all(p.finished for p in found)
+def test_captions_end_at_the_word_limit(store: FeatureStore) -> None:
+    predictions = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 2)
+    assert all(len(p.caption.split()) == 2 for p in predictions if not p.finished)
+    assert all(len(p.caption.split()) <= 2 for p in predictions)
+    assert not all(p.finished for p in predictions)
 
 
-def test_each_word_of_a_decoder_that_looks_has_its_map(tmp_path: Path) -> None:
+def test_each_word_of_a_decoder_with_attention_has_its_map(tmp_path: Path) -> None:
     store = make_store(tmp_path / "features.h5", shape=(4, 6))
     decoder, vocabulary = (
         make_decided_decoder(feature_shape=(4, 6), name="attention"),
         make_vocabulary(),
     )
-    found = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
+    predictions = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
     expected = caption_maps(
-        decoder, store.read(PHOTOS), [vocabulary.encode(p.caption) for p in found]
+        decoder, store.read(PHOTOS), [vocabulary.encode(p.caption) for p in predictions]
     )
-    assert len({len(p.caption.split()) for p in found}) > 1
-    for prediction, maps in zip(found, expected, strict=True):
+    assert len({len(p.caption.split()) for p in predictions}) > 1
+    for prediction, maps in zip(predictions, expected, strict=True):
         assert maps is not None
         assert prediction.maps == maps.tolist()
         assert len(maps) == len(prediction.caption.split())
-    write_predictions(tmp_path / "predictions.parquet", found)
+    write_predictions(tmp_path / "predictions.parquet", predictions)
     rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
-    assert [Prediction(**row) for row in rows] == found
+    assert [Prediction(**row) for row in rows] == predictions
 
 
-def test_a_decoder_that_does_not_look_has_no_maps(store: FeatureStore) -> None:
-    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 6)
-    assert [p.maps for p in found] == [None] * len(PHOTOS)
+def test_a_decoder_without_attention_has_no_maps(store: FeatureStore) -> None:
+    predictions = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 6)
+    assert [p.maps for p in predictions] == [None] * len(PHOTOS)

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ import pytest
 from PIL import Image
 
 from pipeline.metrics.scorer import METRICS
-from pipeline.reporting.baselines import CONSTANT_CAPTION, SHUFFLED_FEATURES, Baseline
+from pipeline.reporting.baselines import (
+    CONSTANT_CAPTION,
+    EXPLANATIONS,
+    SHUFFLED_FEATURES,
+    Baseline,
+)
 from pipeline.reporting.evaluation import Evaluation
 from pipeline.reporting.report import write_report
-from pipeline.reporting.thumbnails import shade
+from pipeline.reporting.thumbnails import attention_overlay
 from tests.conftest import encoded, make_photo
-from tests.support.report import BASELINES, FLAT, MODEL, evaluation, with_maps
+from tests.support.report import BASELINES, FLAT, LAYERS, MODEL, evaluation, with_maps
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -33,13 +39,13 @@ NASTY = [
 REFERENCES = {
     "a.png": ["The cat.", "A cat!"],
     "b.png": ["The dog."],
-    "gone.png": ["Grass."],
+    "missing.png": ["Grass."],
 }
-SAID = {"greedy": ["a cat", "a dog", ""], "beam_3": ["a small cat", "a dog", "grass"]}
+CAPTIONS = {"greedy": ["a cat", "a dog", ""], "beam_3": ["a small cat", "a dog", "grass"]}
 
 
 class Page(HTMLParser):
-    """What a browser would make of the report."""
+    """The report as a browser parses it."""
 
     VOID = frozenset({"meta", "img", "input"})
 
@@ -72,14 +78,14 @@ class Page(HTMLParser):
 
     @property
     def cards(self) -> list[dict[str, Any]]:
-        """The gallery's photos, as the page's script reads them."""
+        """The gallery's cards, as the page's script reads them."""
         data, _ = self.text("script")
         cards: list[dict[str, Any]] = json.loads(data)
         return cards
 
     @property
     def articles(self) -> list["Page"]:
-        """The cards that need no script."""
+        """The cards that do not need the script."""
         return [Page(html) for html in re.findall(r"<article>.*?</article>", self.html, re.DOTALL)]
 
 
@@ -89,25 +95,25 @@ def photo_file(folder: Path, name: str, seed: int = 0, width: int = 48, height: 
     return path
 
 
-def report(folder: Path, found: Evaluation, photos: Mapping[str, Path]) -> str:
+def report(folder: Path, result: Evaluation, photos: Mapping[str, Path]) -> str:
     path = folder / "report.html"
-    write_report(path, found, photos, folder, MODEL)
+    write_report(path, result, photos, folder, MODEL, LAYERS)
     return path.read_text("utf-8")
 
 
 @pytest.fixture
 def plain(tmp_path: Path) -> str:
-    """Write a report of three photos by two searches; the third photo is gone."""
+    """Write a report of three photos by two searches; the third photo is missing."""
     photos = {
         name: photo_file(tmp_path, name, seed) for seed, name in enumerate(["a.png", "b.png"])
     }
     (tmp_path / "history.csv").write_text(
         "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3.5,1\n7,2,2,2.5,2\n", "utf-8"
     )
-    return report(tmp_path, evaluation(SAID, REFERENCES), photos)
+    return report(tmp_path, evaluation(CAPTIONS, REFERENCES), photos)
 
 
-# Of a grid of three by three: the greatest at the top right, at the left, in the middle.
+# On a grid of three by three: highest at the top right, at the left, in the centre.
 MAPS = [
     [0, 9, 255, 8, 7, 6, 5, 4, 3],
     [0, 9, 8, 255, 7, 6, 5, 4, 3],
@@ -116,123 +122,128 @@ MAPS = [
 
 
 @pytest.fixture
-def looking(tmp_path: Path) -> str:
-    """Write a report of a decoder that looks at places; the third photo is gone."""
+def with_attention(tmp_path: Path) -> str:
+    """Write a report of a decoder with attention; the third photo is missing."""
     photos = {
         name: photo_file(tmp_path, name, seed) for seed, name in enumerate(["a.png", "b.png"])
     }
-    return report(tmp_path, with_maps(evaluation(SAID, REFERENCES), MAPS), photos)
+    return report(tmp_path, with_maps(evaluation(CAPTIONS, REFERENCES), MAPS), photos)
 
 
-def test_each_word_has_where_it_was_looked_for(looking: str) -> None:
-    page = Page(looking)
-    a, b, gone = page.cards
-    assert [one[:2] for one in a["looked"]] == [
+def test_each_word_has_its_attention(with_attention: str) -> None:
+    page = Page(with_attention)
+    a, b, missing = page.cards
+    assert [frame[:2] for frame in a["attention"]] == [
         ["a", "top right"],
         ["small", "left"],
         ["cat", "centre"],
     ]
-    assert [one[2] for one in a["looked"]] == [shade(places) for places in MAPS]
-    assert [one[:2] for one in b["looked"]] == [["a", "top right"], ["dog", "left"]]
-    assert (a["size"], gone["size"]) == ([48, 40], None)
-    assert gone["looked"] == []  # nothing to see
+    assert [frame[2] for frame in a["attention"]] == [
+        attention_overlay(weights) for weights in MAPS
+    ]
+    assert [frame[:2] for frame in b["attention"]] == [["a", "top right"], ["dog", "left"]]
+    assert (a["size"], missing["size"]) == ([48, 40], None)
+    assert missing["attention"] == []  # there is no photo to show it on
 
 
-def test_quarters_are_told_by_their_corners(tmp_path: Path) -> None:
-    quarters = [[255 if place == most else 9 for place in range(4)] for most in (3, 0, 2)]
+def test_the_attention_of_quarters_is_described_by_their_corners(tmp_path: Path) -> None:
+    quarters = [[255 if i == highest else 9 for i in range(4)] for highest in (3, 0, 2)]
     photos = {"a.png": photo_file(tmp_path, "a.png", 0)}
-    page = Page(report(tmp_path, with_maps(evaluation(SAID, REFERENCES), quarters), photos))
-    assert [one[:2] for one in page.cards[0]["looked"]] == [
+    page = Page(report(tmp_path, with_maps(evaluation(CAPTIONS, REFERENCES), quarters), photos))
+    assert [frame[:2] for frame in page.cards[0]["attention"]] == [
         ["a", "bottom right"],
         ["small", "top left"],
         ["cat", "bottom left"],
     ]
 
 
-def test_where_it_looked_needs_no_script_and_can_be_read_aloud(looking: str) -> None:
-    page = Page(looking)
-    (card,) = (one for one in page.articles[:3] if "a.png" in one.text("div"))
-    assert card.text("summary") == ["Where it looked"]
+def test_attention_needs_no_script_and_is_accessible(with_attention: str) -> None:
+    page = Page(with_attention)
+    (card,) = (article for article in page.articles[:3] if "a.png" in article.text("div"))
+    assert card.text("summary") == ["Attention"]
     assert "open" not in card.attributes("details")[0]
     assert card.text("figcaption") == ["a", "small", "cat"]
     assert card.text("title") == [
-        "a: most at the top right",
-        "small: most at the left",
-        "cat: most at the centre",
+        "a: highest at the top right",
+        "small: highest at the left",
+        "cat: highest at the centre",
     ]
     assert [a["viewbox"] for a in card.attributes("svg")] == ["0 0 48 40"] * 3
     assert {a["role"] for a in card.attributes("svg")} == {"img"}
-    # The photo is there once, whatever the number of words, and each word's shade above it.
-    first, *shades = [a["href"] for a in card.attributes("image")]
+    # The photo is embedded once for all words; each word has an overlay above it.
+    first, *overlays = [a["href"] for a in card.attributes("image")]
     assert first == card.attributes("img")[0]["src"]
-    assert shades == [shade(places) for places in MAPS]
+    assert overlays == [attention_overlay(weights) for weights in MAPS]
     key = card.attributes("image")[0]["id"]
     assert [a["href"] for a in card.attributes("use")] == [f"#{key}"] * 2
     assert "the less it counted" in " ".join(page.text("p"))
 
 
-def test_a_photo_in_two_places_of_the_page_has_two_keys(looking: str) -> None:
-    ids = [a["id"] for _, a in Page(looking).tags if "id" in a]
+def test_a_photo_in_two_selections_has_two_ids(with_attention: str) -> None:
+    ids = [a["id"] for _, a in Page(with_attention).tags if "id" in a]
     keys = [key for key in ids if key and key.startswith("photo-")]
-    assert len(keys) == 6  # two photos among the best, the worst and at random
+    assert len(keys) == 6  # two photos in each of three selections
     assert len(ids) == len(set(ids))
 
 
-def test_a_decoder_that_does_not_look_at_places_shows_none(plain: str) -> None:
+def test_a_decoder_without_attention_shows_none(plain: str) -> None:
     page = Page(plain)
-    assert [card["looked"] for card in page.cards] == [[], [], []]
+    assert [card["attention"] for card in page.cards] == [[], [], []]
     *shown, template = page.articles
     assert [article.text("summary") for article in shown] == [[]] * 9
-    assert template.text("summary") == ["Where it looked"]  # which the script takes out
+    assert template.text("summary") == ["Attention"]  # the script removes it
     assert "the less it counted" not in plain
 
 
-def test_the_gallery_has_every_photo_with_all_that_was_said(plain: str) -> None:
+def test_the_gallery_has_every_photo_with_all_its_captions(plain: str) -> None:
     page = Page(plain)
     assert page.open == []
     assert page.text("h1") == page.text("title")[:1] == ["Captions of 3 test photos"]
-    a, b, gone = page.cards
-    assert [card["id"] for card in page.cards] == ["a.png", "b.png", "gone.png"]
+    a, b, missing = page.cards
+    assert [card["id"] for card in page.cards] == ["a.png", "b.png", "missing.png"]
     assert [card["references"] for card in page.cards] == list(REFERENCES.values())
-    assert [said[:2] for said in a["said"]] == [["beam 3", "a small cat"], ["greedy", "a cat"]]
-    assert [said[:2] for said in b["said"]] == [["beam 3, greedy", "a dog"]]  # said once
-    assert [said[:2] for said in gone["said"]] == [["beam 3", "grass"], ["greedy", ""]]
-    assert gone["picture"] is None
+    assert [caption[:2] for caption in a["captions"]] == [
+        ["beam 3", "a small cat"],
+        ["greedy", "a cat"],
+    ]
+    assert [caption[:2] for caption in b["captions"]] == [["beam 3, greedy", "a dog"]]  # once
+    assert [caption[:2] for caption in missing["captions"]] == [["beam 3", "grass"], ["greedy", ""]]
+    assert missing["thumbnail"] is None
 
 
 def test_each_caption_has_its_own_score(tmp_path: Path) -> None:
-    found = evaluation(SAID, REFERENCES)
-    page = Page(report(tmp_path, found, {}))
+    result = evaluation(CAPTIONS, REFERENCES)
+    page = Page(report(tmp_path, result, {}))
     for row, card in enumerate(page.cards):
-        beam, greedy = (found.searches[name].scores for name in ("beam_3", "greedy"))
+        beam, greedy = (result.searches[name].scores for name in ("beam_3", "greedy"))
         assert card["score"] == pytest.approx(beam.cider_d[row], abs=0.01)
-        assert card["said"][0][2:] == [f"{beam.cider_d[row]:.0f}", f"{beam.rouge_l[row]:.0f}"]
-        assert card["said"][-1][2] == f"{greedy.cider_d[row]:.0f}"
+        assert card["captions"][0][2:] == [f"{beam.cider_d[row]:.0f}", f"{beam.rouge_l[row]:.0f}"]
+        assert card["captions"][-1][2] == f"{greedy.cider_d[row]:.0f}"
 
 
 def test_best_worst_and_random_photos_need_no_script(tmp_path: Path) -> None:
     references = {f"{row}": [f"a dog number{row} runs", "the dog"] for row in range(20)}
     captions = [f"a dog number{row} runs" if row < 9 else "a number0 cat" for row in range(20)]
-    found = evaluation({"greedy": captions}, references)
-    page = Page(report(tmp_path, found, {}))
+    result = evaluation({"greedy": captions}, references)
+    page = Page(report(tmp_path, result, {}))
     names = [article.text("div")[-1] for article in page.articles]
     best, worst, random, template = names[:6], names[6:12], names[12:18], names[18:]
-    score = dict(zip(references, found.searches["greedy"].scores.cider_d, strict=True))
+    score = dict(zip(references, result.searches["greedy"].scores.cider_d, strict=True))
     assert min(score[name] for name in best) >= max(score[name] for name in worst)
     assert {score[name] for name in worst} == {min(score.values())}
     assert len(set(random)) == 6
-    assert template == ["the photo is no longer there"]  # the one that the script fills
+    assert template == ["photo missing or damaged"]  # the template that the script fills
     first = page.articles[0]
     assert first.text("li") == references[best[0]]
     assert first.text("dt") == ["greedy"]
     assert first.text("span") == [f"{score[best[0]]:.0f}"]
 
 
-def test_what_was_detected_is_beside_what_was_said(tmp_path: Path) -> None:
+def test_detected_words_are_shown_below_the_captions(tmp_path: Path) -> None:
     references = {"a.png": ["a cat"], "b.png": ["a dog"]}
     detected = {"a.png": ["cat", NASTY[0]]}
-    found = evaluation({"greedy": ["a cat", "a dog"]}, references, detected=detected)
-    page = Page(report(tmp_path, found, {}))
+    result = evaluation({"greedy": ["a cat", "a dog"]}, references, detected=detected)
+    page = Page(report(tmp_path, result, {}))
     assert [card["detected"] for card in page.cards] == [f"cat, {NASTY[0]}", ""]
     shown = {article.text("div")[-1]: article for article in page.articles[:2]}
     assert shown["a.png"].text("dd") == ["a cat", f"cat, {NASTY[0]}"]
@@ -243,17 +254,17 @@ def test_what_was_detected_is_beside_what_was_said(tmp_path: Path) -> None:
     assert not any("a second, simpler model" in text for text in plain.text("p"))
 
 
-def test_no_words_are_said_so(plain: str) -> None:
+def test_a_caption_without_words_is_shown_as_such(plain: str) -> None:
     shown = [text for article in Page(plain).articles for text in article.text("dd")]
     assert shown.count("(no words)") == 3
     assert "" not in shown
 
 
-def test_the_scores_of_every_search_are_shown_beside_what_they_are_worth(tmp_path: Path) -> None:
-    found = evaluation(SAID, REFERENCES)
-    page = Page(report(tmp_path, found, {}))
+def test_the_scores_of_every_search_and_the_baselines_are_shown(tmp_path: Path) -> None:
+    result = evaluation(CAPTIONS, REFERENCES)
+    page = Page(report(tmp_path, result, {}))
     cells = page.text("td")
-    for search in found.searches.values():
+    for search in result.searches.values():
         values = [f"{search.corpus[metric]:.1f}" for metric in METRICS]
         assert any(cells[i : i + 7] == [*values, "n/a"] for i in range(len(cells)))
     names = page.text("th")
@@ -261,66 +272,114 @@ def test_the_scores_of_every_search_are_shown_beside_what_they_are_worth(tmp_pat
         assert name in names
     assert {"91.0 %", "92.0 %", "93.0 %", "95.0 %", "4.5"} <= set(cells)
     text = " ".join(page.text("p"))
-    assert "perplexity on the references is 8.12 a word; 6.2 %" in text
+    assert "perplexity on the references is 8.12 per word; 6.2 %" in text
     assert "a man is standing" in text
 
 
-def test_everything_that_made_it_is_told(plain: str) -> None:
+def test_each_baseline_is_explained_once(plain: str) -> None:
+    items = [text for text in Page(plain).text("li") if text.startswith(": ")]
+    assert items == [f": {EXPLANATIONS[baseline.name]}" for baseline in BASELINES]
+
+
+def test_provenance_params_and_feature_extraction_are_shown(plain: str) -> None:
     page = Page(plain)
     assert {"test", "0123abcd", "b" * 64, "0.0005"} <= set(page.text("dd"))
-    assert "MobileNet" in page.text("text")
-    assert "128 units, sees no photo" in page.text("text")
+    assert "MobileNet (32 x 32 pixels, average pooling, 1 scale; frozen)" in " ".join(
+        page.text("p")
+    )
 
 
-def test_a_model_that_does_not_look_is_told_of_in_red(tmp_path: Path, plain: str) -> None:
+def table_rows(html: str, name: str) -> list[list[str]]:
+    """Return the cells of a table's rows, from its head to its foot."""
+    (table,) = re.findall(rf'<table class="{name}">.*?</table>', html, re.DOTALL)
+    rows = re.findall(r"<tr>.*?</tr>", table, re.DOTALL)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+
+
+def test_the_layers_of_the_network_and_its_parameters_are_shown(plain: str) -> None:
+    header, *rows, total = table_rows(plain, "layers")
+    assert header == ["layer", "kind", "output shape", "parameters", "connected from"]
+    assert rows == [
+        ["features", "InputLayer", "(None, 2048)", "0", ""],
+        ["ids", "InputLayer", "(None, None)", "0", ""],
+        ["image", "Dense", "(None, 128)", "262,272", "features"],
+        ["embedding", "ReversibleEmbedding", "(None, None, 96), (None, None, 1470)", "9", "ids"],
+        ["merge", "Add", "(None, None, 128)", "0", "embedding, image"],
+    ]
+    assert total == ["total", "", "", "262,281", ""]
+    assert "Layers of the merge decoder network" in Page(plain).text("caption")
+
+
+def test_shared_weights_count_once_and_the_report_says_so(tmp_path: Path, plain: str) -> None:
+    note = "Weights that layers share count once in the total."
+    assert note not in plain
+    result = evaluation(CAPTIONS, REFERENCES)
+    path = tmp_path / "report.html"
+    write_report(path, result, {}, tmp_path, MODEL, replace(LAYERS, parameters=262_272))
+    html = path.read_text("utf-8")
+    assert note in html
+    assert table_rows(html, "layers")[-1] == ["total", "", "", "262,272", ""]
+
+
+def test_every_table_heading_has_a_scope(plain: str) -> None:
+    scopes = [a.get("scope") for a in Page(plain).attributes("th")]
+    assert {*scopes} == {"row", "col"}
+
+
+def test_a_model_that_hardly_uses_the_image_has_a_warning_in_red(
+    tmp_path: Path, plain: str
+) -> None:
     assert "alert" not in [a.get("role") for a in Page(plain).attributes("p")]
-    assert "The model looks." in plain
-    seeing = evaluation(SAID, REFERENCES).searches["beam_3"].corpus
+    assert "The model uses the image" in plain
+    own_scores = evaluation(CAPTIONS, REFERENCES).searches["beam_3"].corpus
     html = report(
         tmp_path,
         evaluation(
-            SAID, REFERENCES, baselines=[*BASELINES[:2], Baseline(SHUFFLED_FEATURES, seeing)]
+            CAPTIONS,
+            REFERENCES,
+            baselines=[*BASELINES[:2], Baseline(SHUFFLED_FEATURES, own_scores)],
         ),
         {},
     )
     (warning,) = (a for a in Page(html).attributes("p") if a.get("role") == "alert")
     assert warning["class"] == "warning"
-    assert "The model hardly looks." in Page(html).text("strong")
-    assert "The model looks." not in html
+    assert "The model hardly uses the image." in Page(html).text("strong")
+    assert "The model uses the image" not in html
     (style,) = Page(html).text("style")
     (rule,) = re.findall(r"\.warning \{(.+?)\}", style)
-    assert "color: var(--alarm)" in rule
+    assert "color: var(--error)" in rule
 
 
-def test_what_there_is_not_is_left_out(tmp_path: Path) -> None:
-    found = evaluation({"greedy": ["a dog"]}, {"x": ["x"]}, baselines=BASELINES[:2])
-    html = report(tmp_path, found, {})
-    assert "There is no blind check of a single photo." in html
-    assert "history is not there." in html
-    assert "ceiling" not in " ".join(Page(html).text("p"))
+def test_what_is_not_available_is_left_out(tmp_path: Path) -> None:
+    result = evaluation({"greedy": ["a dog"]}, {"x": ["x"]}, baselines=BASELINES[:2])
+    html = report(tmp_path, result, {})
+    assert "whether the model uses the image was not checked." in html
+    assert "There is no training history." in html
+    assert "human agreement" not in html
+    assert "shuffled features" not in html
     assert len(Page(html).articles) == 4
 
 
-def pictures(html: str) -> list[Image.Image]:
-    found: list[Image.Image] = []
+def thumbnails(html: str) -> list[Image.Image]:
+    images: list[Image.Image] = []
     for card in Page(html).cards:
-        if card["picture"] is not None:
-            assert card["picture"].startswith("data:image/webp;base64,")
-            data = base64.b64decode(card["picture"].partition(",")[2], validate=True)
-            found.append(Image.open(io.BytesIO(data)))
-            found[-1].load()
-    return found
+        if card["thumbnail"] is not None:
+            assert card["thumbnail"].startswith("data:image/webp;base64,")
+            data = base64.b64decode(card["thumbnail"].partition(",")[2], validate=True)
+            images.append(Image.open(io.BytesIO(data)))
+            images[-1].load()
+    return images
 
 
 def test_photos_are_in_the_page_and_can_be_decoded(plain: str) -> None:
-    first, second = pictures(plain)
+    first, second = thumbnails(plain)
     assert (first.format, first.size) == ("WEBP", (48, 40))
-    # Each is the photo of its own card.
+    # Each card has its own photo.
     assert first.convert("RGB").getpixel((5, 5)) != second.convert("RGB").getpixel((5, 5))
     page = Page(plain)
     shown = {a["src"]: a["alt"] for a in page.attributes("img") if "src" in a}
     a, b, _ = page.cards
-    assert shown == {a["picture"]: "a small cat", b["picture"]: "a dog"}
+    assert shown == {a["thumbnail"]: "a small cat", b["thumbnail"]: "a dog"}
 
 
 def test_large_photos_are_made_small_and_turned_upright(tmp_path: Path) -> None:
@@ -329,12 +388,12 @@ def test_large_photos_are_made_small_and_turned_upright(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(encoded(make_photo(800, 400), "JPEG", exif=exif))
     html = report(tmp_path, evaluation({"greedy": ["a"]}, {"x.jpg": ["x"]}), {"x.jpg": path})
-    (picture,) = pictures(html)
-    assert picture.size == (120, 240)
+    (thumbnail,) = thumbnails(html)
+    assert thumbnail.size == (120, 240)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no photo", encoded(make_photo(), "PNG")[:99]])
-def test_a_photo_that_is_gone_or_damaged_leaves_a_placeholder(
+def test_a_missing_or_damaged_photo_has_a_placeholder(
     tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "x.png"
@@ -343,13 +402,13 @@ def test_a_photo_that_is_gone_or_damaged_leaves_a_placeholder(
     html = report(tmp_path, evaluation({"greedy": ["a"]}, {"x.png": ["x"]}), {"x.png": path})
     page = Page(html)
     assert [a for a in page.attributes("img") if "src" in a] == []
-    assert page.articles[0].text("div") == ["the photo is no longer there", "x.png"]
+    assert page.articles[0].text("div") == ["photo missing or damaged", "x.png"]
     assert page.articles[0].text("dd") == ["a"]
-    assert page.cards[0]["picture"] is None
+    assert page.cards[0]["thumbnail"] is None
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_whatever_strangers_wrote_is_text(tmp_path: Path, nasty: str) -> None:
+def test_untrusted_text_is_shown_as_text(tmp_path: Path, nasty: str) -> None:
     shape = [tag for tag, _ in Page(nasty_report(tmp_path, "plain")).tags]
     page = Page(nasty_report(tmp_path, nasty))
     assert page.open == []
@@ -357,7 +416,7 @@ def test_whatever_strangers_wrote_is_text(tmp_path: Path, nasty: str) -> None:
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     (card,) = page.cards
     assert card["id"] == nasty
-    assert [said[:2] for said in card["said"]] == [[f"{nasty}".replace("_", " "), nasty]]
+    assert [caption[:2] for caption in card["captions"]] == [[f"{nasty}".replace("_", " "), nasty]]
     assert card["references"] == [nasty]
     article = page.articles[0]
     assert article.text("dd") == article.text("li") == [nasty]
@@ -371,24 +430,24 @@ def nasty_report(folder: Path, nasty: str) -> str:
         "baselines": [Baseline(CONSTANT_CAPTION, FLAT, nasty), BASELINES[1]],
         "provenance": {nasty: nasty},
     }
-    found = evaluation({nasty: [nasty]}, {nasty: [nasty]}, **changes)
-    return report(folder, found, photos)
+    result = evaluation({nasty: [nasty]}, {nasty: [nasty]}, **changes)
+    return report(folder, result, photos)
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_whatever_the_words_are_they_are_text_where_it_looked(tmp_path: Path, nasty: str) -> None:
-    found = with_maps(evaluation({"greedy": [nasty]}, {"x": ["x"]}), MAPS)
-    page = Page(report(tmp_path, found, {"x": photo_file(tmp_path, "x.png")}))
+def test_untrusted_words_are_shown_as_text_in_attention(tmp_path: Path, nasty: str) -> None:
+    result = with_maps(evaluation({"greedy": [nasty]}, {"x": ["x"]}), MAPS)
+    page = Page(report(tmp_path, result, {"x": photo_file(tmp_path, "x.png")}))
     words = nasty.split()
     assert page.open == []
     assert len(page.attributes("figure")) == 3 * len(words) + 1  # and the template's
     assert page.articles[0].text("figcaption") == words
-    assert [one[0] for one in page.cards[0]["looked"]] == words
+    assert [frame[0] for frame in page.cards[0]["attention"]] == words
     assert [text.rpartition(":")[0] for text in page.articles[0].text("title")] == words
 
 
-@pytest.mark.parametrize("which", ["plain", "looking"])
-def test_the_page_takes_nothing_from_elsewhere(which: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("which", ["plain", "with_attention"])
+def test_the_page_is_self_contained(which: str, request: pytest.FixtureRequest) -> None:
     html: str = request.getfixturevalue(which)
     page = Page(html)
     tags = {tag for tag, _ in page.tags}
@@ -414,11 +473,11 @@ def test_only_the_page_s_own_script_may_run(plain: str) -> None:
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    # Text alone is put into the page.
+    # The script inserts text only.
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval", script)
 
 
-def test_parts_that_are_linked_to_are_there(plain: str) -> None:
+def test_linked_sections_exist(plain: str) -> None:
     page = Page(plain)
     links = {(a["href"] or "")[1:] for a in page.attributes("a")}
     ids = [a["id"] for _, a in page.tags if "id" in a]
@@ -428,17 +487,17 @@ def test_parts_that_are_linked_to_are_there(plain: str) -> None:
 
 
 def colours(html: str) -> list[dict[str, str]]:
-    """Return the page's colours in the light and in the dark."""
+    """Return the page's light and dark colours."""
     (style,) = Page(html).text("style")
     return [
-        dict(re.findall(r"--(\w+): (#\w+)", block))
+        dict(re.findall(r"--([\w-]+): (#\w+)", block))
         for block in re.findall(r":root \{(.+?)\}", style)
     ]
 
 
 def test_the_page_has_light_and_dark_colours(plain: str) -> None:
     light, dark = colours(plain)
-    used = set(re.findall(r"var\(--(\w+)\)", plain))
+    used = set(re.findall(r"var\(--([\w-]+)\)", plain))
     assert "color-scheme: light dark" in plain
     assert used == set(light) == set(dark)
     assert all(light[name] != dark[name] for name in used)
@@ -457,20 +516,20 @@ def contrast(one: str, other: str) -> float:
     return (values[1] + 0.05) / (values[0] + 0.05)
 
 
-def test_text_and_drawings_stand_out_in_both(plain: str) -> None:
-    for found in colours(plain):
-        for text in ("ink", "soft", "accent"):
-            for ground in ("paper", "card"):
-                assert contrast(found[text], found[ground]) >= 4.5
-        assert contrast(found["soft"], found["line"]) >= 4.5  # where a photo is gone
-        assert contrast(found["alarm"], found["alarmed"]) >= 4.5
-        assert contrast(found["alarm"], found["paper"]) >= 4.5
-        assert contrast(found["floor"], found["paper"]) >= 3
-        assert contrast(found["bar"], found["paper"]) >= 3
+def test_text_and_drawings_have_enough_contrast_in_both(plain: str) -> None:
+    for theme in colours(plain):
+        for text in ("text", "muted", "accent"):
+            for background in ("background", "card"):
+                assert contrast(theme[text], theme[background]) >= 4.5
+        assert contrast(theme["muted"], theme["border"]) >= 4.5  # the placeholder of a photo
+        assert contrast(theme["error"], theme["error-background"]) >= 4.5
+        assert contrast(theme["error"], theme["background"]) >= 4.5
+        assert contrast(theme["baseline"], theme["background"]) >= 3
+        assert contrast(theme["bar"], theme["background"]) >= 3
 
 
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     photos = {"a.png": photo_file(tmp_path, "a.png")}
-    pages = {report(tmp_path, evaluation(SAID, REFERENCES), photos) for _ in range(2)}
+    pages = {report(tmp_path, evaluation(CAPTIONS, REFERENCES), photos) for _ in range(2)}
     assert len(pages) == 1
     assert str(tmp_path) not in pages.pop()

@@ -1,4 +1,4 @@
-"""The report in a real browser, with as many photos as Flickr8k's test split has."""
+"""The report in a real browser, with as many photos as Flickr8k's test split."""
 
 import io
 from collections.abc import Iterator
@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageStat
 
-from pipeline.captioner.decoders.decoder import DECODERS
+from pipeline.captioner.decoders.decoder import DECODERS, build_decoder
 from pipeline.captioner.model_config import DecoderConfig
+from pipeline.reporting.layer_table import LayerTable, layer_table
 from pipeline.reporting.report import write_report
 from tests.conftest import encoded, make_photo
 from tests.reporting.test_report import NASTY
 from tests.support.browser import CHROMIUM, Tab, browser
 from tests.support.report import BASELINES, MODEL, evaluation, with_maps
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 PHOTOS = 1000
-AT_ONCE = 48
+BATCH_SIZE = 48
 PHONE, DESKTOP = (390, 844), (1280, 900)
 LEFT, RIGHT = [255, 0, 255, 0], [0, 255, 0, 255]
-LONG = "w" * 300  # nothing says where to break it
+LONG = "w" * 300  # has no place for a line break
 
 CARDS = "document.querySelectorAll('#cards article').length"
 IDS = "[...document.querySelectorAll('#cards .id')].map(id => id.textContent)"
@@ -34,9 +35,15 @@ OUTSIDE = """[...document.querySelectorAll('body *')]
     .map(e => e.outerHTML.slice(0, 100))"""
 
 
+def layers(name: str) -> LayerTable:
+    """Return the layers of a large decoder of the named kind."""
+    config = DecoderConfig(name, 10_000, (100, 2048), 1024, 1024, 0.35, 0.35)
+    return layer_table(build_decoder(config).network)
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a report whose strangers wrote the worst; a tenth of the photos is gone."""
+    """Write a report with the nastiest texts; a tenth of the photos is missing."""
     folder = tmp_path_factory.mktemp("report")
     photo = folder / "x.png"
     photo.write_bytes(encoded(make_photo(60, 45), "PNG"))
@@ -50,7 +57,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     captions = [f"a {words[row % 7]}" for row in range(PHOTOS)]
     captions[123] = "Ein Zebra_caption"
-    found = evaluation(
+    result = evaluation(
         {"greedy": ["a dog"] * PHOTOS, "beam_3": captions},
         references,
         baselines=[replace(BASELINES[0], caption=LONG), *BASELINES[1:]],
@@ -61,8 +68,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "history.csv").write_text(
         "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3,1\n7,2,2,3,2\n", "utf-8"
     )
-    looked = with_maps(found, [LEFT, RIGHT])
-    write_report(folder / "report.html", looked, photos, folder, MODEL)
+    result = with_maps(result, [LEFT, RIGHT])
+    write_report(folder / "report.html", result, photos, folder, MODEL, layers("attention"))
     return folder / "report.html"
 
 
@@ -74,8 +81,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 @pytest.fixture
 def tab(chromium: Tab, page: Path) -> Tab:
-    """Open the report anew, on a desktop."""
-    chromium.complaints.clear()
+    """Open the report again, on a desktop."""
+    chromium.console.clear()
     chromium.resize(*DESKTOP)
     chromium.open(page)
     return chromium
@@ -96,39 +103,39 @@ def choose(tab: Tab, order: str) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP])
-def test_nothing_complains_and_nothing_overflows(
+def test_the_page_has_no_errors_and_no_overflow(
     tab: Tab, page: Path, size: tuple[int, int]
 ) -> None:
     tab.resize(*size)
     tab.open(page)
     tab.run("document.querySelectorAll('details').forEach(details => { details.open = true })")
     tab.run("document.getElementById('gallery').scrollIntoView()")
-    tab.wait(f"document.querySelectorAll('#cards figure').length > {AT_ONCE}")
+    tab.wait(f"document.querySelectorAll('#cards figure').length > {BATCH_SIZE}")
     assert tab.run("document.documentElement.clientWidth") <= size[0]
     assert tab.run("document.documentElement.scrollWidth") <= size[0]
     assert tab.run(OUTSIDE) == []
-    # Nor is a name squeezed into a column of letters.
-    heights = "[...document.querySelectorAll('.figures th')].map(th => th.offsetHeight)"
+    # A name is not squeezed into a column of letters either.
+    heights = "[...document.querySelectorAll('.scores th, .layers th')].map(th => th.offsetHeight)"
     assert max(tab.run(heights)) < 80
     assert tab.run("window.innerWidth") == size[0]  # a phone would have zoomed out
-    assert tab.complaints == []
+    assert tab.console == []
 
 
-def scroll_on(tab: Tab, seen: int) -> None:
-    """Scroll until there are more cards; those above grow as they come into sight."""
-    tab.wait(f"{CARDS} > {seen} || document.getElementById('more').scrollIntoView()")
+def scroll_on(tab: Tab, built: int) -> None:
+    """Scroll until there are more cards; cards above grow when they become visible."""
+    tab.wait(f"{CARDS} > {built} || document.getElementById('more').scrollIntoView()")
 
 
-def test_cards_are_built_as_they_are_scrolled_to(tab: Tab) -> None:
+def test_cards_are_built_when_scrolled_to(tab: Tab) -> None:
     assert tab.run(COUNT) == "1,000 of 1,000"
-    assert tab.run(CARDS) == AT_ONCE
-    seen = AT_ONCE
-    while seen < 4 * AT_ONCE:
-        scroll_on(tab, seen)
-        shown = tab.run(CARDS)
-        assert shown <= seen + 2 * AT_ONCE  # not all at once
-        seen = shown
-    assert tab.complaints == []
+    assert tab.run(CARDS) == BATCH_SIZE
+    previous = BATCH_SIZE
+    while previous < 4 * BATCH_SIZE:
+        scroll_on(tab, previous)
+        built = tab.run(CARDS)
+        assert built <= previous + 2 * BATCH_SIZE  # not all at once
+        previous = built
+    assert tab.console == []
 
 
 def test_a_screen_taller_than_many_cards_is_filled(tab: Tab) -> None:
@@ -137,10 +144,10 @@ def test_a_screen_taller_than_many_cards_is_filled(tab: Tab) -> None:
     tab.wait("document.getElementById('more').getBoundingClientRect().top > 20_000")
 
 
-def test_all_cards_are_reached_in_the_end_once_each(tab: Tab) -> None:
+def test_scrolling_reaches_every_card_once(tab: Tab) -> None:
     choose(tab, "name")
-    while (shown := tab.run(CARDS)) < PHOTOS:
-        scroll_on(tab, shown)
+    while (built := tab.run(CARDS)) < PHOTOS:
+        scroll_on(tab, built)
     ids = tab.run(IDS)
     assert len(ids) == PHOTOS
     assert ids == sorted(ids)
@@ -151,9 +158,9 @@ def test_all_cards_are_reached_in_the_end_once_each(tab: Tab) -> None:
     ("query", "expected"),
     [
         ("nr0777", "0777.jpg"),  # a reference
-        ("zebra_CAPTION", "0123.jpg"),  # a caption, in whatever case
+        ("zebra_CAPTION", "0123.jpg"),  # a caption, in any case
         ("0456.j", "0456.jpg"),  # a name
-        ("  ein   nr0123 ", "0123.jpg"),  # all words, wherever they are
+        ("  ein   nr0123 ", "0123.jpg"),  # all words, in any field
     ],
 )
 def test_the_search_finds_words_of_captions_references_and_names(
@@ -167,12 +174,12 @@ def test_the_search_finds_words_of_captions_references_and_names(
     assert tab.run(COUNT) == "0 of 1,000"
     tab.run("document.getElementById('query').value = ''")
     type_in(tab, " ")
-    assert tab.run(CARDS) == AT_ONCE
-    assert tab.complaints == []
+    assert tab.run(CARDS) == BATCH_SIZE
+    assert tab.console == []
 
 
-def test_photos_are_sorted_by_what_is_chosen(tab: Tab) -> None:
-    # The first of each card, which is the headline's.
+def test_photos_are_sorted_by_the_chosen_order(tab: Tab) -> None:
+    # The first score of each card belongs to the primary search.
     scores = "[...document.querySelectorAll('#cards dt:first-child span')].map(e => +e.textContent)"
     worst = tab.run(scores)
     assert worst == sorted(worst)
@@ -181,36 +188,36 @@ def test_photos_are_sorted_by_what_is_chosen(tab: Tab) -> None:
     assert best == sorted(best, reverse=True)
     assert best[0] > worst[0]
     assert choose(tab, "name")[:2] == ["0000.jpg", "0001.jpg"]
-    assert len(set(choose(tab, "random"))) == AT_ONCE
+    assert len(set(choose(tab, "random"))) == BATCH_SIZE
 
 
-def test_a_photo_has_its_picture_or_says_that_it_is_gone(tab: Tab) -> None:
+def test_a_card_has_its_photo_or_a_placeholder(tab: Tab) -> None:
     choose(tab, "name")
-    gone, there = (f"document.querySelectorAll('#cards article')[{row}]" for row in (0, 1))
-    assert tab.run(f"{gone}.querySelector('img')") is None
-    assert "the photo is no longer there" in tab.run(f"{gone}.textContent")
-    assert tab.run(f"{there}.querySelector('.gone')") is None
-    tab.run(f"{there}.querySelector('img').decode()")
-    assert tab.run(f"{there}.querySelector('img').naturalWidth") == 60
+    missing, existing = (f"document.querySelectorAll('#cards article')[{row}]" for row in (0, 1))
+    assert tab.run(f"{missing}.querySelector('img')") is None
+    assert "photo missing or damaged" in tab.run(f"{missing}.textContent")
+    assert tab.run(f"{existing}.querySelector('.missing')") is None
+    tab.run(f"{existing}.querySelector('img').decode()")
+    assert tab.run(f"{existing}.querySelector('img').naturalWidth") == 60
 
 
-def brightness(tab: Tab, drawing: str) -> list[float]:
-    """Return how bright a drawing's left and right thirds are."""
-    pictures = f"[...{drawing}.querySelectorAll('image')]"
-    tab.run(f"Promise.all({pictures}.map(picture => picture.decode())).then(() => null)")
-    tab.run(f"(({drawing}).scrollIntoView({{block: 'center'}}), {TWO_FRAMES})")
+def brightness(tab: Tab, svg: str) -> list[float]:
+    """Return the mean brightness of the left and right thirds of an SVG."""
+    images = f"[...{svg}.querySelectorAll('image')]"
+    tab.run(f"Promise.all({images}.map(image => image.decode())).then(() => null)")
+    tab.run(f"(({svg}).scrollIntoView({{block: 'center'}}), {TWO_FRAMES})")
     left, top, right, bottom = tab.run(
-        f"(box => [box.left, box.top, box.right, box.bottom])({drawing}.getBoundingClientRect())"
+        f"(box => [box.left, box.top, box.right, box.bottom])({svg}.getBoundingClientRect())"
     )
     third = (right - left) / 3
-    with Image.open(io.BytesIO(tab.screenshot())) as picture:
-        grey = picture.convert("L")
+    with Image.open(io.BytesIO(tab.screenshot())) as image:
+        grey = image.convert("L")
         sides = [(left, top, left + third, bottom), (right - third, top, right, bottom)]
         return [float(ImageStat.Stat(grey.crop(tuple(map(round, s)))).mean[0]) for s in sides]
 
 
 @pytest.mark.parametrize("card", ["#photos article:has(img)", "#cards article:has(img)"])
-def test_a_photo_is_dark_but_where_the_decoder_looked(tab: Tab, card: str) -> None:
+def test_a_photo_is_dark_except_where_attention_is_high(tab: Tab, card: str) -> None:
     details = f"document.querySelector('{card} details')"
     assert tab.run(f"{details}.checkVisibility()")
     assert not tab.run(f"{details}.open")
@@ -221,52 +228,60 @@ def test_a_photo_is_dark_but_where_the_decoder_looked(tab: Tab, card: str) -> No
     )
     assert first[0] > 2 * second[0]
     assert second[1] > 2 * first[1]
-    # Closed and opened again, each word is there once.
+    # Closing and opening it again does not repeat words.
     words = tab.run(f"{details}.querySelectorAll('figure').length")
-    toggled = f"done => {details}.addEventListener('toggle', () => done(), {{once: true}})"
+    toggled = f"resolve => {details}.addEventListener('toggle', () => resolve(), {{once: true}})"
     for _ in range(2):
         click = f"{details}.querySelector('summary').click()"
-        tab.run(f"(() => {{ const told = new Promise({toggled}); {click}; return told; }})()")
+        tab.run(f"(() => {{ const done = new Promise({toggled}); {click}; return done; }})()")
     assert tab.run(f"{details}.querySelectorAll('figure').length") == words
-    assert tab.complaints == []
+    assert tab.console == []
 
 
-def test_where_there_is_no_photo_there_is_nothing_to_look_at(tab: Tab) -> None:
+def test_a_missing_photo_has_no_attention(tab: Tab) -> None:
     choose(tab, "name")
-    gone, there = (f"document.querySelectorAll('#cards article')[{row}]" for row in (0, 1))
-    assert tab.run(f"{gone}.querySelector('details')") is None
-    assert tab.run(f"{there}.querySelector('summary').textContent") == "Where it looked"
+    missing, existing = (f"document.querySelectorAll('#cards article')[{row}]" for row in (0, 1))
+    assert tab.run(f"{missing}.querySelector('details')") is None
+    assert tab.run(f"{existing}.querySelector('summary').textContent") == "Attention"
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_diagram_s_words_stay_in_their_boxes(tab: Tab, tmp_path: Path, name: str) -> None:
-    config = DecoderConfig(name, 10_000, (100, 2048), 1024, 1024, 0.35, 0.35)
+def test_the_layer_table_scrolls_inside_a_phone_s_screen(
+    tab: Tab, tmp_path: Path, name: str
+) -> None:
     path = tmp_path / "report.html"
-    found = evaluation({"greedy": ["a dog"]}, {"x": ["a dog"]})
-    write_report(path, found, {}, tmp_path / "history.csv", replace(MODEL, config=config))
+    result = evaluation({"greedy": ["a dog"]}, {"x": ["a dog"]})
+    table = layers(name)
+    write_report(path, result, {}, tmp_path, MODEL, table)
+    tab.resize(*PHONE)
     tab.open(path)
-    wider = """[...document.querySelectorAll('.diagram g text')].map(
-        text => text.getBBox().width - text.parentNode.querySelector('rect').getBBox().width)"""
-    assert tab.run(f"({wider}).length") > 16
-    assert tab.run(f"Math.max(...{wider})") < 0
+    assert tab.run("document.querySelectorAll('.layers tbody tr').length") == len(table.rows)
+    assert tab.run("document.documentElement.scrollWidth") <= PHONE[0]
+    container = "document.querySelector('.layers').parentNode"
+    assert tab.run(f"{container}.getBoundingClientRect().right") <= PHONE[0]
+    assert tab.run(f"{container}.scrollWidth > {container}.clientWidth")
+    assert tab.run(f"{container}.tabIndex") == 0  # so that the arrow keys scroll it
+    tab.run(f"{container}.scrollLeft = 10_000")
+    last = f"{container}.querySelector('thead th:last-child').getBoundingClientRect().right"
+    assert tab.run(last) <= PHONE[0]
 
 
-def test_words_that_were_detected_are_shown(tab: Tab) -> None:
-    shown = "[...document.querySelectorAll('#cards .detected')].map(dd => dd.textContent)"
+def test_detected_words_are_shown(tab: Tab) -> None:
+    detected = "[...document.querySelectorAll('#cards .detected')].map(dd => dd.textContent)"
     type_in(tab, "nr0001")
-    assert tab.run(shown) == [", ".join(["running", *NASTY, LONG])]
+    assert tab.run(detected) == [", ".join(["running", *NASTY, LONG])]
     type_in(tab, "nr0000")
-    assert tab.run(shown) == []
+    assert tab.run(detected) == []
 
 
-def test_strangers_words_are_shown_and_not_acted_upon(tab: Tab) -> None:
+def test_untrusted_text_is_shown_and_not_executed(tab: Tab) -> None:
     references = "[...document.querySelectorAll('#cards li')].map(li => li.textContent)"
     for row, nasty in enumerate(NASTY, 3):
         type_in(tab, f"nr{row:04}")
         assert f"a {nasty} nr{row:04}" in tab.run(references)
     assert tab.run("document.querySelectorAll('script').length") == 2
     assert tab.run("document.querySelectorAll('[onerror], [onload]').length") == 0
-    assert tab.complaints == []
+    assert tab.console == []
 
 
 def test_no_other_script_may_run(tab: Tab) -> None:
@@ -275,11 +290,11 @@ def test_no_other_script_may_run(tab: Tab) -> None:
         " {textContent: 'window.attacked = true'}))"
     )
     assert tab.run("window.attacked === undefined")
-    (complaint,) = tab.complaints
-    assert "Content Security Policy" in complaint["entry"]["text"]
+    (message,) = tab.console
+    assert "Content Security Policy" in message["entry"]["text"]
 
 
-def test_without_scripts_all_but_the_gallery_is_there(tab: Tab, page: Path) -> None:
+def test_without_scripts_everything_but_the_gallery_is_shown(tab: Tab, page: Path) -> None:
     tab.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
         tab.open(page)
@@ -292,12 +307,12 @@ def test_without_scripts_all_but_the_gallery_is_there(tab: Tab, page: Path) -> N
     assert "1,000 of 1,000" not in text
 
 
-def test_it_is_dark_where_the_reader_s_system_is(tab: Tab) -> None:
-    def shade() -> float:
-        with Image.open(io.BytesIO(tab.screenshot())) as picture:
-            grey = picture.convert("L").resize((1, 1)).tobytes()
+def test_the_page_is_dark_on_a_dark_system(tab: Tab) -> None:
+    def mean_brightness() -> float:
+        with Image.open(io.BytesIO(tab.screenshot())) as image:
+            grey = image.convert("L").resize((1, 1)).tobytes()
         return grey[0]
 
-    light = shade()
+    light = mean_brightness()
     tab.resize(*DESKTOP, dark=True)
-    assert shade() < light - 100
+    assert mean_brightness() < light - 100

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.reporting.thumbnails import picture, shade
+from pipeline.reporting.thumbnails import attention_overlay, make_thumbnail
 from tests.conftest import encoded, make_photo
 
 
@@ -17,35 +17,37 @@ def pixels(uri: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         return np.asarray(image.convert("RGBA"))
 
 
-def test_a_shade_is_black_and_clear_where_the_decoder_looked() -> None:
-    places = [255, 128, 0, 17, 34, 0, 0, 0, 255]
-    found = pixels(shade(places))
-    assert found.shape == (3, 3, 4)
-    assert not found[..., :3].any()
-    opacity = found[..., 3]
+def test_an_overlay_is_black_and_clear_where_attention_is_high() -> None:
+    weights = [255, 128, 0, 17, 34, 0, 0, 0, 255]
+    rgba = pixels(attention_overlay(weights))
+    assert rgba.shape == (3, 3, 4)
+    assert not rgba[..., :3].any()
+    opacity = rgba[..., 3]
     assert opacity.ravel().tolist() == [0, 98, 210, 196, 182, 210, 210, 210, 0]
-    # Something of the photo is seen everywhere, and every step darker is less looked at.
+    # The photo shows through everywhere, and less attention is never brighter.
     assert opacity.max() < 255
-    steps = [int(pixels(shade([value]))[0, 0, 3]) for value in range(256)]
+    steps = [int(pixels(attention_overlay([value]))[0, 0, 3]) for value in range(256)]
     assert steps == sorted(steps, reverse=True)
 
 
-def test_a_shade_takes_few_bytes() -> None:
-    places = np.random.default_rng(0).integers(0, 256, 100).tolist()
-    assert len(shade(places)) < 250
+def test_an_overlay_takes_few_bytes() -> None:
+    weights = np.random.default_rng(0).integers(0, 256, 100).tolist()
+    assert len(attention_overlay(weights)) < 250
 
 
 @pytest.mark.parametrize(("size", "expected"), [((480, 240), (240, 120)), ((60, 90), (60, 90))])
-def test_a_picture_tells_its_size(
+def test_a_thumbnail_has_its_size(
     tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     (tmp_path / "x.png").write_bytes(encoded(make_photo(*size), "PNG"))
-    found = picture(tmp_path / "x.png")
-    assert found is not None
-    assert (found.width, found.height) == expected
-    assert pixels(found.data).shape == (expected[1], expected[0], 4)
+    thumbnail = make_thumbnail(tmp_path / "x.png")
+    assert thumbnail is not None
+    assert (thumbnail.width, thumbnail.height) == expected
+    assert pixels(thumbnail.data_uri).shape == (expected[1], expected[0], 4)
 
 
-def test_what_is_gone_or_damaged_has_no_picture(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_photo_has_no_thumbnail(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no photo")
-    assert picture(tmp_path / "x.png") is picture(tmp_path / "gone.png") is picture(None) is None
+    assert make_thumbnail(tmp_path / "x.png") is None
+    assert make_thumbnail(tmp_path / "missing.png") is None
+    assert make_thumbnail(None) is None

@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to by its DevTools protocol over a pipe."""
+"""A headless Chromium, controlled by its DevTools protocol over a pipe."""
 
 import base64
 import json
@@ -17,43 +17,43 @@ _FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-_COMPLAINTS = {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"}
+_CONSOLE_EVENTS = {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"}
 
 
 @dataclass
 class Tab:
-    """One page, as wide as asked.
+    """One page.
 
     Attributes:
-        complaints: what the page put on its console, errors and broken policies included.
+        console: the messages on the page's console, including errors and policy violations.
     """
 
-    _to: int
+    _commands: int
     _replies: Iterator[dict[str, Any]]
     _session: str | None = None
     _calls: int = 0
-    _seen: list[str] = field(default_factory=list)
-    complaints: list[dict[str, Any]] = field(default_factory=list)
+    _events: list[str] = field(default_factory=list)
+    console: list[dict[str, Any]] = field(default_factory=list)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Call a method of the protocol and wait for what it returns."""
+        """Call a method of the protocol and return its result."""
         self._calls += 1
         message = {"id": self._calls, "method": method, "params": params}
         if self._session is not None:
             message["sessionId"] = self._session
         data = json.dumps(message).encode() + b"\0"
         while data:
-            data = data[os.write(self._to, data) :]
+            data = data[os.write(self._commands, data) :]
         for reply in self._replies:
-            self._note(reply)
+            self._record(reply)
             if reply.get("id") == self._calls:
                 assert "error" not in reply, reply
                 result: dict[str, Any] = reply["result"]
                 return result
-        raise AssertionError("the browser has gone")
+        raise AssertionError("the browser has ended")
 
     def attach(self) -> None:
-        """Open the tab itself."""
+        """Open the tab."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -61,7 +61,7 @@ class Tab:
             self.call(f"{domain}.enable")
 
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Make the screen a phone's, or a desktop's."""
+        """Set the size of the screen; narrow ones are phones."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -73,22 +73,22 @@ class Tab:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, path: Path) -> None:
-        """Load a file, to its last picture."""
-        self._seen.clear()
+        """Load a file and wait until all its images are loaded."""
+        self._events.clear()
         self.call("Page.navigate", url=path.as_uri())
-        while "Page.loadEventFired" not in self._seen:
-            self._note(next(self._replies))
+        while "Page.loadEventFired" not in self._events:
+            self._record(next(self._replies))
 
     def run(self, script: str) -> Any:
-        """Return what a script says in the page; a promise is waited for."""
-        found = self.call(
+        """Return the value of a script run in the page; promises are awaited."""
+        reply = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     def wait(self, condition: str, seconds: float = 60) -> None:
-        """Wait until a condition holds in the page: what a page does by itself has no set time."""
+        """Wait until a condition holds in the page."""
         polling = f"""(async () => {{
             const end = performance.now() + {seconds * 1000};
             while (!({condition})) {{
@@ -97,54 +97,53 @@ class Tab:
             }}
             return true;
         }})()"""
-        assert self.run(polling), f"after {seconds} s it does not hold that {condition}"
+        assert self.run(polling), f"condition does not hold after {seconds} s: {condition}"
 
-    def screenshot(self, *, whole: bool = False) -> bytes:
-        """Return a picture of what is in sight, or of the whole page, as PNG."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
-        return base64.b64decode(shot["data"])
+    def screenshot(self) -> bytes:
+        """Return a PNG of the visible part of the page."""
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
-    def _note(self, message: Mapping[str, Any]) -> None:
+    def _record(self, message: Mapping[str, Any]) -> None:
         method = message.get("method", "")
-        self._seen.append(method)
-        if method in _COMPLAINTS:
-            self.complaints.append(message["params"])
+        self._events.append(method)
+        if method in _CONSOLE_EVENTS:
+            self.console.append(message["params"])
 
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Tab]:
-    """Start Chromium with its profile in `folder`, and end it.
+    """Start Chromium with its profile in `folder`, and end it on exit.
 
-    It reads its orders from file descriptor 3 and answers on 4.
+    Chromium reads commands from file descriptor 3 and writes replies to 4.
     """
-    theirs_in, to = os.pipe()
-    back, theirs_out = os.pipe()
+    chromium_in, commands = os.pipe()
+    replies, chromium_out = os.pipe()
     process = os.posix_spawn(
         str(CHROMIUM),
         [str(CHROMIUM), *_FLAGS, f"--user-data-dir={folder / 'browser'}"],
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 2, str(folder / "browser.log"), os.O_WRONLY | os.O_CREAT, 0o600),
-            (os.POSIX_SPAWN_DUP2, theirs_in, 3),
-            (os.POSIX_SPAWN_DUP2, theirs_out, 4),
+            (os.POSIX_SPAWN_DUP2, chromium_in, 3),
+            (os.POSIX_SPAWN_DUP2, chromium_out, 4),
         ],
         setpgroup=0,
     )
-    os.close(theirs_in)
-    os.close(theirs_out)
+    os.close(chromium_in)
+    os.close(chromium_out)
     try:
-        tab = Tab(to, _messages(back))
+        tab = Tab(commands, _messages(replies))
         tab.attach()
         yield tab
     finally:
         os.killpg(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        os.close(to)
-        os.close(back)
+        os.close(commands)
+        os.close(replies)
 
 
 def _messages(pipe: int) -> Iterator[dict[str, Any]]:
-    rest = b""
+    incomplete = b""
     while data := os.read(pipe, 1 << 16):
-        *whole, rest = (rest + data).split(b"\0")
-        yield from map(json.loads, whole)
+        *messages, incomplete = (incomplete + data).split(b"\0")
+        yield from map(json.loads, messages)

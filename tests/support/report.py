@@ -1,4 +1,4 @@
-"""Evaluations to report, of captions made up here."""
+"""Evaluations of made-up captions, for tests of the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +15,12 @@ from pipeline.reporting.baselines import (
     Baseline,
 )
 from pipeline.reporting.evaluation import Evaluation, SearchMetrics
+from pipeline.reporting.layer_table import LayerRow, LayerTable
 from pipeline.reporting.predictions import Prediction
 from tests.conftest import ENCODING
 
 MODEL = ModelConfig(
-    DecoderConfig(
+    config=DecoderConfig(
         name="merge",
         vocabulary_size=1470,
         feature_shape=(2048,),
@@ -33,7 +34,16 @@ MODEL = ModelConfig(
     vocabulary="d" * 64,
     metadata={"params": {"learning_rate": 0.0005}},
 )
-CONFIG = MODEL.config
+LAYER_ROWS = [
+    LayerRow("features", "InputLayer", [(None, 2048)], 0, []),
+    LayerRow("ids", "InputLayer", [(None, None)], 0, []),
+    LayerRow("image", "Dense", [(None, 128)], 262_272, ["features"]),
+    LayerRow(
+        "embedding", "ReversibleEmbedding", [(None, None, 96), (None, None, 1470)], 9, ["ids"]
+    ),
+    LayerRow("merge", "Add", [(None, None, 128)], 0, ["embedding", "image"]),
+]
+LAYERS = LayerTable(LAYER_ROWS, 262_281)
 FLAT = dict.fromkeys(METRICS, 1.5)
 BASELINES = [
     Baseline(CONSTANT_CAPTION, FLAT, "a man is standing"),
@@ -43,15 +53,10 @@ BASELINES = [
 ]
 
 
-def grid_model() -> ModelConfig:
-    """Return a model of photos in 49 places."""
-    return replace(MODEL, config=replace(CONFIG, feature_shape=(49, 576)))
-
-
-def searched(
+def search_metrics(
     name: str, captions: Sequence[str], references: Mapping[str, Sequence[str]]
 ) -> SearchMetrics:
-    """Score a search's captions, one a photo of `references`."""
+    """Score a search's captions, one for each photo of `references`."""
     scorer = Scorer([[tokenize(raw) for raw in group] for group in references.values()])
     scores = scorer.score([tokenize(caption) for caption in captions])
     return SearchMetrics(
@@ -72,28 +77,31 @@ def searched(
 
 
 def evaluation(
-    said: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]], **changes: Any
+    captions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]], **changes: Any
 ) -> Evaluation:
-    """Return an evaluation of searches' captions; the last one is the headline."""
-    found = Evaluation(
+    """Return an evaluation of each search's captions; the last search is the primary one."""
+    result = Evaluation(
         image_ids=list(references),
         references=references,
-        searches={name: searched(name, captions, references) for name, captions in said.items()},
-        primary_search=list(said)[-1],
+        searches={name: search_metrics(name, c, references) for name, c in captions.items()},
+        primary_search=list(captions)[-1],
         baselines=BASELINES,
         unknown_words=6.25,
         perplexity=8.125,
         provenance={"split": "test", "features": "0123abcd"},
     )
-    return replace(found, **changes)
+    return replace(result, **changes)
 
 
-def with_maps(found: Evaluation, maps: Sequence[Sequence[int]]) -> Evaluation:
-    """Let a decoder have looked there for the words of the headline's captions, by turns."""
-    search = found.searches[found.primary_search]
+def with_maps(original: Evaluation, maps: Sequence[Sequence[int]]) -> Evaluation:
+    """Give the words of the primary search's captions attention maps, in turn."""
+    search = original.primary
     predictions = [
         replace(p, maps=[maps[word % len(maps)] for word in range(len(p.caption.split()))])
         for p in search.predictions
     ]
-    changed = replace(search, predictions=predictions)
-    return replace(found, searches={**found.searches, found.primary_search: changed})
+    searches = {
+        **original.searches,
+        original.primary_search: replace(search, predictions=predictions),
+    }
+    return replace(original, searches=searches)
