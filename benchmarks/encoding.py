@@ -109,14 +109,14 @@ def _peak() -> Callable[[], float]:
     return run
 
 
-def _encoding(artifacts: Path) -> FeatureSpec:
-    return read_encoder_config(artifacts / "encoder.json").encoding(
+def _feature_spec(artifacts: Path) -> FeatureSpec:
+    return read_encoder_config(artifacts / "encoder.json").feature_spec(
         "whole", "average", 1, "float16"
     )
 
 
 def _notebook(artifacts: Path) -> Rate:
-    encoder = notebook.load_encoder(artifacts, _encoding(artifacts))
+    encoder = notebook.load_encoder(artifacts, _feature_spec(artifacts))
 
     def run(photos: Sequence[Path]) -> tuple[float, float]:
         start = time.perf_counter()
@@ -128,8 +128,8 @@ def _notebook(artifacts: Path) -> Rate:
 
 
 def _project(artifacts: Path, kind: str) -> Rate:
-    encoding = _encoding(artifacts)
-    engine = load_engine(kind, artifacts, encoding, batch_size=32)
+    feature_spec = _feature_spec(artifacts)
+    engine = load_engine(kind, artifacts, feature_spec, batch_size=32)
 
     def run(photos: Sequence[Path]) -> tuple[float, float]:
         with (
@@ -137,7 +137,7 @@ def _project(artifacts: Path, kind: str) -> Rate:
             contextlib.redirect_stderr(io.StringIO()),
         ):
             extractor = Extractor(
-                encoding=encoding,
+                feature_spec=feature_spec,
                 executor=LocalExecutor(lambda: engine, None, 3600.0),
                 cache=Path(folder),
                 max_pixels=100_000_000,
@@ -150,6 +150,6 @@ def _project(artifacts: Path, kind: str) -> Rate:
                 Path(folder) / "features.h5",
             )
             taken = time.perf_counter() - start
-        return len(photos) / taken, result.encoded.waiting / result.encoded.seconds
+        return len(photos) / taken, result.stats.idle_seconds / result.stats.seconds
 
     return run

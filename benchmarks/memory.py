@@ -22,11 +22,11 @@ class Noise(Engine):
     """Gives vectors without a network, whose memory would hide what the photos take."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__(shape, 32, part=32, threads=1)
+        super().__init__(shape, 32, chunk_size=32, threads=1)
         self._vectors = np.random.default_rng(0).random((32, *shape), dtype=np.float32)
 
-    def _infer(self, part: Pixels) -> Vectors:
-        return self._vectors[: len(part)]
+    def _infer(self, images: Pixels) -> Vectors:
+        return self._vectors[: len(images)]
 
 
 def rows(_: Path) -> list[Row]:
@@ -58,7 +58,7 @@ def _make(folder: str, shape: tuple[int, ...]) -> Any:
     def run() -> int:
         photos = {path.name: path for path in sorted((place / "photos").iterdir())}
         Extractor(
-            encoding=FeatureSpec(
+            feature_spec=FeatureSpec(
                 "Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16"
             ),
             executor=LocalExecutor(lambda: Noise(shape), None, 3600.0),

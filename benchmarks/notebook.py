@@ -15,12 +15,12 @@ from pipeline.features.feature_spec import FeatureSpec
 _MAX_WORDS = 32
 
 
-def load_encoder(artifacts: Path, encoding: FeatureSpec) -> Any:
+def load_encoder(artifacts: Path, feature_spec: FeatureSpec) -> Any:
     """Build the network, what pools its maps with it, and load the weights into it."""
     from pipeline.features.encoders.networks import build_encoder  # noqa: PLC0415  (imports Keras)
 
     encoder = build_encoder(
-        encoding.encoder, encoding.input_size, encoding.pooling, encoding.scales
+        feature_spec.encoder, feature_spec.input_size, feature_spec.pooling, feature_spec.scales
     )
     encoder.load_weights(artifacts / "encoder.weights.h5")
     return encoder
@@ -42,7 +42,7 @@ def caption(artifacts: Path, photo: Path) -> str:
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
     model = Model.load(artifacts / "model", vocabulary)
     network = model.decoders[0].network
-    features = encode(load_encoder(artifacts, model.description.encoding), photo)
+    features = encode(load_encoder(artifacts, model.description.feature_spec), photo)
     ids = [START]
     while len(ids) <= _MAX_WORDS and ids[-1] != END:
         logits = network.predict([features, np.array([ids], np.int32)], verbose=0)

@@ -56,7 +56,7 @@ def rows(_: Path) -> list[Row]:
 
 def write_noise(folder: Path, count: int, shape: tuple[int, ...]) -> None:
     """Write features.h5 and features.npy with the same vectors of `count` photos."""
-    encoding = FeatureSpec(
+    feature_spec = FeatureSpec(
         "Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16"
     )
     photos = {f"{number:05}.jpg": f"{number:064x}" for number in range(count)}
@@ -69,7 +69,7 @@ def write_noise(folder: Path, count: int, shape: tuple[int, ...]) -> None:
             whole[start : start + 100] = part
             yield list(range(start, start + 100)), part
 
-    write_store(folder / "features.h5", encoding, photos, {}, parts())
+    write_store(folder / "features.h5", feature_spec, photos, {}, parts())
     whole.flush()
 
 

@@ -165,11 +165,11 @@ def _our_epoch(
 def _write_features(path: Path, features: Any) -> list[str]:
     """Write a feature store; return its photos' names."""
     names = [f"{number:04}.jpg" for number in range(len(features))]
-    encoding = FeatureSpec(
+    feature_spec = FeatureSpec(
         "Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16"
     )
     shas = {name: f"{number:064x}" for number, name in enumerate(names)}
-    write_store(path, encoding, shas, {}, [(list(range(len(names))), features)])
+    write_store(path, feature_spec, shas, {}, [(list(range(len(names))), features)])
     return names
 
 

@@ -21,8 +21,8 @@ from pipeline.captioner.word_detector import WordDetector
 from pipeline.errors import InputError
 from pipeline.features.encoders.engines import Engine, OpenVINOEngine, load_engine
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.photos import decode
-from pipeline.features.views import join
+from pipeline.features.photos import decode_photo
+from pipeline.features.views import merge_views
 from pipeline.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ class Captioner:
             )
         vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
         model = read_model_config(artifacts / "model" / "model.json", vocabulary)
-        learned = model.encoding
-        encoding = read_encoder_config(artifacts / "encoder.json").encoding(
+        learned = model.feature_spec
+        feature_spec = read_encoder_config(artifacts / "encoder.json").feature_spec(
             learned.views, learned.pooling, learned.scales, learned.dtype
         )
-        model.check_encoding(encoding, artifacts / "encoder.json")
-        ready = load_engine(engine, artifacts, encoding, batch_size)
+        model.check_feature_spec(feature_spec, artifacts / "encoder.json")
+        ready = load_engine(engine, artifacts, feature_spec, batch_size)
         if ready.shape != model.config.feature_shape:
             raise InputError(
                 f"{artifacts / 'model' / 'model.json'} is damaged (pooling {learned.pooling!r} "
@@ -138,8 +138,8 @@ class Captioner:
         Raises:
             PhotoError: with the reason.
         """
-        learned = self.model.encoding
-        return decode(data, learned.input_size, MAX_PIXELS, learned.views)
+        learned = self.model.feature_spec
+        return decode_photo(data, learned.input_size, MAX_PIXELS, learned.views)
 
     def caption(self, photos: Sequence[np.ndarray], beam_width: int) -> list[list[Caption]]:
         """Caption decoded photos, each (V, S, S, 3); at most `batch_size` of them.
@@ -163,13 +163,13 @@ class Captioner:
         return self._captions(found)
 
     def _features(self, photos: Sequence[np.ndarray]) -> npt.NDArray[np.float32]:
-        learned = self.model.encoding
+        learned = self.model.feature_spec
         vectors = self.engine.encode(np.concatenate(photos))
         # The decoder learned from stored vectors: the same rounding belongs to them.
         stored = vectors.astype(learned.dtype).astype(np.float32)
         if learned.view_count == 1:
             return stored
-        return join(stored.reshape(len(photos), learned.view_count, *stored.shape[1:]))
+        return merge_views(stored.reshape(len(photos), learned.view_count, *stored.shape[1:]))
 
     def _captions(self, found: list[list[Hypothesis]]) -> list[list[Caption]]:
         return [

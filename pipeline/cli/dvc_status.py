@@ -13,7 +13,7 @@ from pipeline.datasets import formats
 from pipeline.errors import InputError
 from pipeline.features.extractor import digest_photos
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.shard_cache import ShardFolder
+from pipeline.features.shard_cache import ShardCache
 from pipeline.files import read_json
 from pipeline.params import Params
 
@@ -89,9 +89,11 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     photos = formats.photos(params.dataset.format, root)
     encoder = read_encoder_config(artifacts / "encoder.json")
     wanted = params.extract
-    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)
+    feature_spec = encoder.feature_spec(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)
     found, failed = digest_photos(photos, root)
-    known = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index(drop=False)
+    known = ShardCache(Path(params.runtime.cache), feature_spec.fingerprint).index(
+        remove_damaged=False
+    )
     without = [image_id for image_id, sha in found.items() if sha not in known]
     last = artifacts / "extract.json"
     refused = read_json(last, "run `dvc repro extract`").get("failed", {}) if last.exists() else {}

@@ -191,17 +191,17 @@ def _plain(model: ModelConfig) -> Drawn:
 
 
 def _inputs(model: ModelConfig) -> list[Box]:
-    config, encoding = model.config, model.encoding
-    side = encoding.input_size
+    config, spec = model.config, model.feature_spec
+    side = spec.input_size
     *places, size = config.feature_shape
     shape = f"{places[0]:,} places of {size:,}" if places else f"{size:,} numbers"
     embedded = f"{config.embedding_size:,} numbers{_dropped(config.dropout)}"
-    scales = f", {encoding.scales} scales" if encoding.scales > 1 else ""
+    scales = f", {spec.scales} scales" if spec.scales > 1 else ""
     vocabulary = f"{config.vocabulary_size:,}, marks included"
     return [
         Box("photo", "Photo", f"{side} x {side} pixels", "photo", 0, "data"),
         Box("words", "Words so far", f"of {vocabulary}", "words", 0, "data"),
-        Box("encoder", encoding.encoder, f"frozen; {encoding.pooling}{scales}", "photo", 1),
+        Box("encoder", spec.encoder, f"frozen; {spec.pooling}{scales}", "photo", 1),
         Box("embedding", "Embedding", embedded, "words", 2),
         Box("features", "Features", shape, "photo", 2, "data"),
     ]

@@ -28,9 +28,9 @@ def model_card(found: Evaluation, model: ModelConfig) -> str:
 
 
 def _intended(model: ModelConfig) -> str:
-    config, encoding = model.config, model.encoding
+    config, spec = model.config, model.feature_spec
     return (
-        f"A `{config.name}` LSTM decoder of {config.units} units over {encoding.encoder} features, "
+        f"A `{config.name}` LSTM decoder of {config.units} units over {spec.encoder} features, "
         "which describes a photo in one sentence, in the words of those it learned from.\n\n"
         "It has seen photos and captions like those it was trained on, and no others. Of anything "
         "else it says what would be likely there. Captions are not fit for decisions about people: "

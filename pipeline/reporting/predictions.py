@@ -72,7 +72,7 @@ def predict(
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
     predictions: list[Prediction] = []
-    for some, features in store.parts(image_ids):
+    for some, features in store.read_chunks(image_ids):
         found = search(decoder, features, beam_width, max_words, repeat_trigrams=repeat_trigrams)
         best = [hypotheses[0] for hypotheses in found]
         maps = caption_maps(decoder, features, [hypothesis.ids for hypothesis in best])

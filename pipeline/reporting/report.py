@@ -73,7 +73,7 @@ def write_report(
         looked=any(card.glances for card in cards),
         model=model,
         diagram=diagram(model),
-        encoding=asdict(model.encoding),
+        feature_spec=asdict(model.feature_spec),
     )
     write_text(path, page)
 

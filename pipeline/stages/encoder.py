@@ -23,7 +23,7 @@ def main() -> None:
     # DVC deletes the stage's outputs before it runs; what was downloaded is kept here.
     kept = Path(params.runtime.cache) / "encoders" / f"{asked.name}-{input_size}"
     for folder in (ARTIFACTS, kept):
-        source = pretrained.already_there(folder, asked.name, asked.weights, input_size)
+        source = pretrained.existing_official_source(folder, asked.name, asked.weights, input_size)
         if source:
             _copy(folder, ARTIFACTS)
             print(f"{asked.name} is here already, in {folder}: {source}")
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _fetch(asked: EncoderParams, input_size: int) -> str:
-    network, source = pretrained.fetch(asked.name, asked.weights, input_size)
+    network, source = pretrained.fetch_encoder(asked.name, asked.weights, input_size)
     description = make_encoder_config(asked.name, input_size, source, keras_weights.digest(network))
     keras_weights.save(network, ARTIFACTS / "encoder.weights.h5")
     write_json(ARTIFACTS / "encoder.json", asdict(description))

@@ -77,7 +77,7 @@ def _read_inputs() -> Inputs:
     vocabulary = Vocabulary.load(ARTIFACTS / "vocabulary.json")
     model = Model.load(ARTIFACTS / "model", vocabulary)
     store = FeatureStore.open(ARTIFACTS / "features.h5")
-    model.description.check_encoding(store.encoding, store.path)
+    model.description.check_feature_spec(store.feature_spec, store.path)
     table = read_caption_table(ARTIFACTS / "captions.parquet")
     if model.description.facts.get("captions") != table.fingerprint:
         raise InputError(
@@ -85,7 +85,11 @@ def _read_inputs() -> Inputs:
             "now, than artifacts/captions.parquet holds: run `dvc repro train`"
         )
     detector = WordDetector.load(
-        ARTIFACTS / "detector.h5", vocabulary, store.encoding, store.shape[-1], table.fingerprint
+        ARTIFACTS / "detector.h5",
+        vocabulary,
+        store.feature_spec,
+        store.shape[-1],
+        table.fingerprint,
     )
     captions = store.usable(table.captions(SPLIT), SPLIT)
     return Inputs(table, vocabulary, store, model, detector, captions)
@@ -136,7 +140,7 @@ def _detected(inputs: Inputs) -> dict[str, list[str]]:
     """Return the words that tell most of each photo."""
     return {
         image_id: inputs.vocabulary.decode(ids).split()
-        for some, features in inputs.store.parts(inputs.image_ids)
+        for some, features in inputs.store.read_chunks(inputs.image_ids)
         for image_id, ids in zip(some, inputs.detector.top_words(features, _DETECTED), strict=True)
     }
 
@@ -167,7 +171,7 @@ def _predict(params: Params, inputs: Inputs, decoder: StepDecoder) -> dict[str, 
 
 
 def _provenance(inputs: Inputs, decoders: int, references: dict[str, list[str]]) -> dict[str, str]:
-    model, encoding = inputs.model.description, inputs.store.encoding
+    model, spec = inputs.model.description, inputs.store.feature_spec
     config, asked = model.config, model.members[:decoders]
     kind = f"{config.name}, {config.units} units, {len(inputs.vocabulary.words)} words"
     together_of = f"{decoders} decoders together: " if decoders > 1 else ""
@@ -179,9 +183,9 @@ def _provenance(inputs: Inputs, decoders: int, references: dict[str, list[str]])
         "training": "; ".join(_training(member) for member in asked),
         "model": " ".join(member.weights_sha256 for member in asked),
         "encoder": (
-            f"{encoding.encoder} at {encoding.input_size} x {encoding.input_size} pixels, "
-            f"{encoding.pooling} pooling, scales: {encoding.scales}, views: {encoding.views}, "
-            f"weights {encoding.weights_sha256}"
+            f"{spec.encoder} at {spec.input_size} x {spec.input_size} pixels, "
+            f"{spec.pooling} pooling, scales: {spec.scales}, views: {spec.views}, "
+            f"weights {spec.weights_sha256}"
         ),
         "captions": inputs.table.fingerprint,
         "vocabulary": inputs.vocabulary.fingerprint,

@@ -198,12 +198,12 @@ def _save(
 ) -> None:
     model = Model.of(
         {seed: (apprentice.decoder, apprentice.facts) for seed, apprentice in apprentices.items()},
-        material.store.encoding,
+        material.store.feature_spec,
         material.vocabulary.fingerprint,
         facts,
     )
     model.save(ARTIFACTS / "model")
-    if openvino_graphs.in_use(ARTIFACTS):
+    if openvino_graphs.is_enabled(ARTIFACTS):
         # Now, with the decoders at hand, so that the first `caption image` need not.
         for decoder, member in zip(model.decoders, model.description.members, strict=True):
             load_compiled(ARTIFACTS, model.description, member, partial(_same, decoder))

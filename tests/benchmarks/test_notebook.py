@@ -11,7 +11,7 @@ from pipeline.features.encoders.engines import KerasEngine
 from pipeline.features.encoders.networks import with_preprocessing
 from pipeline.features.encoders.pretrained import load_encoder
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.photos import decode, read_photo
+from pipeline.features.photos import decode_photo, read_photo
 from pipeline.text.vocabulary import END, START
 from tests.support.artifacts import LEARNED, write_photos
 
@@ -23,11 +23,11 @@ def test_a_photo_is_captioned(artifacts: Path, tmp_path: Path) -> None:
 
 def test_features_are_those_the_model_learned_from(artifacts: Path, tmp_path: Path) -> None:
     description = read_encoder_config(artifacts / "encoder.json")
-    encoding = description.encoding("whole", "quarters", 2, "float32")
+    feature_spec = description.feature_spec("whole", "quarters", 2, "float32")
     (photo,) = write_photos(tmp_path, 1)
-    told = notebook.encode(notebook.load_encoder(artifacts, encoding), photo)
-    network = with_preprocessing(load_encoder(artifacts, "quarters", 2), encoding.encoder)
-    pixels = decode(read_photo(photo), encoding.input_size, 10_000)
+    told = notebook.encode(notebook.load_encoder(artifacts, feature_spec), photo)
+    network = with_preprocessing(load_encoder(artifacts, "quarters", 2), feature_spec.encoder)
+    pixels = decode_photo(read_photo(photo), feature_spec.input_size, 10_000)
     ours = KerasEngine(network, 1).encode(pixels)
     assert told.shape == ours.shape == (1, 4, ours.shape[-1])
     # Another filter makes the photo small: near, not equal.

@@ -50,7 +50,9 @@ def test_a_row_that_changed_is_named(store: Path, row: int, name: str, value: fl
     assert f"{store}: the row of {name} is not as it was written: run `dvc repro" in result.output
 
 
-@pytest.mark.parametrize(("value", "wrong"), [(0.0, "nothing but zeros"), (np.nan, "no number")])
+@pytest.mark.parametrize(
+    ("value", "wrong"), [(0.0, "is all zeros"), (np.nan, "NaN or infinite numbers")]
+)
 def test_a_row_that_was_never_right_is_named(tmp_path: Path, value: float, wrong: str) -> None:
     path = tmp_path / "features.h5"
     vectors = VECTORS.astype(ENCODING.dtype)

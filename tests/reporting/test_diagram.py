@@ -62,8 +62,10 @@ def default_model(name: str) -> ModelConfig:
         dropout=0.3,
         spatial_residual_size=8,
     )
-    encoding = replace(MODEL.encoding, encoder="InceptionResNetV2", pooling="quarters", scales=2)
-    return replace(MODEL, config=config, encoding=encoding)
+    feature_spec = replace(
+        MODEL.feature_spec, encoder="InceptionResNetV2", pooling="quarters", scales=2
+    )
+    return replace(MODEL, config=config, feature_spec=feature_spec)
 
 
 def test_a_layout_is_told_beside_the_mean() -> None:

@@ -66,18 +66,18 @@ def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> P
     vocabulary.save(artifacts / "vocabulary.json")
     trained = {seed: (decoder, HOW) for seed, decoder in zip((7, 8), decoders, strict=True)}
     facts = {"captions": table.fingerprint, "params": {"max_words": 50}}
-    Model.of(trained, store.encoding, vocabulary.fingerprint, facts).save(artifacts / "model")
+    Model.of(trained, store.feature_spec, vocabulary.fingerprint, facts).save(artifacts / "model")
     told = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
     detector = fit_detector(told, store.read, len(vocabulary), 0.3)
-    detector.save(artifacts / "detector.h5", vocabulary, store.encoding)
+    detector.save(artifacts / "detector.h5", vocabulary, store.feature_spec)
     return folder
 
 
 def detector_of(laid: Path) -> WordDetector:
     artifacts = laid / "artifacts"
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
-    encoding = FeatureStore.open(artifacts / "features.h5").encoding
-    return WordDetector.load(artifacts / "detector.h5", vocabulary, encoding, 6)
+    feature_spec = FeatureStore.open(artifacts / "features.h5").feature_spec
+    return WordDetector.load(artifacts / "detector.h5", vocabulary, feature_spec, 6)
 
 
 def metrics_of(laid: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> dict[str, Any]:
@@ -153,9 +153,7 @@ def test_all_seeds_are_asked_together_and_each_alone(
     assert f'"detected":"{", ".join(words)}"' in report
 
     assert len({*map(tuple, said.values())}) == 3  # no search stands for another
-    rows = pq.read_table(
-        laid / "artifacts" / "evaluation" / "predictions.parquet"
-    ).to_pylist()
+    rows = pq.read_table(laid / "artifacts" / "evaluation" / "predictions.parquet").to_pylist()
     assert {(row["image_id"], row["search"], row["caption"]) for row in rows} == {
         (image_id, name, caption)
         for name, found_by in said.items()
