@@ -40,7 +40,20 @@ class Executor(Protocol):
         cache: ShardCache,
         status: str,
     ) -> EncodeStats:
-        """Encode photos into the shard cache; see `LocalExecutor.encode`."""
+        """Encode photos into the shard cache.
+
+        Args:
+            photos: sha256 to photo. An executor may use the bytes that are still in memory, and
+                releases them, at the latest when the photo is decoded.
+            feature_spec: how to encode them.
+            max_pixels: photos with more pixels fail.
+            cache: where the vectors are written.
+            status: text shown with the progress.
+
+        Raises:
+            InputError: the vectors cannot be stored, see `store_batch`, or a worker failed.
+            OSError: the disk is full.
+        """
 
 
 @dataclass

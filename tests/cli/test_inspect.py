@@ -51,7 +51,7 @@ def test_a_row_that_changed_is_named(store: Path, row: int, name: str, value: fl
 
 
 @pytest.mark.parametrize(
-    ("value", "wrong"), [(0.0, "is all zeros"), (np.nan, "NaN or infinite numbers")]
+    ("value", "wrong"), [(0.0, "is all zeros"), (np.nan, "has NaN or infinite numbers")]
 )
 def test_a_row_that_was_never_right_is_named(tmp_path: Path, value: float, wrong: str) -> None:
     path = tmp_path / "features.h5"
@@ -60,7 +60,7 @@ def test_a_row_that_was_never_right_is_named(tmp_path: Path, value: float, wrong
     write_store(path, ENCODING, PHOTOS, {}, [([0, 1, 2], vectors)])
     result = inspect(path)
     assert result.exit_code == 1
-    assert f"the row of b.jpg holds {'what is ' if 'no ' in wrong else ''}{wrong}" in result.output
+    assert f"the row of b.jpg {wrong}" in result.output
 
 
 def test_data_of_another_file_is_refused(store: Path, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def read_only(folder: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "after a run"])
 @pytest.mark.parametrize(
-    ("name", "where", "mend"),
+    ("name", "where", "fix"),
     [
         ("cache", "cache/features/", r"make it writable, or set runtime\.cache in params\.yaml to"),
         ("artifacts", "artifacts", r"make it writable"),

@@ -88,19 +88,9 @@ class LocalExecutor:
         cache: ShardCache,
         status: str,
     ) -> EncodeStats:
-        """Encode photos into the shard cache.
+        """Encode photos into the shard cache; see `extractor.Executor.encode`.
 
-        Args:
-            photos: sha256 to photo. Bytes that are still in memory are not read again; each
-                photo's are released as soon as it is decoded.
-            feature_spec: how to encode them.
-            max_pixels: photos with more pixels fail.
-            cache: where the vectors are written.
-            status: text shown with the progress.
-
-        Raises:
-            InputError: the vectors cannot be stored, see `store_batch`.
-            OSError: the disk is full.
+        Bytes that are still in memory are not read again, unless photos are decoded in processes.
         """
         stats = EncodeStats()
         engine = self.make_engine()

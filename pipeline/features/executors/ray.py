@@ -115,7 +115,7 @@ class RayExecutor:
         cache: ShardCache,
         status: str,
     ) -> EncodeStats:
-        """Encode photos into the shard cache; see `LocalExecutor.encode`.
+        """Encode photos into the shard cache; see `extractor.Executor.encode`.
 
         Workers read the files themselves: bytes that are still in memory are released.
 
