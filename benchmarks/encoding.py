@@ -123,7 +123,7 @@ def _make_matrix_product() -> Callable[[], float]:
 
 
 def _feature_spec(artifacts: Path) -> FeatureSpec:
-    return read_encoder_config(artifacts / "encoder.json").encoding(
+    return read_encoder_config(artifacts / "encoder.json").feature_spec(
         "whole", "average", 1, "float16"
     )
 
@@ -141,8 +141,8 @@ def _make_notebook(artifacts: Path) -> MeasureRate:
 
 
 def _make_extractor(artifacts: Path, engine_name: str) -> MeasureRate:
-    encoding = _feature_spec(artifacts)
-    engine = load_engine(engine_name, artifacts, encoding, batch_size=32)
+    feature_spec = _feature_spec(artifacts)
+    engine = load_engine(engine_name, artifacts, feature_spec, batch_size=32)
 
     def measure_rate(photos: Sequence[Path]) -> tuple[float, float]:
         with (
@@ -150,7 +150,7 @@ def _make_extractor(artifacts: Path, engine_name: str) -> MeasureRate:
             contextlib.redirect_stderr(io.StringIO()),
         ):
             extractor = Extractor(
-                encoding=encoding,
+                feature_spec=feature_spec,
                 executor=LocalExecutor(lambda: engine, None, 3600.0),
                 cache=Path(folder),
                 max_pixels=100_000_000,
@@ -163,6 +163,6 @@ def _make_extractor(artifacts: Path, engine_name: str) -> MeasureRate:
                 Path(folder) / "features.h5",
             )
             seconds = time.perf_counter() - start
-        return len(photos) / seconds, result.encoded.waiting / result.encoded.seconds
+        return len(photos) / seconds, result.stats.idle_seconds / result.stats.seconds
 
     return measure_rate

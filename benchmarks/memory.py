@@ -22,11 +22,11 @@ class NoiseEngine(Engine):
     """Returns random vectors: a network's memory would hide that of the photos."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__(shape, 32, part=32, threads=1)
+        super().__init__(shape, 32, chunk_size=32, threads=1)
         self._vectors = np.random.default_rng(0).random((32, *shape), dtype=np.float32)
 
-    def _infer(self, part: Pixels) -> Vectors:
-        return self._vectors[: len(part)]
+    def _infer(self, images: Pixels) -> Vectors:
+        return self._vectors[: len(images)]
 
 
 def run(_: Path) -> list[Row]:
@@ -58,7 +58,7 @@ def _make_extraction(name: str, shape: tuple[int, ...]) -> Callable[[], int]:
     def measure_peak() -> int:
         photos = {path.name: path for path in sorted((folder / "photos").iterdir())}
         Extractor(
-            encoding=NOISE_SPEC,
+            feature_spec=NOISE_SPEC,
             executor=LocalExecutor(lambda: NoiseEngine(shape), None, 3600.0),
             cache=folder / "cache",
             max_pixels=100_000_000,

@@ -15,12 +15,12 @@ from pipeline.features.feature_spec import FeatureSpec
 _MAX_WORDS = 32
 
 
-def build_notebook_encoder(artifacts: Path, encoding: FeatureSpec) -> Any:
+def build_notebook_encoder(artifacts: Path, feature_spec: FeatureSpec) -> Any:
     """Build the network with its pooling, and load its weights."""
     from pipeline.features.encoders.networks import build_encoder  # noqa: PLC0415  (imports Keras)
 
     encoder = build_encoder(
-        encoding.encoder, encoding.input_size, encoding.pooling, encoding.scales
+        feature_spec.encoder, feature_spec.input_size, feature_spec.pooling, feature_spec.scales
     )
     encoder.load_weights(artifacts / "encoder.weights.h5")
     return encoder
@@ -42,7 +42,7 @@ def caption_greedily(artifacts: Path, photo: Path) -> str:
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
     model = Model.load(artifacts / "model", vocabulary)
     network = model.decoders[0].network
-    encoder = build_notebook_encoder(artifacts, model.description.encoding)
+    encoder = build_notebook_encoder(artifacts, model.description.feature_spec)
     features = encode_photo(encoder, photo)
     ids = [START]
     while len(ids) <= _MAX_WORDS and ids[-1] != END:

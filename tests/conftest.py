@@ -140,7 +140,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline.storage import keras_weights  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("encoder")
-    network, source = pretrained.fetch("MobileNet", "random", 32)
+    network, source = pretrained.fetch_encoder("MobileNet", "random", 32)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(np.full(layer.moving_variance.shape, 0.02, np.float32))

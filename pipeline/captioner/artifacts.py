@@ -61,9 +61,11 @@ class Artifacts(TrainingArtifacts):
     @cached_property
     def feature_spec(self) -> FeatureSpec:
         """How the encoder has to make features for the model; checked against encoder.json."""
-        learned = self.model.encoding
-        spec = self.encoder.encoding(learned.views, learned.pooling, learned.scales, learned.dtype)
-        self.model.check_encoding(spec, self.folder / "encoder.json")
+        learned = self.model.feature_spec
+        spec = self.encoder.feature_spec(
+            learned.views, learned.pooling, learned.scales, learned.dtype
+        )
+        self.model.check_feature_spec(spec, self.folder / "encoder.json")
         return spec
 
     @cached_property
@@ -72,7 +74,7 @@ class Artifacts(TrainingArtifacts):
         return WordDetector.load(
             self.folder / "detector.h5",
             self.vocabulary,
-            self.model.encoding,
+            self.model.feature_spec,
             self.model.config.feature_shape[-1],
             self.table.fingerprint if self.has_captions else None,
         )
@@ -95,4 +97,4 @@ class Artifacts(TrainingArtifacts):
 
     def check_store(self) -> None:
         """Refuse a feature store that other features are in than the model learned from."""
-        self.model.check_encoding(self.store.encoding, self.store.path)
+        self.model.check_feature_spec(self.store.feature_spec, self.store.path)

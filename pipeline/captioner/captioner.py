@@ -22,8 +22,8 @@ from pipeline.captioner.generation.settings import SearchSettings
 from pipeline.captioner.model_config import FIX, Member, ModelConfig
 from pipeline.errors import InputError
 from pipeline.features.encoders.engines import Engine, OpenVINOEngine, load_engine
-from pipeline.features.photos import decode
-from pipeline.features.views import join
+from pipeline.features.photos import decode_photo
+from pipeline.features.views import merge_views
 from pipeline.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Captioner:
         if engine.shape != model.config.feature_shape:
             raise InputError(
                 f"{artifacts.folder / 'model' / 'model.json'} is damaged (pooling "
-                f"{model.encoding.pooling!r} does not give its feature_shape): {FIX}"
+                f"{model.feature_spec.pooling!r} does not give its feature_shape): {FIX}"
             )
         members = model.members if settings.ensemble else model.members[:1]
         compiled = isinstance(engine, OpenVINOEngine)
@@ -93,8 +93,8 @@ class Captioner:
         Raises:
             PhotoError: with the reason.
         """
-        spec = self.model.encoding
-        return decode(data, spec.input_size, MAX_PIXELS, spec.views)
+        spec = self.model.feature_spec
+        return decode_photo(data, spec.input_size, MAX_PIXELS, spec.views)
 
     def caption(
         self, photos: Sequence[npt.NDArray[np.uint8]], beam_width: int | None = None
@@ -127,13 +127,13 @@ class Captioner:
         )
 
     def _features(self, photos: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        spec = self.model.encoding
+        spec = self.model.feature_spec
         vectors = self.engine.encode(np.concatenate(photos))
         # The decoder was trained on stored vectors, so these need the same rounding.
         stored = vectors.astype(spec.dtype).astype(np.float32)
         if spec.view_count == 1:
             return stored
-        return join(stored.reshape(len(photos), spec.view_count, *stored.shape[1:]))
+        return merge_views(stored.reshape(len(photos), spec.view_count, *stored.shape[1:]))
 
     def _captions(self, hypotheses: list[list[Hypothesis]]) -> list[list[Caption]]:
         return [

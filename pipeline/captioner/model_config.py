@@ -70,24 +70,24 @@ class ModelConfig:
     Attributes:
         config: of their graphs.
         members: the trainings, in the order of `train.seeds`.
-        encoding: of the features they learned from; only such features mean anything to them.
+        feature_spec: of the features they learned from; they work with no other features.
         vocabulary: fingerprint of the vocabulary that their ids are of.
         metadata: what was the same for all, for reports.
     """
 
     config: DecoderConfig
     members: tuple[Member, ...]
-    encoding: FeatureSpec
+    feature_spec: FeatureSpec
     vocabulary: str
     metadata: dict[str, Any]
 
-    def check_encoding(self, encoding: FeatureSpec, path: Path) -> None:
+    def check_feature_spec(self, feature_spec: FeatureSpec, path: Path) -> None:
         """Refuse features, or an encoder, of another making than the model learned from.
 
         Raises:
             InputError: naming `path`, which holds them, and what differs.
         """
-        ours, theirs = asdict(self.encoding), asdict(encoding)
+        ours, theirs = asdict(self.feature_spec), asdict(feature_spec)
         different = [name for name in ours if ours[name] != theirs[name]]
         if different:
             raise InputError(
@@ -103,7 +103,7 @@ class ModelConfig:
                 "format_version": FORMAT_VERSION,
                 "decoder": asdict(self.config),
                 "members": [asdict(member) for member in self.members],
-                "encoding": asdict(self.encoding),
+                "feature_spec": asdict(self.feature_spec),
                 "vocabulary": self.vocabulary,
                 "metadata": self.metadata,
             },
@@ -128,7 +128,7 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
         model = ModelConfig(
             config,
             tuple(Member(**member) for member in values["members"]),
-            FeatureSpec(**values["encoding"]),
+            FeatureSpec(**values["feature_spec"]),
             values["vocabulary"],
             values["metadata"],
         )
@@ -138,8 +138,8 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
         raise InputError(f"{path} is damaged (members {values['members']!r:.80}): {FIX}")
     if not isinstance(model.metadata, dict):
         raise InputError(f"{path} is damaged (metadata {model.metadata!r:.80}): {FIX}")
-    if not model.encoding.known:
-        raise InputError(f"{path} is damaged (its encoding is none): {FIX}")
+    if not model.feature_spec.is_valid:
+        raise InputError(f"{path} is damaged (its feature_spec is invalid): {FIX}")
     if model.vocabulary != vocabulary.fingerprint or config.vocabulary_size != len(vocabulary):
         raise InputError(f"{path} was trained with another vocabulary: {FIX}")
     return model

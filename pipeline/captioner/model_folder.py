@@ -29,7 +29,7 @@ class Model:
     @staticmethod
     def of(
         trained: Mapping[int, tuple[Decoder, dict[str, Any]]],
-        encoding: FeatureSpec,
+        feature_spec: FeatureSpec,
         vocabulary: str,
         metadata: dict[str, Any],
     ) -> "Model":
@@ -37,7 +37,7 @@ class Model:
 
         Args:
             trained: each seed's decoder, and how its training went.
-            encoding: see `ModelConfig`.
+            feature_spec: see `ModelConfig`.
             vocabulary: see `ModelConfig`.
             metadata: see `ModelConfig`.
         """
@@ -47,7 +47,7 @@ class Model:
             for seed, (decoder, how) in trained.items()
         )
         config = decoders[0].config
-        return Model(decoders, ModelConfig(config, members, encoding, vocabulary, metadata))
+        return Model(decoders, ModelConfig(config, members, feature_spec, vocabulary, metadata))
 
     def save(self, folder: Path) -> None:
         """Write `seed_N.weights.h5` for each member, and then `model.json`."""

@@ -19,9 +19,9 @@ from pipeline.errors import InputError, collapsed
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.files import atomic_path
 from pipeline.storage.hdf5 import (
-    DAMAGE,
+    CORRUPTION_ERRORS,
     check_extent,
-    create,
+    create_file,
     open_self_contained,
     read_attribute,
 )
@@ -99,7 +99,7 @@ class WordDetector:
         Raises:
             OSError: the disk does not take it all; `path` is left as it was.
         """
-        with atomic_path(path) as temporary, create(temporary) as (file, disk):
+        with atomic_path(path) as temporary, create_file(temporary) as (file, output):
             file.attrs["format_version"] = FORMAT_VERSION
             file.attrs["vocabulary"] = np.bytes_(vocabulary.fingerprint)
             file.attrs["captions"] = np.bytes_(vocabulary.captions_fingerprint)
@@ -107,7 +107,7 @@ class WordDetector:
             file.attrs["sha256"] = np.bytes_(self.digest)
             for name, array in self._arrays.items():
                 file.create_dataset(name, data=array)
-                disk.check()
+                output.check()
 
     @staticmethod
     def load(
@@ -143,7 +143,7 @@ class WordDetector:
                 if found.digest != read_attribute(file, "sha256"):
                     raise ValueError("its numbers are not those that were written")
                 found.check()
-            except DAMAGE as error:
+            except CORRUPTION_ERRORS as error:
                 raise InputError(f"{path} is no detector ({collapsed(error)}): {FIX}") from None
         if own["vocabulary"] != vocabulary.fingerprint or len(found.prior) != len(vocabulary):
             raise InputError(f"{path} was made with another vocabulary: {FIX}")

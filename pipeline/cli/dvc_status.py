@@ -14,7 +14,7 @@ from pipeline.datasets import formats
 from pipeline.errors import InputError
 from pipeline.features.extractor import digest_photos
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.shard_cache import ShardFolder
+from pipeline.features.shard_cache import ShardCache
 from pipeline.files import read_json
 from pipeline.params import Params
 
@@ -85,9 +85,11 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     photos = formats.find_photos(params.dataset.format, root)
     encoder = read_encoder_config(artifacts / "encoder.json")
     extract = params.extract
-    encoding = encoder.encoding(extract.views, extract.pooling, extract.scales, extract.dtype)
+    encoding = encoder.feature_spec(extract.views, extract.pooling, extract.scales, extract.dtype)
     digests, unreadable = digest_photos(photos, root)
-    cached = ShardFolder(Path(params.runtime.cache), encoding.fingerprint).index(drop=False)
+    cached = ShardCache(Path(params.runtime.cache), encoding.fingerprint).index(
+        remove_damaged=False
+    )
     uncached = [image_id for image_id, sha256 in digests.items() if sha256 not in cached]
     last_failures = _last_failures(artifacts / "extract.json")
     failed_again = {

@@ -28,7 +28,7 @@ def inspect(file: Path) -> None:
     properties = {
         "photos": f"{len(store.image_ids)}, and {len(store.failed)} that failed",
         "vectors": f"{' x '.join(map(str, store.shape))} numbers a photo",
-        **asdict(store.encoding),
+        **asdict(store.feature_spec),
         "fingerprint": store.fingerprint,
         "vectors' sha256": vectors_sha256,
     }

@@ -1,60 +1,77 @@
-"""Extraction: photos in, feature store out; only photos never seen before are computed."""
+"""Extraction: from photos to a feature store; only photos not encoded before are encoded."""
 
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import InputError
-from pipeline.features.executors.local import EncodeStats, ahead, cores
+from pipeline.features.executors.local import EncodeStats, cores, prefetch
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.photos import PhotoError, read_photo
+from pipeline.features.photos import PhotoError, PhotoFile, read_photo
 from pipeline.features.shard_cache import (
     DamagedShardError,
-    Place,
-    ShardFolder,
-    drop_damaged,
-    gather,
+    ShardCache,
+    VectorLocation,
+    read_vectors,
+    remove_damaged_shards,
 )
 from pipeline.features.store import write_store
 from pipeline.files import remove_temporary_files, sole_writer
 
-# A disk that damages what was just written to it will do so again.
-_ROUNDS = 3
+# If shards are damaged right after they were written, the disk is broken: do not try for ever.
+_ATTEMPTS = 3
+# Photos to encode, up to this total size, stay in memory after their digest was computed, so
+# that they are read from the disk once.
+_BUFFER_BYTES = 1 << 28  # 256 MiB
 
 
 class Executor(Protocol):
-    """What puts photos through the encoder: `LocalExecutor`, or a cluster's."""
+    """Runs photos through the encoder: `LocalExecutor` or `RayExecutor`."""
 
     def encode(
         self,
-        photos: Mapping[str, Path],
-        encoding: FeatureSpec,
+        photos: Mapping[str, PhotoFile],
+        feature_spec: FeatureSpec,
         max_pixels: int,
-        shards: ShardFolder,
-        note: str,
+        cache: ShardCache,
+        status: str,
     ) -> EncodeStats:
-        """Encode `photos` (sha256 to file) into `shards`; show `note` beside the progress."""
+        """Encode photos into the shard cache.
+
+        Args:
+            photos: sha256 to photo. An executor may use the bytes that are still in memory, and
+                releases them, at the latest when the photo is decoded.
+            feature_spec: how to encode them.
+            max_pixels: photos with more pixels fail.
+            cache: where the vectors are written.
+            status: text shown with the progress.
+
+        Raises:
+            InputError: the vectors cannot be stored, see `store_batch`, or a worker failed.
+            OSError: the disk is full.
+        """
 
 
 @dataclass
 class ExtractionResult:
-    """What an extraction did.
+    """The outcome of an extraction.
 
     Attributes:
-        photos: image_id to sha256 of every photo that has a vector.
-        failed: image_id to the reason of every photo that has none.
-        known: photos whose vectors an earlier run had computed.
-        encoded: what the encoder did, of photos with the same bytes once.
+        photos: image_id to sha256, for every photo that has a vector.
+        failed: image_id to the reason, for every photo that has none.
+        cached: number of photos that an earlier run had encoded.
+        stats: what the executor did; photos with the same bytes count once.
         fingerprint: of the feature store written.
     """
 
     photos: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    known: int = 0
-    encoded: EncodeStats = field(default_factory=EncodeStats)
+    cached: int = 0
+    stats: EncodeStats = field(default_factory=EncodeStats)
     fingerprint: str = ""
 
 
@@ -63,122 +80,172 @@ class Extractor:
     """Extracts features.
 
     Attributes:
-        encoding: how vectors are made; its fingerprint names the folder of shards.
-        executor: runs the encoder; called only if a photo needs it.
-        cache: the folder that shards are kept in.
-        max_pixels: photos of more are refused.
-        max_failed_share: of all photos; if more fail, no store is written. A single one may,
-            unless this is 0.
+        feature_spec: how photos are encoded; its fingerprint names the shard cache's folder.
+        executor: runs the encoder; called only if there are photos to encode.
+        cache: folder of the shard cache.
+        max_pixels: photos with more pixels fail.
+        max_failed_share: share of all photos; if more fail, no store is written. A single photo
+            may always fail, unless this is 0.
     """
 
-    encoding: FeatureSpec
+    feature_spec: FeatureSpec
     executor: Executor
     cache: Path
     max_pixels: int
     max_failed_share: float
 
     def extract(self, photos: Mapping[str, Path], root: Path, store: Path) -> ExtractionResult:
-        """Encode what is new among `photos` and write the feature store.
+        """Encode the photos that are not in the shard cache, and write the feature store.
 
-        Killed at any moment, the next call goes on after the last whole batch.
+        If it is killed at any moment, the next call resumes after the last complete batch.
 
         Args:
             photos: image_id to file.
-            root: the data set's folder. Links out of the folder in it that holds a photo are
-                refused; that folder may itself be a link, to a larger disk say.
+            root: the data set's folder. Each photo is in a folder below it; links that lead out
+                of that folder are refused. The folder itself may be a link, for example to a
+                larger disk.
             store: the file to write.
 
         Raises:
             InputError: too many photos failed, or another extraction is running.
         """
-        shards = ShardFolder(self.cache, self.encoding.fingerprint)
+        cache = ShardCache(self.cache, self.feature_spec.fingerprint)
         with (
-            sole_writer(shards.folder, "extraction"),
-            # Another encoding, or another cache, could be on its way into the same file.
+            sole_writer(cache.folder, "extraction"),
+            # An extraction with another spec, or another cache, may be writing the same store.
             sole_writer(store.parent, "extraction", f".{store.name}.lock", alternative=""),
         ):
-            remove_temporary_files(shards.folder, "*")
+            remove_temporary_files(cache.folder, "*")
             remove_temporary_files(store.parent, store.name)
-            found, failed = digest_photos(photos, root)
-            result = ExtractionResult(found, failed)
-            for _ in range(_ROUNDS):
-                places = self._encode_new(photos, shards, result)
-                self._check_share(result)
-                keys = [result.photos[image_id] for image_id in sorted(result.photos)]
-                if not all(key in places for key in keys):
-                    continue  # what was just written is damaged already
-                try:
-                    result.fingerprint = write_store(
-                        store, self.encoding, result.photos, result.failed, gather(places, keys)
-                    )
-                except DamagedShardError:
-                    drop_damaged(places, keys)
-                else:
-                    return result
+            return self._extract_locked(photos, root, store, cache)
+
+    def _extract_locked(
+        self, photos: Mapping[str, Path], root: Path, store: Path, cache: ShardCache
+    ) -> ExtractionResult:
+        locations = cache.index()
+        buffer = _PhotoBuffer(_BUFFER_BYTES, exclude=locations)
+        result = ExtractionResult(*digest_photos(photos, root, buffer.add))
+        for _ in range(_ATTEMPTS):
+            locations = self._encode_missing(photos, buffer, cache, locations, result)
+            self._check_failed_share(result)
+            keys = [result.photos[image_id] for image_id in sorted(result.photos)]
+            if not all(key in locations for key in keys):
+                continue  # shards that were just written are damaged already
+            rows = read_vectors(locations, keys)
+            try:
+                result.fingerprint = write_store(
+                    store, self.feature_spec, result.photos, result.failed, rows
+                )
+            except DamagedShardError:
+                remove_damaged_shards(locations, keys)
+                locations = cache.index()
+            else:
+                return result
         raise InputError(
-            f"{shards.folder} was found damaged {_ROUNDS} times: look after that disk, "
+            f"{cache.folder} was found damaged {_ATTEMPTS} times: check that disk, "
             "or set runtime.cache in params.yaml to another folder"
         )
 
-    def _encode_new(
-        self, photos: Mapping[str, Path], shards: ShardFolder, result: ExtractionResult
-    ) -> dict[str, Place]:
-        """Encode what no shard has; return where every vector is."""
-        places = shards.index()
-        new = {
-            sha: photos[image_id] for image_id, sha in result.photos.items() if sha not in places
+    def _encode_missing(
+        self,
+        photos: Mapping[str, Path],
+        buffer: "_PhotoBuffer",
+        cache: ShardCache,
+        locations: dict[str, VectorLocation],
+        result: ExtractionResult,
+    ) -> dict[str, VectorLocation]:
+        """Encode the photos without a location; return the locations of all vectors."""
+        missing = {
+            sha: photos[image_id] for image_id, sha in result.photos.items() if sha not in locations
         }
-        # Of all rounds together: what was damaged has to be computed again.
-        result.known = (
-            sum(sha in places for sha in result.photos.values()) - result.encoded.computed
+        # Photos encoded in an earlier attempt do not count: this run had to encode them.
+        result.cached = (
+            sum(sha in locations for sha in result.photos.values()) - result.stats.computed
         )
-        if not new:
-            return places
-        note = f"{result.known} cached, {len(result.failed)} failed"
-        encoded = self.executor.encode(new, self.encoding, self.max_pixels, shards, note)
-        result.encoded = result.encoded.merge(encoded)
-        reasons = encoded.failed
+        if not missing:
+            return locations
+        files = {sha: PhotoFile(path, buffer.pop(sha)) for sha, path in missing.items()}
+        status = f"{result.cached} cached, {len(result.failed)} failed"
+        stats = self.executor.encode(files, self.feature_spec, self.max_pixels, cache, status)
+        result.stats = result.stats.merge(stats)
         for image_id, sha in list(result.photos.items()):
-            if sha in reasons:
-                result.failed[image_id] = reasons[sha]
+            if sha in stats.failed:
+                result.failed[image_id] = stats.failed[sha]
                 del result.photos[image_id]
-        return shards.index()
+        return cache.index()
 
-    def _check_share(self, result: ExtractionResult) -> None:
+    def _check_failed_share(self, result: ExtractionResult) -> None:
         total = len(result.photos) + len(result.failed)
         allowed = max(self.max_failed_share * total, self.max_failed_share > 0)
         if len(result.failed) > allowed or not result.photos:
             image_id, reason = next(iter(sorted(result.failed.items())), ("none", "no photos"))
             raise InputError(
-                f"{len(result.failed)} of {total} photos cannot be used, the first {image_id}: "
-                f"{reason}; mend them, or raise extract.max_failed_share in params.yaml "
-                "(what was computed is kept)"
+                f"{len(result.failed)} of {total} photos cannot be used, the first is {image_id}: "
+                f"{reason}; fix them, or raise extract.max_failed_share in params.yaml "
+                "(finished work is kept)"
             )
 
 
-def digest_photos(photos: Mapping[str, Path], root: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Read every photo; return the sha256 of those that can be, and why the others cannot.
+class _PhotoBuffer:
+    """The bytes of photos, kept in memory from their digest to their decoding.
+
+    Its size is limited: photos that do not fit are read from their files again.
+    """
+
+    def __init__(self, size: int, exclude: Container[str]) -> None:
+        """Keep at most `size` bytes, and no photos whose sha256 is in `exclude`."""
+        self._free = size
+        self._exclude = exclude
+        self._data: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def add(self, sha: str, data: bytes) -> None:
+        """Keep a photo's bytes if they fit; called from several threads."""
+        with self._lock:
+            if sha in self._exclude or sha in self._data or len(data) > self._free:
+                return
+            self._free -= len(data)
+            self._data[sha] = data
+
+    def pop(self, sha: str) -> bytes | None:
+        """Hand over a photo's bytes; None if they are not kept."""
+        return self._data.pop(sha, None)
+
+
+def digest_photos(
+    photos: Mapping[str, Path], root: Path, on_read: Callable[[str, bytes], None] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Read every photo and digest its bytes.
 
     Args:
         photos: image_id to file.
         root: see `Extractor.extract`.
+        on_read: called with each photo's sha256 and bytes, from several threads.
+
+    Returns:
+        image_id to sha256, for the photos that can be read; and image_id to the reason, for
+        the others.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     failed: dict[str, str] = {}
 
     def digest(_: str, path: Path) -> str | PhotoError:
         try:
-            return hashlib.sha256(read_photo(path, _photo_folder(path, root))).hexdigest()
+            data = read_photo(path, _photo_folder(path, root))
         except PhotoError as error:
             return error
+        sha = hashlib.sha256(data).hexdigest()
+        if on_read is not None:
+            on_read(sha, data)
+        return sha
 
     with ThreadPoolExecutor(cores()) as pool:
-        for (image_id, _), outcome in ahead(pool, digest, photos.items(), depth=64):
-            if isinstance(outcome, PhotoError):
-                failed[image_id] = str(outcome)
+        for (image_id, _), result in prefetch(pool, digest, photos.items(), depth=64):
+            if isinstance(result, PhotoError):
+                failed[image_id] = str(result)
             else:
-                found[image_id] = outcome
-    return found, failed
+                digests[image_id] = result
+    return digests, failed
 
 
 def _photo_folder(path: Path, root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Encodings: what decides a photo's vector, as data; nothing here needs Keras."""
+"""Feature specifications: everything that decides a photo's vector. Imports no Keras."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,20 +14,20 @@ POOLINGS = ("average", "quarters", "grid")
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Everything that decides a photo's vector: what the feature store calls provenance.
+    """Everything that decides a photo's vector. Features of different specs are incompatible.
 
     Attributes:
         encoder: class name in keras.applications.
-        input_size: pixels a side.
-        weights_sha256: digest of the weights, see `weights.digest`.
+        input_size: side of the network's input, in pixels.
+        weights_sha256: digest of the weights, see `keras_weights.digest`.
         preprocessing: dotted name of the Keras function that scales pixels.
-        preprocessing_sha256: digest of what that function does to each pixel value.
-        decoding: how a file becomes pixels.
-        views: which views of a photo have vectors, a key of `views.VIEWS`.
-        pooling: "average", one vector a photo; "quarters", one of each quarter; or "grid", one of
-            each place that the network's maps have.
-        scales: how many of the network's resolutions it tells of: 1 is the last alone.
-        dtype: "float16" or "float32", as stored.
+        preprocessing_sha256: digest of that function's output for every pixel value.
+        decoding: how a file is decoded to pixels, see `photos.DECODING`.
+        views: the views of a photo that are encoded, a key of `views.VIEWS`.
+        pooling: "average": one vector per photo; "quarters": one per quarter of the photo;
+            "grid": one per position of the network's feature maps.
+        scales: number of feature-map resolutions to pool, from the last backwards.
+        dtype: "float16" or "float32", of the stored vectors.
     """
 
     encoder: str
@@ -42,26 +42,39 @@ class FeatureSpec:
     dtype: str
 
     @property
-    def known(self) -> bool:
-        """Whether there are such vectors: what is read from a file may say anything."""
-        scales = isinstance(self.scales, int) and self.scales >= 1
-        kinds = self.dtype in ("float16", "float32") and self.pooling in POOLINGS
-        return scales and kinds and self.views in list(VIEWS)
+    def is_valid(self) -> bool:
+        """Whether such vectors can exist: a spec read from a file may hold any values."""
+        valid_scales = isinstance(self.scales, int) and self.scales >= 1
+        valid_dtype = self.dtype in ("float16", "float32")
+        # A list: the value from the file may be unhashable.
+        return (
+            valid_scales and valid_dtype and self.pooling in POOLINGS and self.views in list(VIEWS)
+        )
 
     @property
     def view_count(self) -> int:
-        """How many views of a photo have vectors."""
+        """The number of views of each photo that are encoded."""
         return len(VIEWS[self.views])
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all of the above: equal fingerprints, equal vectors."""
+        """SHA-256 of all fields: specs with equal fingerprints give equal vectors."""
         return fingerprint(asdict(self))
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What encoder.json says: a network, its weights and how it wants its pixels."""
+    """The contents of encoder.json: a network, its weights and its preprocessing.
+
+    Attributes:
+        format_version: of encoder.json.
+        encoder: see `FeatureSpec`.
+        input_size: see `FeatureSpec`.
+        weights_source: where the weights came from.
+        weights_sha256: see `FeatureSpec`.
+        preprocessing: see `FeatureSpec`.
+        preprocessing_sha256: see `FeatureSpec`.
+    """
 
     format_version: int
     encoder: str
@@ -71,8 +84,8 @@ class EncoderConfig:
     preprocessing: str
     preprocessing_sha256: str
 
-    def encoding(self, views: str, pooling: str, scales: int, dtype: str) -> FeatureSpec:
-        """Join the network with what is stored of its output."""
+    def feature_spec(self, views: str, pooling: str, scales: int, dtype: str) -> FeatureSpec:
+        """Return the spec of this encoder's features with the given options of `extract`."""
         return FeatureSpec(
             encoder=self.encoder,
             input_size=self.input_size,
@@ -91,13 +104,13 @@ def read_encoder_config(path: Path) -> EncoderConfig:
     """Read encoder.json.
 
     Raises:
-        InputError: absent, damaged or of another version.
+        InputError: the file is absent, damaged or of another version.
     """
     fix = "run `dvc repro encoder`"
     values = read_json(path, fix)
     if {key: type(value) for key, value in values.items()} != EncoderConfig.__annotations__:
-        raise InputError(f"{path} is of another format version: {fix}")
-    description = EncoderConfig(**values)
-    if description.format_version != FORMAT_VERSION:
-        raise InputError(f"{path} is of format version {description.format_version}: {fix}")
-    return description
+        raise InputError(f"{path} has another format version: {fix}")
+    config = EncoderConfig(**values)
+    if config.format_version != FORMAT_VERSION:
+        raise InputError(f"{path} has format version {config.format_version}: {fix}")
+    return config

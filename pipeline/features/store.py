@@ -1,9 +1,9 @@
-"""The feature store: one HDF5 file, a row for every photo that could be encoded.
+"""The feature store: one HDF5 file with a row for every photo that could be encoded.
 
-Layout (docs/artefacts.md): `features` (N, D) or (N, P, D), where photos have several views
-(N, V, D) or (N, V, P, D), contiguous, float16 or float32;
-`image_id`, `photo_sha256` and `vector_sha256` (N,), rows sorted by id; `failed/image_id`
-and `failed/reason` (F,); attributes say who made it.
+Layout (docs/artefacts.md): `features`, contiguous, float16 or float32, of shape (N, D) or
+(N, P, D), or with several views per photo (N, V, D) or (N, V, P, D); `image_id`,
+`photo_sha256` and `vector_sha256` (N,), rows sorted by id; `failed/image_id` and
+`failed/reason` (F,); the attributes `format_version`, `feature_spec` and `fingerprint`.
 """
 
 import hashlib
@@ -21,28 +21,28 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError, collapsed
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.views import join
+from pipeline.features.views import merge_views
 from pipeline.files import atomic_path, fingerprint
 from pipeline.storage.hdf5 import (
-    DAMAGE,
-    Disk,
+    CORRUPTION_ERRORS,
+    DeferredErrorFile,
     check_extent,
-    create,
+    create_file,
     create_group,
     open_self_contained,
     read_attribute,
 )
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FIX = "run `dvc repro extract`"
-_PART = 256  # photos: a grid of Xception, in two scales, is 1.1 MB of each
+_CHUNK = 256  # photos; with a grid of Xception at two scales, each has 1.1 MB
 
 VectorRows = tuple[list[int], npt.NDArray[Any]]
 
 
 def write_store(
     path: Path,
-    encoding: FeatureSpec,
+    feature_spec: FeatureSpec,
     photos: Mapping[str, str],
     failed: Mapping[str, str],
     rows: Iterable[VectorRows],
@@ -51,50 +51,50 @@ def write_store(
 
     Args:
         path: the file to write.
-        encoding: how the vectors were made.
-        photos: image_id to the photo's sha256; its sorted ids are the rows.
+        feature_spec: how the photos were encoded.
+        photos: image_id to the photo's sha256; the rows are in the order of the sorted ids.
         failed: image_id to the reason why there is no vector.
-        rows: positions in the sorted ids with their vectors, as in the layout, any order;
-            every position has to come exactly once.
+        rows: positions in the sorted ids and their vectors, as in the layout, in any order;
+            every position must occur exactly once.
 
     Returns:
         The store's fingerprint.
 
     Raises:
-        OSError: the disk does not take it all; `path` is left as it was.
+        OSError: the disk is full or fails; `path` is left as it was.
     """
     ids = sorted(photos)
-    with atomic_path(path) as temporary, create(temporary) as (file, disk):
+    with atomic_path(path) as temporary, create_file(temporary) as (file, output):
         file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["encoding"] = np.bytes_(json.dumps(asdict(encoding), sort_keys=True))
-        file.attrs["fingerprint"] = np.bytes_(_fingerprint(encoding, photos))
+        file.attrs["feature_spec"] = np.bytes_(json.dumps(asdict(feature_spec), sort_keys=True))
+        file.attrs["fingerprint"] = np.bytes_(_fingerprint(feature_spec, photos))
         _write_strings(file, "image_id", ids)
         _write_strings(file, "photo_sha256", [photos[image_id] for image_id in ids])
         create_group(file, "failed")
         _write_strings(file, "failed/image_id", sorted(failed))
         _write_strings(file, "failed/reason", [failed[image_id] for image_id in sorted(failed)])
-        _write_features(file, len(ids), encoding.dtype, _checked(rows, disk))
-    return _fingerprint(encoding, photos)
+        _write_features(file, len(ids), feature_spec.dtype, _stop_on_error(rows, output))
+    return _fingerprint(feature_spec, photos)
 
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A feature store opened for reading; vectors stay on disk until they are asked for.
+    """A feature store opened for reading; vectors stay on disk until they are read.
 
     Attributes:
         path: the file.
-        encoding: how the vectors were made.
-        fingerprint: of the encoding and every photo's content.
-        image_ids: the rows' ids, sorted.
+        feature_spec: how the photos were encoded.
+        fingerprint: of the feature spec and every photo's content.
+        image_ids: the ids of the rows, sorted.
         failed: image_id to the reason why there is no vector.
-        shape: of one view's vectors: (D,) or (P, D).
-        vector_digests: the rows' `vector_sha256`.
-        features: all vectors, as in the layout, mapped into memory, not read. They stay
-            those of this store if its file is replaced.
+        shape: of the vectors of one view: (D,) or (P, D).
+        vector_digests: the `vector_sha256` of the rows.
+        features: all vectors, as in the layout, memory-mapped. They remain valid when the file
+            is replaced.
     """
 
     path: Path
-    encoding: FeatureSpec
+    feature_spec: FeatureSpec
     fingerprint: str
     image_ids: list[str]
     failed: dict[str, str]
@@ -108,68 +108,68 @@ class FeatureStore:
 
         Raises:
             InputError: the file is absent, damaged, of another version, not
-                self-contained, or its parts do not fit together.
+                self-contained, or inconsistent.
         """
         with open_self_contained(path, FIX) as file:
             try:
                 return _read(path, file)
-            except DAMAGE as error:
+            except CORRUPTION_ERRORS as error:
                 raise InputError(
-                    f"{path} is no feature store ({collapsed(error)}): {FIX}"
+                    f"{path} is not a valid feature store ({collapsed(error)}): {FIX}"
                 ) from None
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """Each photo's row."""
+        """The row of each image_id."""
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     def verify(self) -> str:
         """Read every vector and check it against its digest.
 
         Returns:
-            The SHA-256 of all vectors' digests, in the rows' order.
+            The SHA-256 of all vectors' digests, in the order of the rows.
 
         Raises:
-            InputError: a row is not as it was written, holds a number that is none, or
-                nothing but zeros; names the first photo.
+            InputError: a row is not as it was written, is not finite, or is all zeros; the
+                message names the first such photo.
         """
-        whole = hashlib.sha256()
+        total = hashlib.sha256()
         for image_id, digest, vector in zip(
             self.image_ids, self.vector_digests, self.features, strict=True
         ):
-            wrong = None
+            problem = None
             if vector_sha256(vector) != digest:
-                wrong = "is not as it was written"
+                problem = "is not as it was written"
             elif not np.isfinite(vector).all():
-                wrong = "holds what is no number"
+                problem = "has NaN or infinite numbers"
             elif not vector.any():
-                wrong = "holds nothing but zeros"
-            if wrong:
-                raise InputError(f"{self.path}: the row of {image_id} {wrong}: {FIX}")
-            whole.update(bytes.fromhex(digest))
-        return whole.hexdigest()
+                problem = "is all zeros"
+            if problem:
+                raise InputError(f"{self.path}: the row of {image_id} {problem}: {FIX}")
+            total.update(bytes.fromhex(digest))
+        return total.hexdigest()
 
     def read(self, image_ids: Iterable[str]) -> npt.NDArray[np.float32]:
-        """Return the photos' vectors, (n, D) or (n, P, D): of several views their `join`."""
+        """Return the photos' vectors, (n, D) or (n, P, D), their views merged (`merge_views`)."""
         vectors = self.features[[self.rows[i] for i in image_ids]].astype(np.float32)
-        return vectors if self.encoding.view_count == 1 else join(vectors)
+        return vectors if self.feature_spec.view_count == 1 else merge_views(vectors)
 
-    def parts(
+    def read_chunks(
         self, image_ids: Sequence[str]
     ) -> Iterator[tuple[Sequence[str], npt.NDArray[np.float32]]]:
-        """Yield image_ids, and what `read` has of them, few enough at a time for any memory."""
-        for start in range(0, len(image_ids), _PART):
-            part = image_ids[start : start + _PART]
-            yield part, self.read(part)
+        """Yield chunks of `image_ids` and their vectors, small enough for any memory."""
+        for start in range(0, len(image_ids), _CHUNK):
+            chunk = image_ids[start : start + _CHUNK]
+            yield chunk, self.read(chunk)
 
-    def draw(
+    def sample_views(
         self, image_ids: Iterable[str], random: np.random.Generator
     ) -> npt.NDArray[np.float32]:
-        """Return the vectors of one view of each photo, (n, D) or (n, P, D), drawn anew."""
+        """Return the vectors of one randomly chosen view of each photo, (n, D) or (n, P, D)."""
         rows = [self.rows[i] for i in image_ids]
-        if self.encoding.view_count == 1:
+        if self.feature_spec.view_count == 1:
             return self.features[rows].astype(np.float32)
-        views = random.integers(self.encoding.view_count, size=len(rows))
+        views = random.integers(self.feature_spec.view_count, size=len(rows))
         return self.features[rows, views].astype(np.float32)
 
 
@@ -179,7 +179,7 @@ def _write_features(file: Any, count: int, dtype: str, rows: Iterable[VectorRows
     for positions, vectors in rows:
         if features is None:
             features = file.create_dataset("features", (count, *vectors.shape[1:]), dtype)
-        # h5py wants a selection's positions in rising order.
+        # h5py requires the positions of a selection in ascending order.
         order = np.argsort(positions)
         features[np.asarray(positions)[order]] = vectors[order]
         for position, vector in zip(positions, vectors, strict=True):
@@ -191,15 +191,15 @@ def _write_features(file: Any, count: int, dtype: str, rows: Iterable[VectorRows
     _write_strings(file, "vector_sha256", digests)
 
 
-def _checked(rows: Iterable[VectorRows], disk: Disk) -> Iterator[VectorRows]:
-    """Yield `rows` as long as the disk takes them."""
+def _stop_on_error(rows: Iterable[VectorRows], output: DeferredErrorFile) -> Iterator[VectorRows]:
+    """Yield `rows` until writing to `output` fails."""
     for row in rows:
         yield row
-        disk.check()
+        output.check()
 
 
 def vector_sha256(vector: npt.NDArray[Any]) -> str:
-    """Digest one photo's vectors as they are stored."""
+    """Digest one photo's vectors, as they are stored."""
     return hashlib.sha256(np.ascontiguousarray(vector).tobytes()).hexdigest()
 
 
@@ -207,65 +207,64 @@ def _read(path: Path, file: Any) -> FeatureStore:
     version = file.attrs["format_version"]
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {version}, not {FORMAT_VERSION}")
-    encoding = FeatureSpec(**json.loads(read_attribute(file, "encoding")))
+    feature_spec = FeatureSpec(**json.loads(read_attribute(file, "feature_spec")))
     ids = _read_strings(file["image_id"])
     photos = dict(zip(ids, _read_strings(file["photo_sha256"]), strict=True))
     if ids != sorted(photos):
         raise ValueError("its ids are not unique and sorted")
-    if read_attribute(file, "fingerprint") != _fingerprint(encoding, photos):
-        raise ValueError("its fingerprint does not fit its rows")
+    if read_attribute(file, "fingerprint") != _fingerprint(feature_spec, photos):
+        raise ValueError("its fingerprint does not match its rows")
     features = file["features"]
     contiguous = features.id.get_offset() is not None
-    if len(features) != len(ids) or features.dtype != encoding.dtype or not contiguous:
-        raise ValueError("its features are not one contiguous row for each id")
+    if len(features) != len(ids) or features.dtype != feature_spec.dtype or not contiguous:
+        raise ValueError("its features are not one contiguous row per id")
     check_extent(features)
-    views = encoding.view_count
+    views = feature_spec.view_count
     if views > 1 and features.shape[1:2] != (views,):
-        raise ValueError(f"its features are not of {views} views a photo")
+        raise ValueError(f"its features do not have {views} views per photo")
     reasons = _read_strings(file["failed/reason"])
     failed = dict(zip(_read_strings(file["failed/image_id"]), reasons, strict=True))
     digests = _read_strings(file["vector_sha256"])
     if len(digests) != len(ids):
-        raise ValueError("its digests are not one for each id")
+        raise ValueError("it does not have one digest per id")
     return FeatureStore(
         path=path,
-        encoding=encoding,
-        fingerprint=_fingerprint(encoding, photos),
+        feature_spec=feature_spec,
+        fingerprint=_fingerprint(feature_spec, photos),
         image_ids=ids,
         failed=failed,
         shape=features.shape[1 if views == 1 else 2 :],
         vector_digests=digests,
-        features=_mapped(file, features),
+        features=_memory_map(file, features),
     )
 
 
-def _mapped(file: Any, dataset: Any) -> npt.NDArray[Any]:
-    """Map a contiguous dataset into memory.
+def _memory_map(file: Any, dataset: Any) -> npt.NDArray[Any]:
+    """Memory-map a contiguous dataset.
 
-    It is an array on disk; NumPy reads random rows of it many times faster than HDF5's
-    selections do.
+    NumPy reads random rows of it many times faster than HDF5's selections do.
     """
-    # The file that is open: by now another may have its name.
+    # Map the open file: by now, another file may have its name.
     with os.fdopen(os.dup(file.id.get_vfd_handle()), "rb") as raw:
         return np.memmap(
             raw, dataset.dtype, mode="r", offset=dataset.id.get_offset(), shape=dataset.shape
         )
 
 
-def _fingerprint(encoding: FeatureSpec, photos: Mapping[str, str]) -> str:
-    return fingerprint([encoding.fingerprint, sorted(photos.items())])
+def _fingerprint(feature_spec: FeatureSpec, photos: Mapping[str, str]) -> str:
+    return fingerprint([feature_spec.fingerprint, sorted(photos.items())])
 
 
 def _write_strings(file: Any, name: str, values: Sequence[str]) -> None:
-    """Store strings at a fixed length: HDF5 keeps those in place, byte for byte."""
+    """Store strings with a fixed length: HDF5 stores those in place, byte for byte."""
     encoded = [value.encode("utf-8") for value in values]
     length = max((len(value) for value in encoded), default=1)
-    kind = h5py.string_dtype("utf-8", max(length, 1))
-    file.create_dataset(name, data=np.array(encoded, dtype=kind))
+    dtype = h5py.string_dtype("utf-8", max(length, 1))
+    file.create_dataset(name, data=np.array(encoded, dtype=dtype))
 
 
 def _read_strings(dataset: Any) -> list[str]:
     if dataset.dtype.kind != "S":
-        raise ValueError(f"{dataset.name} holds no strings of fixed length")
+        raise ValueError(f"{dataset.name} does not hold fixed-length strings")
     check_extent(dataset)
     return [value.decode("utf-8") for value in dataset[:].tolist()]

@@ -71,7 +71,7 @@ def predict(
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
     predictions: list[Prediction] = []
-    for part_ids, features in store.parts(image_ids):
+    for part_ids, features in store.read_chunks(image_ids):
         beams = search(
             decoder, features, beam_width, max_words, no_repeat_ngram_size=no_repeat_ngram_size
         )

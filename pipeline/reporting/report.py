@@ -77,7 +77,7 @@ def write_report(
             has_attention=any(card.attention for card in cards),
             model=model,
             layers=layers,
-            encoding=asdict(model.encoding),
+            feature_spec=asdict(model.feature_spec),
         )
     )
     write_text(path, page)

@@ -28,7 +28,7 @@ def main() -> None:
         raise InputError(
             f"params.yaml: detector.ridge_alpha {ridge_alpha:g}: {error}: raise it"
         ) from None
-    detector.save(ARTIFACTS / "detector.h5", vocabulary, store.encoding)
+    detector.save(ARTIFACTS / "detector.h5", vocabulary, store.feature_spec)
     print(f"{len(vocabulary) - len(SPECIAL_TOKENS)} words, fitted on {len(captions)} photos")
 
 

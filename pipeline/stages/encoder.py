@@ -24,7 +24,9 @@ def main() -> None:
     # DVC deletes the stage's outputs before it runs, so downloads are also kept in the cache.
     cached = Path(params.runtime.cache) / "encoders" / f"{encoder.name}-{input_size}"
     for folder in (ARTIFACTS, cached):
-        source = pretrained.already_there(folder, encoder.name, encoder.weights, input_size)
+        source = pretrained.existing_official_source(
+            folder, encoder.name, encoder.weights, input_size
+        )
         if source:
             _copy(folder, ARTIFACTS)
             print(f"{encoder.name}: reused the weights in {folder}: {source}")
@@ -37,7 +39,7 @@ def main() -> None:
 
 def _fetch_encoder(encoder: EncoderParams, input_size: int) -> str:
     """Write the encoder's two files; return the source of its weights."""
-    network, source = pretrained.fetch(encoder.name, encoder.weights, input_size)
+    network, source = pretrained.fetch_encoder(encoder.name, encoder.weights, input_size)
     config = make_encoder_config(encoder.name, input_size, source, keras_weights.digest(network))
     keras_weights.save(network, ARTIFACTS / WEIGHTS_FILE)
     write_json(ARTIFACTS / CONFIG_FILE, asdict(config))

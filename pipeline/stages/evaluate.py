@@ -164,7 +164,7 @@ class _Run:
         vocabulary, detector = self.artifacts.vocabulary, self.artifacts.detector
         return {
             image_id: vocabulary.decode(ids).split()
-            for image_ids, features in self.artifacts.store.parts(self.image_ids)
+            for image_ids, features in self.artifacts.store.read_chunks(self.image_ids)
             for image_id, ids in zip(
                 image_ids, detector.top_words(features, _DETECTED_WORDS), strict=True
             )
@@ -173,7 +173,7 @@ class _Run:
     def _provenance(self) -> dict[str, str]:
         """Return what these captions were made from and with."""
         artifacts, settings = self.artifacts, self.settings
-        config, spec = artifacts.model.config, artifacts.store.encoding
+        config, spec = artifacts.model.config, artifacts.store.feature_spec
         kind = f"{config.name}, {config.units} units, {len(artifacts.vocabulary.words)} words"
         ensemble = f"ensemble of {len(self.members)}: " if len(self.members) > 1 else ""
         return {

@@ -1,4 +1,4 @@
-"""Stage `extract`: every photo through the encoder, once ever; into the feature store."""
+"""Stage `extract`: encode every photo, once ever, and write the feature store."""
 
 from dataclasses import asdict
 from functools import partial
@@ -24,58 +24,61 @@ def main() -> None:
     root = Path(params.dataset.root)
     photos = formats.find_photos(params.dataset.format, root)
     encoder = read_encoder_config(ARTIFACTS / "encoder.json")
-    wanted = params.extract
-    encoding = encoder.encoding(wanted.views, wanted.pooling, wanted.scales, wanted.dtype)
+    options = params.extract
+    feature_spec = encoder.feature_spec(
+        options.views, options.pooling, options.scales, options.dtype
+    )
     result = Extractor(
-        encoding=encoding,
-        executor=_executor(params.runtime, encoding),
+        feature_spec=feature_spec,
+        executor=_make_executor(params.runtime, feature_spec),
         cache=Path(params.runtime.cache),
-        max_pixels=params.extract.max_pixels,
-        max_failed_share=params.extract.max_failed_share,
+        max_pixels=options.max_pixels,
+        max_failed_share=options.max_failed_share,
     ).extract(photos, root, ARTIFACTS / "features.h5")
     write_json(
         ARTIFACTS / "extract.json",
         {
-            "encoding": asdict(encoding),
+            "feature_spec": asdict(feature_spec),
             "fingerprint": result.fingerprint,
             "photos": len(result.photos),
             "failed": result.failed,
             "paths": {image_id: path.as_posix() for image_id, path in photos.items()},
         },
     )
-    _report(result)
+    _print_summary(result)
 
 
-def _executor(runtime: RuntimeParams, encoding: FeatureSpec) -> Executor:
-    # One pass is under way while the one before it is written: a batch is the two of them,
-    # so that no kill costs more. A cluster's passes are of the same size, for the same bits.
-    photos = max(1, runtime.batch_size // 2)
+def _make_executor(runtime: RuntimeParams, feature_spec: FeatureSpec) -> Executor:
+    # One pass runs while the one before it is written. A batch is these two passes, so that a
+    # kill costs no more than a batch. On a cluster passes have the same size: the last bits of
+    # the vectors depend on it.
+    pass_size = max(1, runtime.batch_size // 2)
     if runtime.executor == "local":
-        engine = partial(load_engine, runtime.engine, ARTIFACTS, encoding, photos)
+        engine = partial(load_engine, runtime.engine, ARTIFACTS, feature_spec, pass_size)
         return LocalExecutor(engine, runtime.workers, runtime.progress_seconds)
-    # Workers of a cluster start in folders of their own.
+    # Workers of a cluster start in folders of their own, so the path must be absolute.
     artifacts = ARTIFACTS.absolute()
     return RayExecutor(
-        make_engine=partial(load_engine, runtime.engine, artifacts, encoding, photos),
-        pass_size=photos,
+        make_engine=partial(load_engine, runtime.engine, artifacts, feature_spec, pass_size),
+        pass_size=pass_size,
         actors=runtime.ray_actors,
         address=runtime.ray_address,
         progress_seconds=runtime.progress_seconds,
     )
 
 
-def _report(result: ExtractionResult) -> None:
-    encoded = result.encoded
-    copies = len(result.photos) - encoded.computed - result.known
+def _print_summary(result: ExtractionResult) -> None:
+    stats = result.stats
+    duplicates = len(result.photos) - stats.computed - result.cached
     print(
-        f"{len(result.photos)} photos: {encoded.computed} computed in {encoded.passes} passes, "
-        + (f"{copies} copies of these, " if copies else "")
-        + f"{result.known} known before, {len(result.failed)} failed"
+        f"{len(result.photos)} photos: {stats.computed} computed in {stats.passes} passes, "
+        + (f"{duplicates} duplicates of these, " if duplicates else "")
+        + f"{result.cached} cached, {len(result.failed)} failed"
     )
-    if encoded.computed:
+    if stats.computed:
         print(
-            f"{encoded.computed / encoded.seconds:.1f} photos/s; the encoder waited for photos "
-            f"{encoded.waiting / encoded.seconds:.0%} of that time"
+            f"{stats.computed / stats.seconds:.1f} photos/s; the encoder waited for photos "
+            f"{stats.idle_seconds / stats.seconds:.0%} of that time"
         )
     for image_id, reason in sorted(result.failed.items())[:10]:
         print(f"  failed: {one_line(image_id)}: {reason}")

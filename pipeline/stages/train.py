@@ -165,12 +165,12 @@ class _Run:
     def save(self, results: Mapping[int, TrainResult]) -> None:
         model = Model.of(
             {seed: (result.decoder, result.metadata) for seed, result in results.items()},
-            self.data.store.encoding,
+            self.data.store.feature_spec,
             self.data.vocabulary.fingerprint,
             self.metadata(),
         )
         model.save(ARTIFACTS / "model")
-        if openvino_graphs.in_use(ARTIFACTS):
+        if openvino_graphs.is_enabled(ARTIFACTS):
             # Now, while the decoders are in memory, so that the first `caption image` need not.
             for decoder, member in zip(model.decoders, model.description.members, strict=True):
                 load_compiled(ARTIFACTS, model.description, member, _returning(decoder))

@@ -1,4 +1,4 @@
-"""Opening HDF5 files that come from strangers; creating them on disks that may be full."""
+"""Opens untrusted HDF5 files safely, and creates HDF5 files on disks that may be full."""
 
 import io
 from collections.abc import Iterator
@@ -10,56 +10,62 @@ import h5py
 
 from pipeline.errors import InputError, collapsed
 
-# What h5py raises when it follows a damaged file. `RuntimeError` covers groups too deep to walk.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+# What h5py raises on a damaged file. `RuntimeError` covers groups that are nested too deeply.
+CORRUPTION_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 
 @contextmanager
 def open_self_contained(path: Path, fix: str) -> Iterator[Any]:
-    """Open an HDF5 file for reading, after checking that it reads no other file.
+    """Open an HDF5 file for reading, after checking that it refers to no other file.
 
-    A link, an external or a virtual dataset would make a reader of this file read
-    another one, or zeros where that is missing.
+    Links, external datasets and virtual datasets would make HDF5 read other files, or return
+    zeros if those are missing.
+
+    Args:
+        path: the file.
+        fix: what the user can do about a bad file; the end of error messages.
 
     Yields:
         The `h5py.File`.
 
     Raises:
-        InputError: the file is absent, damaged or not self-contained; ends in `fix`.
+        InputError: the file is absent, damaged or not self-contained.
     """
     try:
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise InputError(f"{path} is not there: {fix}") from None
     except OSError as error:
-        raise InputError(f"{path} is no readable HDF5 file ({collapsed(error)}): {fix}") from None
+        raise InputError(
+            f"{path} is not a readable HDF5 file ({collapsed(error)}): {fix}"
+        ) from None
     with file:
         try:
-            foreign = next(_foreign(file, set()), None)
-        except DAMAGE as error:
+            problem = next(_find_problems(file, set()), None)
+        except CORRUPTION_ERRORS as error:
             raise InputError(f"{path} is damaged ({collapsed(error)}): {fix}") from None
-        if foreign:
-            raise InputError(f"{path}: {' '.join(foreign)}: {fix}")
+        if problem:
+            raise InputError(f"{path}: {problem}: {fix}")
         yield file
 
 
-class Disk(io.FileIO):
-    """A new file for HDF5 to write to, on a disk that may fail.
+class DeferredErrorFile(io.FileIO):
+    """A file for HDF5 to write to, which keeps write errors from the HDF5 library.
 
-    The HDF5 library does not survive a full disk: what it could not write it tries again
-    when it closes the file and when the process ends, and there it crashes. So it is not
-    told; after the first failure nothing more is written, and `check` tells.
+    The library cannot handle a full disk: it retries failed writes when the file is closed and
+    when the process exits, and then crashes. So writes always seem to succeed; after the first
+    error nothing more is written, and `check` raises it.
     """
 
     _failure: OSError | KeyboardInterrupt | None = None
 
     def check(self) -> None:
-        """Raise the `OSError` (or Ctrl-C) that writing met, if it met one."""
+        """Raise the first `OSError` (or `KeyboardInterrupt`) of a write, if there was one."""
         if self._failure is not None:
             raise self._failure
 
     def write(self, data: Any) -> int:
-        """Write all of `data`, unless a write failed before."""
+        """Write all of `data`, unless an earlier write failed."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -70,7 +76,7 @@ class Disk(io.FileIO):
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the file's size, unless a write failed before."""
+        """Set the file's size, unless an earlier write failed."""
         try:
             if self._failure is None:
                 return super().truncate(size)
@@ -80,38 +86,39 @@ class Disk(io.FileIO):
 
 
 @contextmanager
-def create(path: Path) -> Iterator[tuple[Any, Disk]]:
+def create_file(path: Path) -> Iterator[tuple[Any, DeferredErrorFile]]:
     """Create an HDF5 file.
 
     Yields:
-        The `h5py.File` and where it goes.
+        The `h5py.File`, and the file below it, whose `check` raises write errors early.
 
     Raises:
-        OSError: the disk did not take it all.
+        OSError: the disk is full or failed.
     """
-    with Disk(path, "w+") as disk:
+    with DeferredErrorFile(path, "w+") as output:
         try:
-            with h5py.File(_new(disk)) as file:
-                yield file, disk
+            with h5py.File(_create_low_level(output)) as file:
+                yield file, output
         finally:
-            disk.check()  # the cause, also where HDF5 stumbled over what was not written
+            # The write error is the cause of any HDF5 error about missing data: raise it instead.
+            output.check()
 
 
 def create_group(file: Any, name: str) -> None:
-    """Create a group: as h5py does, but without the time of day in it."""
+    """Create a group as h5py does, but without a timestamp."""
     creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
     creation.set_obj_track_times(False)
     h5py.h5g.create(file.id, name.encode(), gcpl=creation)
 
 
-def _new(disk: Disk) -> Any:
+def _create_low_level(output: DeferredErrorFile) -> Any:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, disk)
-    # The first format with checksums of all but the numbers themselves: before it, HDF5
-    # follows a flipped bit wherever that leads, to all of the memory for one.
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, output)
+    # The first format with checksums for everything except the datasets' contents. In older
+    # formats, a flipped bit can make HDF5 do anything, such as allocate all memory.
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    creation.set_obj_track_times(False)  # equal contents, equal bytes
+    creation.set_obj_track_times(False)  # so that equal contents give equal bytes
     return h5py.h5f.create(b"new", h5py.h5f.ACC_TRUNC, creation, access)
 
 
@@ -119,17 +126,17 @@ def read_attribute(file: Any, name: str) -> str:
     """Return a text attribute.
 
     Raises:
-        KeyError: there is none of that name.
-        ValueError: it is of variable length, as which a damaged one can crash the HDF5 library,
-            or no text.
+        KeyError: there is no attribute of that name.
+        ValueError: it is not text, or of variable length: if damaged, such an attribute can
+            crash the HDF5 library.
     """
     if file.attrs.get_id(name).dtype.kind != "S":
-        raise ValueError(f"{name} is no string of fixed length")
+        raise ValueError(f"{name} is not a fixed-length string")
     return str(file.attrs[name], "ascii")
 
 
 def check_extent(dataset: Any) -> None:
-    """Refuse a damaged shape before memory is taken for it.
+    """Refuse a damaged shape before memory is allocated for it.
 
     Raises:
         ValueError: the dataset would be larger than its file.
@@ -138,35 +145,35 @@ def check_extent(dataset: Any) -> None:
         raise ValueError(f"{dataset.name} is larger than the file")
 
 
-def arrays(group: Any) -> Iterator[Any]:
-    """Yield every dataset below `group`, in the order of names."""
+def iter_datasets(group: Any) -> Iterator[Any]:
+    """Yield every dataset below `group`, in the order of their names."""
     for name in group:
         item = group[name]
         if isinstance(item, h5py.Group):
-            yield from arrays(item)
+            yield from iter_datasets(item)
         else:
             yield item
 
 
-def _foreign(group: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Yield the name of each part that is no plain part of this file, and why not.
+def _find_problems(group: Any, visited: set[int]) -> Iterator[str]:
+    """Yield what is wrong with each member that is not a plain dataset or group of this file.
 
     Args:
         group: the group to walk.
-        seen: addresses of groups on which the walk has been: one that has two names, or
-            that holds a group above it, would be walked for ever.
+        visited: addresses of the groups visited so far. Without them, the walk would not end
+            for a group that contains itself, and would be endless for one with many names.
     """
-    seen.add(h5py.h5o.get_info(group.id).addr)
+    visited.add(h5py.h5o.get_info(group.id).addr)
     for name in group:
         full_name = f"{group.name.rstrip('/')}/{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            yield full_name, "is a link, which this file may not have"
+            yield f"{full_name} is a link, which is not allowed in this file"
         elif isinstance(group[name], h5py.Group):
-            if h5py.h5o.get_info(group[name].id).addr in seen:
-                yield full_name, "is a second name of a group"
+            if h5py.h5o.get_info(group[name].id).addr in visited:
+                yield f"{full_name} is a second name of a group"
             else:
-                yield from _foreign(group[name], seen)
+                yield from _find_problems(group[name], visited)
         elif isinstance(group[name], h5py.Dataset) and (
             group[name].external or group[name].is_virtual
         ):
-            yield full_name, "takes its data from another file"
+            yield f"{full_name} takes its data from another file"

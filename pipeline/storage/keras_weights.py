@@ -1,4 +1,4 @@
-"""Keras weights files: written atomically, and checked before Keras reads them."""
+"""Keras weights files: written atomically, and checked before Keras loads them."""
 
 import hashlib
 import warnings
@@ -9,13 +9,13 @@ import numpy as np
 
 from pipeline.errors import InputError, collapsed
 from pipeline.files import atomic_path, check_disk_space
-from pipeline.storage.hdf5 import DAMAGE, arrays, open_self_contained
+from pipeline.storage.hdf5 import CORRUPTION_ERRORS, iter_datasets, open_self_contained
 
-_BESIDE_NUMBERS = 1 << 23  # bytes of a weights file that are no numbers, at most
+_MAX_OVERHEAD = 1 << 23  # bytes of a weights file besides the weights, at most
 
 
 def digest(model: Any) -> str:
-    """SHA-256 of a model's weights, `get_weights()` in order as little-endian float32."""
+    """Return the SHA-256 of a model's `get_weights()`, in order, as little-endian float32."""
     state = hashlib.sha256()
     for array in model.get_weights():
         state.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
@@ -23,44 +23,57 @@ def digest(model: Any) -> str:
 
 
 def load(model: Any, path: Path, fix: str) -> None:
-    """Fill `model` from a weights file, after checking that the file is nothing else.
+    """Load a weights file into `model`, after checking that it holds nothing but numbers.
+
+    Args:
+        model: a `keras.Model`.
+        path: the weights file.
+        fix: what the user can do about a bad file; the end of error messages.
 
     Raises:
-        InputError: the file is absent, damaged, reaches outside itself, or has other
-            layers, shapes or kinds of number; the message ends in `fix`.
+        InputError: the file is absent, damaged, refers to other files, or has other layers,
+            shapes or dtypes than the model.
     """
     check_weights_file(path, fix)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of parts it lacks, before Keras gives up
+            warnings.simplefilter("ignore")  # about missing layers, before Keras raises an error
             model.load_weights(path)
-    except DAMAGE as error:
+    except CORRUPTION_ERRORS as error:
         reason = collapsed(error)[:200]
         raise InputError(f"{path} does not fit {model.name} ({reason}): {fix}") from None
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a model's weights as Keras' .weights.h5: equal weights, equal bytes.
+    """Save a model's weights as Keras' .weights.h5; equal weights give equal bytes.
 
     Raises:
         OSError: the disk is full.
     """
-    numbers = sum(array.nbytes for array in model.get_weights())
+    weights_size = sum(array.nbytes for array in model.get_weights())
     with atomic_path(path) as temporary:
-        # Keras leaves the file to HDF5, which crashes on a full disk (see `hdf5.Disk`).
-        check_disk_space(temporary, numbers + _BESIDE_NUMBERS)
+        # Keras writes through HDF5, which crashes on a full disk (see `hdf5.DeferredErrorFile`).
+        check_disk_space(temporary, weights_size + _MAX_OVERHEAD)
         model.save_weights(temporary)
 
 
 def check_weights_file(path: Path, fix: str) -> None:
-    """Refuse an HDF5 file that is damaged or holds anything but arrays of numbers."""
+    """Refuse an HDF5 file that is damaged or holds anything but arrays of numbers.
+
+    Args:
+        path: the file.
+        fix: what the user can do about a bad file; the end of error messages.
+
+    Raises:
+        InputError: the file is refused.
+    """
     with open_self_contained(path, fix) as file:
-        for array in arrays(file):
+        for dataset in iter_datasets(file):
             try:
-                kind = array.dtype
-            except TypeError as error:  # HDF5 has kinds that NumPy lacks
+                dtype = dataset.dtype
+            except TypeError as error:  # an HDF5 type that NumPy lacks
                 raise InputError(
-                    f"{path}: {array.name} holds no numbers ({error}): {fix}"
+                    f"{path}: {dataset.name} does not hold numbers ({error}): {fix}"
                 ) from None
-            if kind.kind not in "fiu":
-                raise InputError(f"{path}: {array.name} holds {kind}, no numbers: {fix}")
+            if dtype.kind not in "fiu":
+                raise InputError(f"{path}: {dataset.name} holds {dtype}, not numbers: {fix}")

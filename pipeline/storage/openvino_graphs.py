@@ -1,7 +1,7 @@
-"""Graphs: Keras models converted for the OpenVINO runtime, kept where they are found again.
+"""OpenVINO graphs: Keras models converted for the OpenVINO runtime and cached on disk.
 
-A graph stands beside the artefacts in `.graphs/`, which neither git nor DVC sees: it is
-made from them and only saves time. Loading one imports neither Keras nor its backend.
+Graphs are in the artefacts' folder `.graphs/`, which git and DVC ignore: they are derived from
+the artefacts and only save time. Loading a graph imports neither Keras nor its backend.
 """
 
 import importlib.util
@@ -18,38 +18,38 @@ from typing import Any
 from pipeline.files import atomic_path, sha256_file, write_json
 
 FORMAT_VERSION = 1
-FOLDER = ".graphs"  # in the folder of artefacts
+FOLDER = ".graphs"  # in the artefacts' folder
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
 
-# With this package, which pip installs beside it, OpenVINO tells Google Analytics of each import
-# and each conversion: it forks the process for every report, waits up to three seconds for it,
-# and leaves an identifier in the home folder. Where the package is missing it has a stub.
+# With this package, which pip installs as a dependency, OpenVINO reports each import and each
+# conversion to Google Analytics: it forks the process for every report, waits up to three seconds
+# for it, and stores an identifier in the home folder. Without the package it uses a stub.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
-def installed() -> bool:
-    """Whether there is an OpenVINO runtime."""
+def is_installed() -> bool:
+    """Return whether the OpenVINO runtime is installed."""
     return importlib.util.find_spec("openvino") is not None
 
 
-def convertible() -> bool:
-    """Whether Keras' backend is one whose models OpenVINO 2026.4 can convert: TensorFlow."""
+def can_convert() -> bool:
+    """Return whether OpenVINO 2026.4 can convert models of Keras' backend: only TensorFlow's."""
     return (os.environ.get("KERAS_BACKEND") or "tensorflow") == "tensorflow"
 
 
-def in_use(artifacts: Path) -> bool:
-    """Whether this machine has converted graphs for the artefacts before, and still can."""
-    return installed() and convertible() and (artifacts / FOLDER).is_dir()
+def is_enabled(artifacts: Path) -> bool:
+    """Return whether graphs were converted for these artefacts before, and still can be."""
+    return is_installed() and can_convert() and (artifacts / FOLDER).is_dir()
 
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A converted model on disk: NAME.xml and NAME.bin, and NAME.json that vouches for them.
+    """A converted model on disk: NAME.xml and NAME.bin, with their checksums in NAME.json.
 
     Attributes:
-        folder: where they are.
-        name: what they are of; a model of the same name and another key replaces them.
+        folder: the folder of the files.
+        name: of the model; another model of the same name replaces the files.
         key: fingerprint of the model and its weights.
     """
 
@@ -59,33 +59,41 @@ class GraphFile:
 
     @property
     def path(self) -> Path:
-        """The graph, an OpenVINO IR."""
+        """The graph's file, an OpenVINO IR."""
         return self.folder / f"{self.name}.xml"
 
-    def is_there(self) -> bool:
-        """Whether the files are there, of this key and this OpenVINO, and undamaged."""
+    def is_valid(self) -> bool:
+        """Return whether the files exist, undamaged, for this key and this OpenVINO version."""
         try:
-            facts = json.loads((self.folder / f"{self.name}.json").read_text("utf-8"))
-            return bool(facts == self._facts(self.path))
+            manifest = json.loads(self._manifest_path.read_text("utf-8"))
+            return bool(manifest == self._manifest(self.path))
         except (OSError, ValueError, RecursionError):
             return False
 
     def write(self, model: Any) -> None:
-        """Convert a `keras.Model`. Raises `OSError` where the folder cannot be written to."""
+        """Convert a `keras.Model` and write the files.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".tmp-") as scratch:
-            made = Path(scratch) / f"{self.name}.xml"
-            _export(model, made)
-            # Of what was made here: another process may be about to replace the files.
-            facts = self._facts(made)
-            # What vouches for the files goes first and comes last.
-            (self.folder / f"{self.name}.json").unlink(missing_ok=True)
+            exported = Path(scratch) / f"{self.name}.xml"
+            _export(model, exported)
+            # Checksums of the exported files: another process may be replacing the final ones.
+            manifest = self._manifest(exported)
+            # The manifest is removed first and written last: with it, the files are complete.
+            self._manifest_path.unlink(missing_ok=True)
             for suffix in (".bin", ".xml"):
                 with atomic_path(self.path.with_suffix(suffix)) as temporary:
-                    made.with_suffix(suffix).replace(temporary)
-        write_json(self.folder / f"{self.name}.json", facts)
+                    exported.with_suffix(suffix).replace(temporary)
+        write_json(self._manifest_path, manifest)
 
-    def _facts(self, graph: Path) -> dict[str, Any]:
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+    def _manifest(self, graph: Path) -> dict[str, Any]:
         import openvino  # noqa: PLC0415  (an optional extra)
 
         return {
@@ -100,8 +108,8 @@ def _export(model: Any, path: Path) -> None:
     if sys.version_info >= (3, 13):
         from openvino.frontend.tensorflow import utils  # noqa: PLC0415  (an optional extra)
 
-        # OpenVINO 2026.4's own ends in `exec("del tensorflow")`, which finds nothing to delete
-        # since Python 3.13 (PEP 667); nothing but this version is read of what it returns.
+        # OpenVINO 2026.4's own function ends in `exec("del tensorflow")`, which fails since
+        # Python 3.13 (PEP 667). Only this version of its result is used.
         utils.get_environment_setup = lambda _: {
             "tensorflow": sys.modules["tensorflow"].__version__
         }
@@ -109,12 +117,16 @@ def _export(model: Any, path: Path) -> None:
 
 
 @contextmanager
-def ready(graph: GraphFile, build: Callable[[], Any]) -> Iterator[Path]:
-    """Yield the path of a graph, converted first from what `build` returns if need be.
+def converted_graph(graph: GraphFile, build: Callable[[], Any]) -> Iterator[Path]:
+    """Yield the path of a graph, converting the model first if the graph is not valid.
 
-    Where its folder cannot be written to, the graph lives as long as the context only.
+    If its folder cannot be written to, the graph is removed at the end of the context.
+
+    Args:
+        graph: the graph.
+        build: returns the `keras.Model`; called only to convert it.
     """
-    if graph.is_there():
+    if graph.is_valid():
         yield graph.path
         return
     model = build()
@@ -122,20 +134,23 @@ def ready(graph: GraphFile, build: Callable[[], Any]) -> Iterator[Path]:
         graph.write(model)
     except OSError:
         with tempfile.TemporaryDirectory(prefix="caption-graph-") as folder:
-            passing = GraphFile(Path(folder), graph.name, graph.key)
-            passing.write(model)
-            yield passing.path
+            temporary = GraphFile(Path(folder), graph.name, graph.key)
+            temporary.write(model)
+            yield temporary.path
     else:
         yield graph.path
 
 
 def compile_graph(path: Path, properties: Mapping[str, str], batch_size: int | None = None) -> Any:
-    """Make a graph ready to run on the CPU: an `openvino.CompiledModel`.
+    """Compile a graph for the CPU.
 
     Args:
-        path: of the graph.
+        path: the graph's file.
         properties: `LATENCY` or `THROUGHPUT`.
-        batch_size: where set, the only one that the graph, of one input, will take.
+        batch_size: if set, the graph, which must have one input, is fixed to this batch size.
+
+    Returns:
+        An `openvino.CompiledModel`.
     """
     import openvino  # noqa: PLC0415  (an optional extra)
 

@@ -11,7 +11,7 @@ from pipeline.features.encoders.engines import KerasEngine
 from pipeline.features.encoders.networks import with_preprocessing
 from pipeline.features.encoders.pretrained import load_encoder
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.photos import decode, read_photo
+from pipeline.features.photos import decode_photo, read_photo
 from pipeline.text.vocabulary import END, START
 from tests.support.artifacts import LEARNED, write_photos
 
@@ -23,12 +23,12 @@ def test_the_notebook_captions_a_photo_like_the_model(artifacts: Path, tmp_path:
 
 def test_the_notebook_s_features_agree_with_the_engine_s(artifacts: Path, tmp_path: Path) -> None:
     encoder_config = read_encoder_config(artifacts / "encoder.json")
-    encoding = encoder_config.encoding("whole", "quarters", 2, "float32")
+    encoding = encoder_config.feature_spec("whole", "quarters", 2, "float32")
     (photo,) = write_photos(tmp_path, 1)
     encoder = notebook.build_notebook_encoder(artifacts, encoding)
     notebook_features = notebook.encode_photo(encoder, photo)
     network = with_preprocessing(load_encoder(artifacts, "quarters", 2), encoding.encoder)
-    pixels = decode(read_photo(photo), encoding.input_size, 10_000)
+    pixels = decode_photo(read_photo(photo), encoding.input_size, 10_000)
     features = KerasEngine(network, 1).encode(pixels)
     assert notebook_features.shape == features.shape == (1, 4, features.shape[-1])
     # The resize filters differ: similar, not equal.

@@ -54,11 +54,11 @@ def inside(captioner: Captioner, kind: type[Any]) -> Any:
 def extract(folder: Path, artifacts: Path, captioner: Captioner, batch_size: int) -> FeatureStore:
     """Write and open a feature store of the same photos, as stage `extract` does."""
 
-    encoding = captioner.model.encoding
-    make_engine = partial(load_engine, "keras", artifacts, encoding, batch_size)
+    feature_spec = captioner.model.feature_spec
+    make_engine = partial(load_engine, "keras", artifacts, feature_spec, batch_size)
     paths = write_photos(folder / "photos", PHOTOS)
     Extractor(
-        encoding=encoding,
+        feature_spec=feature_spec,
         executor=LocalExecutor(make_engine, workers=1, progress_seconds=60),
         cache=folder / "cache",
         max_pixels=10_000,
@@ -205,7 +205,7 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     folder = copied_artifacts(artifacts, tmp_path / "artifacts")
     shutil.rmtree(folder / "model")
     described = captioner.model
-    mirrored = replace(described.encoding, views="mirror")
+    mirrored = replace(described.feature_spec, views="mirror")
     how = described.members[0].metadata
     model.Model.of(
         {1: (one, how), 2: (other, how)},
@@ -288,7 +288,7 @@ def test_another_vocabulary_is_refused(spoilt: Path) -> None:
 def test_a_model_that_tells_of_other_features_is_refused(
     spoilt: Path, values: dict[str, Any], problem: str
 ) -> None:
-    change_json(spoilt / "model" / "model.json", {"encoding": values})
+    change_json(spoilt / "model" / "model.json", {"feature_spec": values})
     refused(spoilt, problem)
 
 
@@ -373,5 +373,5 @@ def test_a_grid_of_another_shape_is_refused_on_openvino_too(
     converted: Path, tmp_path: Path
 ) -> None:
     folder = copied_artifacts(converted, tmp_path / "spoilt", with_graphs=True)
-    change_json(folder / "model" / "model.json", {"encoding": {"pooling": "grid"}})
+    change_json(folder / "model" / "model.json", {"feature_spec": {"pooling": "grid"}})
     refused(folder, r"model\.json is damaged \(pooling 'grid' .*: run `dvc repro tr", "openvino")

@@ -17,7 +17,7 @@ MODEL = ModelConfig(
         Member(3, "c" * 64, {"epochs": 3, "best": {"epoch": 2, "validation_loss": 1.5}}),
         Member(1, "d" * 64, {"epochs": 4, "best": {"epoch": 4, "validation_loss": 1.25}}),
     ),
-    encoding=ENCODING,
+    feature_spec=ENCODING,
     vocabulary=VOCABULARY.fingerprint,
     metadata={"captions": "these"},
 )
@@ -66,10 +66,10 @@ def test_another_vocabulary_is_refused(path: Path) -> None:
         ({"decoder": {"feature_shape": None}}, "damaged"),
         ({"decoder": {"heads": 8}}, "damaged"),
         ({"decoder": {"vocabulary_size": 99}}, "was trained with another vocabulary"),
-        ({"encoding": None}, "damaged"),
-        ({"encoding": {"more": 1}}, "damaged"),
-        ({"encoding": {"dtype": "object"}}, "damaged"),
-        ({"encoding": {"views": "many"}}, "damaged"),
+        ({"feature_spec": None}, "damaged"),
+        ({"feature_spec": {"more": 1}}, "damaged"),
+        ({"feature_spec": {"dtype": "object"}}, "damaged"),
+        ({"feature_spec": {"views": "many"}}, "damaged"),
         ({"members": None}, "damaged"),
         ({"members": []}, "damaged"),
         ({"members": [{"seed": 1}]}, "damaged"),
@@ -118,9 +118,9 @@ def test_a_missing_file_is_refused(path: Path) -> None:
 
 def test_features_of_another_making_are_refused() -> None:
     path = Path("artifacts/features.h5")
-    MODEL.check_encoding(ENCODING, path)
+    MODEL.check_feature_spec(ENCODING, path)
     other = replace(ENCODING, pooling="grid", dtype="float16")
     with pytest.raises(
         InputError, match=r"features\.h5 and the model .*other pooling, dtype.*run `dvc repro`"
     ):
-        MODEL.check_encoding(other, path)
+        MODEL.check_feature_spec(other, path)

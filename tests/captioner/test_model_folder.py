@@ -61,7 +61,7 @@ def test_a_model_is_described_as_it_is() -> None:
     model = make_model()
     described = model.description
     assert described.config == model.decoders[0].config
-    assert described.encoding == ENCODING
+    assert described.feature_spec == ENCODING
     assert described.vocabulary == make_vocabulary().fingerprint
     assert described.metadata == {"captions": "these"}
     (member,) = described.members
@@ -146,7 +146,7 @@ def test_the_weights_of_a_model_of_another_size_are_refused(folder: Path, tmp_pa
 def test_damaged_weights_are_refused(folder: Path) -> None:
     path = folder / "seed_5.weights.h5"
     path.write_bytes(path.read_bytes()[:1000])
-    refused(folder, r"seed_5\.weights\.h5 is no readable HDF5 file")
+    refused(folder, r"seed_5\.weights\.h5 is not a readable HDF5 file")
 
 
 def test_weights_that_lie_in_another_file_are_refused(folder: Path) -> None:

@@ -92,7 +92,7 @@ def test_encoder_weights_that_encoder_json_does_not_know_are_refused(spoilt: Pat
     result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
     failed(
         result,
-        f"Error: {path} holds other weights than encoder.json tells of: run `dvc repro encoder`",
+        f"Error: {path} has other weights than encoder.json records: run `dvc repro encoder`",
     )
 
 
@@ -105,7 +105,7 @@ def test_damaged_encoder_weights_are_refused(spoilt: Path, keep: int) -> None:
     result = image("--artifacts", spoilt, *write_photos(spoilt / "photos", 1))
     (line,) = result.stderr.splitlines()
     assert result.exit_code == 1
-    assert line.startswith(f"Error: {path} is no readable HDF5 file (")
+    assert line.startswith(f"Error: {path} is not a readable HDF5 file (")
     assert line.endswith("): run `dvc repro encoder`")
 
 
@@ -116,7 +116,7 @@ def test_the_program_captions_with_the_artifacts_beside_it(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     made: Path = request.getfixturevalue(
-        "converted" if openvino_graphs.installed() else "artifacts"
+        "converted" if openvino_graphs.is_installed() else "artifacts"
     )
     folder = copied_artifacts(made, tmp_path / "elsewhere", with_graphs=True)
     (tmp_path / "artifacts").symlink_to(folder, target_is_directory=True)

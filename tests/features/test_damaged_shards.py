@@ -1,6 +1,6 @@
-"""Shards that are not as they were written, or no shards at all.
+"""Damaged shards, and files that are not shards.
 
-Each is mended in silence, or ends in one line that names the mend; no row is ever wrong.
+Each is repaired, or ends in one line that names the fix; no row is ever wrong.
 """
 
 import io
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.features.shard_cache import ShardFolder
+from pipeline.features.shard_cache import ShardCache
 from tests.support import kill_points
 from tests.support.kill_points import ENCODING, PASS
 from tests.support.small_extraction import (
@@ -27,22 +27,22 @@ from tests.support.small_extraction import (
 )
 
 
-def test_a_shard_cut_off_anywhere_is_computed_again(spoilable: Path, finished: Path) -> None:
+def test_a_shard_truncated_anywhere_is_computed_again(spoilable: Path, finished: Path) -> None:
     shard = shards(spoilable)[2]
-    whole = shard.read_bytes()
-    for length in range(0, len(whole), 29):
-        shard.write_bytes(whole[:length])
+    good = shard.read_bytes()
+    for length in range(0, len(good), 29):
+        shard.write_bytes(good[:length])
         assert extracted_again(spoilable, finished) == PASS
-        assert shard.read_bytes() == whole
+        assert shard.read_bytes() == good
 
 
 def test_a_tail_of_zeros_after_a_power_cut_is_computed_again(
     spoilable: Path, finished: Path
 ) -> None:
     shard = shards(spoilable)[2]
-    whole = shard.read_bytes()
-    for length in range(0, len(whole), 29):
-        shard.write_bytes(whole[:length].ljust(len(whole), b"\0"))
+    good = shard.read_bytes()
+    for length in range(0, len(good), 29):
+        shard.write_bytes(good[:length].ljust(len(good), b"\0"))
         assert extracted_again(spoilable, finished) == PASS
 
 
@@ -50,20 +50,22 @@ def test_a_flipped_bit_anywhere_is_computed_again_or_changes_nothing(
     spoilable: Path, finished: Path
 ) -> None:
     shard = shards(spoilable)[2]
-    whole = shard.read_bytes()
-    dice = random.Random(0)
+    good = shard.read_bytes()
+    rng = random.Random(0)
     computed = []
-    for byte in dice.sample(range(len(whole)), 150):
-        damaged = bytearray(whole)
-        damaged[byte] ^= 1 << dice.randrange(8)
+    for byte in rng.sample(range(len(good)), 150):
+        damaged = bytearray(good)
+        damaged[byte] ^= 1 << rng.randrange(8)
         shard.write_bytes(damaged)
         computed.append(extracted_again(spoilable, finished))
-        shard.write_bytes(whole)
+        shard.write_bytes(good)
     assert set(computed) == {0, PASS}
     assert computed.count(PASS) > len(computed) / 2
 
 
-def test_any_number_of_damaged_shards_is_mended_in_one_run(spoilable: Path, finished: Path) -> None:
+def test_any_number_of_damaged_shards_is_repaired_in_one_run(
+    spoilable: Path, finished: Path
+) -> None:
     for shard in shards(spoilable):
         data = bytearray(shard.read_bytes())
         data[data.index(b"NUMPY", data.index(b"vectors")) + 128] ^= 1
@@ -71,20 +73,20 @@ def test_any_number_of_damaged_shards_is_mended_in_one_run(spoilable: Path, fini
     assert extracted_again(spoilable, finished) == PHOTOS
 
 
-def test_a_disk_that_damages_all_it_is_given_is_named(
+def test_a_disk_that_damages_every_shard_is_an_error(
     spoilable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add = ShardFolder.add
+    add = ShardCache.add
 
-    def damaging(folder: ShardFolder, *arguments: object) -> None:
-        add(folder, *arguments)  # type: ignore[arg-type]
-        for shard in folder.folder.glob("*.npz"):
+    def add_and_damage(cache: ShardCache, *arguments: object) -> None:
+        add(cache, *arguments)  # type: ignore[arg-type]
+        for shard in cache.folder.glob("*.npz"):
             shard.write_bytes(shard.read_bytes()[:-60])
 
-    monkeypatch.setattr(ShardFolder, "add", damaging)
+    monkeypatch.setattr(ShardCache, "add", add_and_damage)
     for shard in shards(spoilable):
         shard.unlink()
-    with pytest.raises(InputError, match=r"was found damaged 3 times: look after that disk"):
+    with pytest.raises(InputError, match=r"was found damaged 3 times: check that disk"):
         kill_points.extract(spoilable)
 
 
@@ -100,10 +102,10 @@ def write_members(shard: Path, content: dict[str, bytes]) -> None:
 
 
 def swap_members(spoilable: Path, name: str) -> None:
-    one, other = shards(spoilable)[1:3]
-    in_one, in_other = members(one), members(other)
-    write_members(one, in_one | {name: in_other[name]})
-    write_members(other, in_other | {name: in_one[name]})
+    first, second = shards(spoilable)[1:3]
+    first_members, second_members = members(first), members(second)
+    write_members(first, first_members | {name: second_members[name]})
+    write_members(second, second_members | {name: first_members[name]})
 
 
 def swap_keys(spoilable: Path) -> None:
@@ -115,10 +117,10 @@ def swap_vectors(spoilable: Path) -> None:
 
 
 def swap_names(spoilable: Path) -> None:
-    one, other = shards(spoilable)[1:3]
-    in_one = one.read_bytes()
-    other.replace(one)
-    other.write_bytes(in_one)
+    first, second = shards(spoilable)[1:3]
+    content = first.read_bytes()
+    second.replace(first)
+    second.write_bytes(content)
 
 
 def swap_rows(spoilable: Path) -> None:
@@ -131,7 +133,7 @@ def swap_rows(spoilable: Path) -> None:
 
 
 @pytest.mark.parametrize("swap", [swap_keys, swap_vectors, swap_names, swap_rows])
-def test_swapped_shards_move_no_row(
+def test_swapped_shards_shift_no_row(
     spoilable: Path, finished: Path, swap: Callable[[Path], None]
 ) -> None:
     swap(spoilable)
@@ -148,43 +150,47 @@ def test_swapped_shards_move_no_row(
     ],
     ids=["other weights", "other dtype", "other length", "a grid"],
 )
-@pytest.mark.parametrize("beside", [True, False], ids=["beside its own", "in their place"])
-def test_shards_of_other_params_are_not_taken_for_its_own(
+@pytest.mark.parametrize("in_addition", [True, False], ids=["in addition", "in their place"])
+def test_shards_of_other_params_are_not_used(
     spoilable: Path,
     finished: Path,
     *,
-    beside: bool,
+    in_addition: bool,
     changes: dict[str, Any],
     dtype: str,
     shape: tuple[int, ...],
 ) -> None:
-    other = ShardFolder(spoilable / "cache", replace(ENCODING, **changes).fingerprint)
+    other = ShardCache(spoilable / "cache", replace(ENCODING, **changes).fingerprint)
     for shard in shards(spoilable):
         keys = [key.decode() for key in np.load(shard)["sha256"].tolist()]
         other.add(keys, np.full((len(keys), *shape), 7, dtype))
-        if not beside:
+        if not in_addition:
             shard.unlink()
     for shard in other.folder.glob("*.npz"):
         shutil.copy(shard, shards_folder(spoilable))
-    assert extracted_again(spoilable, finished) == (0 if beside else PHOTOS)
+    assert extracted_again(spoilable, finished) == (0 if in_addition else PHOTOS)
 
 
 def shards_folder(spoilable: Path) -> Path:
-    return ShardFolder(spoilable / "cache", ENCODING.fingerprint).folder
+    return ShardCache(spoilable / "cache", ENCODING.fingerprint).folder
 
 
-class Burglar:
-    def __init__(self, loot: Path) -> None:
-        self._loot = loot
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, created: Path) -> None:
+        self._created = created
 
     def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self._loot,)
+        return Path.touch, (self._created,)
 
 
 def pickled(spoilable: Path) -> None:
     shard = shards(spoilable)[0]
     file = io.BytesIO()
-    np.save(file, np.array([Burglar(spoilable / "loot")] * PASS, dtype=object), allow_pickle=True)
+    np.save(
+        file, np.array([Malicious(spoilable / "unpickled")] * PASS, dtype=object), allow_pickle=True
+    )
     write_members(shard, members(shard) | {"vectors.npy": file.getvalue()})
     write_members(shard.with_name("0.npz"), members(shard) | {"sha256.npy": file.getvalue()})
 
@@ -228,7 +234,7 @@ def leftovers(spoilable: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "computed"),
+    ("damage", "computed"),
     [
         (pickled, PASS),
         (older_version, PHOTOS),
@@ -241,26 +247,26 @@ def leftovers(spoilable: Path) -> None:
         (leftovers, 0),
     ],
 )
-def test_what_is_no_shard_is_never_a_row(
-    spoilable: Path, finished: Path, spoil: Callable[[Path], None], computed: int
+def test_a_file_that_is_not_a_shard_is_never_a_row(
+    spoilable: Path, finished: Path, damage: Callable[[Path], None], computed: int
 ) -> None:
-    spoil(spoilable)
+    damage(spoilable)
     assert extracted_again(spoilable, finished) == computed
-    assert not (spoilable / "loot").exists()
+    assert not (spoilable / "unpickled").exists()
 
 
-def test_a_shard_that_may_not_be_read_is_kept(
+def test_a_shard_without_read_permission_is_kept(
     spoilable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As with too many open files, or another's shard: it says nothing of what is in it.
+    # Like too many open files: the error does not mean that the shard is damaged.
     shard = shards(spoilable)[0]
     with monkeypatch.context() as patch:
-        opened = zipfile.ZipFile.__init__
+        original_init = zipfile.ZipFile.__init__
 
         def denied(file: zipfile.ZipFile, name: Path, *arguments: object) -> None:
             if name == shard:
                 raise PermissionError(13, "Permission denied", str(name))
-            opened(file, name, *arguments)  # type: ignore[call-overload]
+            original_init(file, name, *arguments)  # type: ignore[call-overload]
 
         patch.setattr(zipfile.ZipFile, "__init__", denied)
         with pytest.raises(InputError, match=r"\.npz cannot be read \(Permission denied\): make"):
@@ -268,9 +274,9 @@ def test_a_shard_that_may_not_be_read_is_kept(
     assert extracted_again(spoilable, finished) == 0
 
 
-def test_a_file_that_another_reader_finds_half_written_is_left_alone(spoilable: Path) -> None:
-    folder = ShardFolder(spoilable / "cache", ENCODING.fingerprint)
-    half = folder.folder / ".tmp-1-x.npz"
-    half.write_bytes(b"PK")
-    assert len(folder.index()) == PHOTOS
-    assert half.exists()
+def test_another_reader_leaves_a_half_written_file_alone(spoilable: Path) -> None:
+    cache = ShardCache(spoilable / "cache", ENCODING.fingerprint)
+    half_written = cache.folder / ".tmp-1-x.npz"
+    half_written.write_bytes(b"PK")
+    assert len(cache.index()) == PHOTOS
+    assert half_written.exists()

@@ -11,7 +11,7 @@ from pipeline.features.photos import DECODING
 from pipeline.files import write_json
 from tests.conftest import ENCODING, change_json, slow_imports
 
-DESCRIPTION = EncoderConfig(
+CONFIG = EncoderConfig(
     format_version=1,
     encoder=ENCODING.encoder,
     input_size=ENCODING.input_size,
@@ -24,7 +24,7 @@ DESCRIPTION = EncoderConfig(
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    write_json(tmp_path / "encoder.json", asdict(DESCRIPTION))
+    write_json(tmp_path / "encoder.json", asdict(CONFIG))
     return tmp_path / "encoder.json"
 
 
@@ -36,43 +36,43 @@ def test_the_fingerprint_changes_with_each_field(field: str) -> None:
     assert replace(ENCODING, **{field: value}).fingerprint == ENCODING.fingerprint
 
 
-def test_a_description_comes_back_and_becomes_an_encoding(path: Path) -> None:
-    assert read_encoder_config(path) == DESCRIPTION
-    encoding = read_encoder_config(path).encoding("whole", "grid", 2, "float16")
-    assert encoding == replace(
+def test_an_encoder_config_is_read_back_and_gives_a_feature_spec(path: Path) -> None:
+    assert read_encoder_config(path) == CONFIG
+    feature_spec = read_encoder_config(path).feature_spec("whole", "grid", 2, "float16")
+    assert feature_spec == replace(
         ENCODING, decoding=DECODING, pooling="grid", scales=2, dtype="float16"
     )
 
 
-def test_reading_one_imports_no_keras(path: Path) -> None:
+def test_reading_an_encoder_config_imports_no_keras(path: Path) -> None:
     code = (
         "from pathlib import Path\n"
-        "from pipeline.features.feature_spec import read_encoder\n"
-        f"print(read_encoder(Path({str(path)!r})).encoder)"
+        "from pipeline.features.feature_spec import read_encoder_config\n"
+        f"print(read_encoder_config(Path({str(path)!r})).encoder)"
     )
     assert slow_imports(code) == ("MobileNet", ["PIL", "numpy"])
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        ({"format_version": 2}, "is of format version 2"),
-        ({"more": 1}, "is of another format version"),
-        ({"encoder": ["MobileNet"]}, "is of another format version"),
-        ({"encoder": 3}, "is of another format version"),
-        ({"input_size": "32"}, "is of another format version"),
-        ({"input_size": 32.5}, "is of another format version"),
+        ({"format_version": 2}, "has format version 2"),
+        ({"more": 1}, "has another format version"),
+        ({"encoder": ["MobileNet"]}, "has another format version"),
+        ({"encoder": 3}, "has another format version"),
+        ({"input_size": "32"}, "has another format version"),
+        ({"input_size": 32.5}, "has another format version"),
     ],
 )
-def test_a_description_of_something_else_is_refused(
-    path: Path, change: dict[str, object], words: str
+def test_a_config_with_other_keys_types_or_version_is_refused(
+    path: Path, change: dict[str, object], message: str
 ) -> None:
     change_json(path, change)
-    with pytest.raises(InputError, match=rf"{re.escape(str(path))} {words}: run `dvc repro enc"):
+    with pytest.raises(InputError, match=rf"{re.escape(str(path))} {message}: run `dvc repro enc"):
         read_encoder_config(path)
 
 
-def test_an_absent_short_or_unreadable_description_is_refused(path: Path) -> None:
+def test_an_absent_incomplete_or_unreadable_config_is_refused(path: Path) -> None:
     path.write_text("{")
     with pytest.raises(InputError, match="cannot be read as JSON"):
         read_encoder_config(path)
@@ -85,7 +85,7 @@ def test_an_absent_short_or_unreadable_description_is_refused(path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("changes", "known"),
+    ("changes", "is_valid"),
     [
         ({}, True),
         ({"pooling": "quarters", "scales": 3, "views": "crops", "dtype": "float16"}, True),
@@ -96,7 +96,5 @@ def test_an_absent_short_or_unreadable_description_is_refused(path: Path) -> Non
         ({"dtype": "float64"}, False),
     ],
 )
-def test_an_encoding_of_a_file_may_say_what_there_is_not(
-    changes: dict[str, Any], known: bool
-) -> None:
-    assert replace(ENCODING, **changes).known == known
+def test_a_spec_from_a_file_may_be_invalid(changes: dict[str, Any], is_valid: bool) -> None:
+    assert replace(ENCODING, **changes).is_valid == is_valid

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.features.photos import PhotoError, decode, load_rgb, read_photo, thumbnail
+from pipeline.features.photos import PhotoError, decode_photo, load_rgb, read_photo, thumbnail
 from tests.conftest import encoded, make_photo
 
 SIZE = 24
@@ -20,11 +20,11 @@ MAX_PIXELS = 1_000_000
 
 
 def pixels(data: bytes, size: int = SIZE) -> npt.NDArray[np.int64]:
-    decoded = decode(data, size, MAX_PIXELS)
+    decoded = decode_photo(data, size, MAX_PIXELS)
     assert decoded.dtype == np.uint8
     assert decoded.shape == (1, size, size, 3)
-    found: npt.NDArray[np.int64] = decoded[0].astype(np.int64)
-    return found
+    image: npt.NDArray[np.int64] = decoded[0].astype(np.int64)
+    return image
 
 
 def expected(image: Image.Image) -> npt.NDArray[np.int64]:
@@ -34,7 +34,7 @@ def expected(image: Image.Image) -> npt.NDArray[np.int64]:
 
 def reason(data: bytes) -> str:
     with pytest.raises(PhotoError) as caught:
-        decode(data, SIZE, MAX_PIXELS)
+        decode_photo(data, SIZE, MAX_PIXELS)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -54,11 +54,11 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-# What has to come out as it went in.
+# Photos that must look the same after decoding.
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "close"),
+    ("kind", "options", "tolerance"),
     [
         ("PNG", {}, 0),
         ("WEBP", {"lossless": True}, 0),
@@ -67,15 +67,15 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
         ("JPEG", {"quality": 95, "progressive": True}, 12),
     ],
 )
-def test_each_format_comes_out_as_the_picture_that_went_in(
-    kind: str, options: dict[str, object], close: int
+def test_each_format_decodes_to_the_original_pixels(
+    kind: str, options: dict[str, object], tolerance: int
 ) -> None:
     photo = make_photo()
     difference = np.abs(pixels(encoded(photo, kind, **options)) - expected(photo))
-    assert difference.max() <= close
+    assert difference.max() <= tolerance
 
 
-def test_the_content_decides_whatever_the_name_says(tmp_path: Path) -> None:
+def test_the_format_is_recognized_by_content_not_by_name(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded(make_photo(), "PNG"))
     assert np.array_equal(pixels(read_photo(path, tmp_path)), expected(make_photo()))
@@ -83,7 +83,7 @@ def test_the_content_decides_whatever_the_name_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "1", "P"])
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_grey_two_coloured_and_palette_photos_become_rgb(mode: str, kind: str) -> None:
+def test_grey_two_colour_and_palette_photos_become_rgb(mode: str, kind: str) -> None:
     photo = make_photo().convert(mode)
     if (mode, kind) == ("1", "WEBP"):
         photo = photo.convert("L")
@@ -103,10 +103,10 @@ def test_a_cmyk_jpeg_has_the_colours_of_the_rgb_one() -> None:
     assert difference.mean() < 4
 
 
-@pytest.mark.parametrize(("value", "shown"), [(0, 0), (32768, 128), (255, 0), (65535, 255)])
-def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, shown: int) -> None:
+@pytest.mark.parametrize(("value", "decoded"), [(0, 0), (32768, 128), (255, 0), (65535, 255)])
+def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, decoded: int) -> None:
     grey = Image.fromarray(np.full((16, 20), value, np.uint16))
-    assert (pixels(encoded(grey, "PNG")) == shown).all()
+    assert (pixels(encoded(grey, "PNG")) == decoded).all()
 
 
 @pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
@@ -123,22 +123,26 @@ def test_sixteen_bit_colours_are_scaled_not_clipped(kind: int, channels: int) ->
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 @pytest.mark.parametrize(
-    ("mode", "clear", "half", "shown"),
+    ("mode", "clear", "half_clear", "half_clear_decoded"),
     [
         ("RGBA", (200, 0, 0, 0), (0, 0, 0, 128), 127),
         ("LA", (200, 0), (0, 128), 127),
     ],
 )
-def test_transparency_lies_on_white(
-    kind: str, mode: str, clear: tuple[int, ...], half: tuple[int, ...], shown: int
+def test_transparency_is_put_on_white(
+    kind: str,
+    mode: str,
+    clear: tuple[int, ...],
+    half_clear: tuple[int, ...],
+    half_clear_decoded: int,
 ) -> None:
-    for colour, wanted in ((clear, 255), (half, shown)):
+    for colour, expected_value in ((clear, 255), (half_clear, half_clear_decoded)):
         image = flat(mode, colour).convert("RGBA" if kind == "WEBP" else mode)
         decoded = pixels(encoded(image, kind, lossless=True))
-        assert (np.abs(decoded - wanted) <= 1).all()
+        assert (np.abs(decoded - expected_value) <= 1).all()
 
 
-def test_the_transparent_colour_of_a_palette_lies_on_white() -> None:
+def test_the_transparent_colour_of_a_palette_becomes_white() -> None:
     image = Image.new("P", (20, 16), 1)
     image.putpalette([10, 20, 30, 40, 50, 60])
     assert (pixels(encoded(image, "PNG")) == [40, 50, 60]).all()
@@ -151,7 +155,7 @@ def test_the_transparent_colour_of_a_palette_lies_on_white() -> None:
     ("mode", "colour", "transparent"),
     [("L", 7, 7), ("RGB", (7, 8, 9), (7, 8, 9)), ("1", 0, 0)],
 )
-def test_the_transparent_colour_of_other_pngs_lies_on_white(
+def test_the_transparent_colour_of_other_pngs_becomes_white(
     mode: str, colour: float | tuple[int, ...], transparent: object
 ) -> None:
     data = encoded(flat(mode, colour), "PNG", transparency=transparent)
@@ -159,28 +163,28 @@ def test_the_transparent_colour_of_other_pngs_lies_on_white(
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "I;16"])
-def test_large_photos_are_converted_strip_by_strip_to_the_same_pixels(
+def test_converting_in_strips_gives_the_same_pixels(
     monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     clear: dict[str, object] = {"P": 3, "RGB": (1, 2, 3), "L": 3}
     options = {"transparency": clear[mode]} if mode in clear else {}
-    random = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     if mode == "I;16":
-        image = Image.fromarray(random.integers(0, 1 << 16, (37, 20), np.uint16))
+        image = Image.fromarray(rng.integers(0, 1 << 16, (37, 20), np.uint16))
     else:
-        values = random.integers(0, 256, (37, 20, 4), np.uint8)
+        values = rng.integers(0, 256, (37, 20, 4), np.uint8)
         image = Image.fromarray(values, "RGBA").convert(mode)
     data = encoded(image, "PNG", **options)
-    whole = pixels(data)
-    monkeypatch.setattr("pipeline.features.photos._STRIP", 5)
-    assert np.array_equal(pixels(data), whole)
+    in_one_strip = pixels(data)
+    monkeypatch.setattr("pipeline.features.photos._STRIP_ROWS", 5)
+    assert np.array_equal(pixels(data), in_one_strip)
 
 
-def test_a_photo_that_no_memory_is_left_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: Image.Image) -> None:
+def test_a_photo_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(_: Image.Image) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("pipeline.features.photos._rgb", full)
+    monkeypatch.setattr("pipeline.features.photos._rgb", out_of_memory)
     with pytest.raises(PhotoError, match="takes more memory than there is: lower max_pixels"):
         pixels(encoded(make_photo(), "PNG"))
 
@@ -189,7 +193,7 @@ def test_a_photo_that_no_memory_is_left_for_is_refused(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_decoded(kind: str) -> None:
     first, second = make_photo(), ImageOps.invert(make_photo())
     data = encoded(first, kind, save_all=True, append_images=[second], lossless=True)
     with Image.open(io.BytesIO(data)) as image:
@@ -197,13 +201,13 @@ def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
     assert np.array_equal(pixels(data), expected(first))
 
 
-def test_the_first_picture_of_a_two_picture_jpeg_counts() -> None:
+def test_the_first_picture_of_a_two_picture_jpeg_is_decoded() -> None:
     first, second = make_photo(), ImageOps.invert(make_photo())
     data = encoded(first, "MPO", save_all=True, append_images=[second], quality=95)
     assert np.abs(pixels(data) - expected(first)).max() <= 12
 
 
-# How a camera held in each of the eight ways stores the same scene.
+# How a camera stores the same scene when held in each of the eight orientations.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -217,9 +221,9 @@ STORED = {
 
 
 @pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize(("kind", "close"), [("PNG", 0), ("WEBP", 0), ("JPEG", 25)])
-def test_all_eight_orientations_end_as_the_same_picture(
-    orientation: int, kind: str, close: int
+@pytest.mark.parametrize(("kind", "tolerance"), [("PNG", 0), ("WEBP", 0), ("JPEG", 25)])
+def test_all_eight_orientations_decode_to_the_same_picture(
+    orientation: int, kind: str, tolerance: int
 ) -> None:
     photo = make_photo(48, 32)
     turn = STORED[orientation]
@@ -227,7 +231,7 @@ def test_all_eight_orientations_end_as_the_same_picture(
     exif[0x0112] = orientation
     stored = photo if turn is None else photo.transpose(turn)
     data = encoded(stored, kind, exif=exif, lossless=True, quality=95)
-    assert np.abs(pixels(data) - expected(photo)).max() <= close
+    assert np.abs(pixels(data) - expected(photo)).max() <= tolerance
 
 
 def test_an_orientation_that_does_not_exist_changes_nothing() -> None:
@@ -237,8 +241,8 @@ def test_an_orientation_that_does_not_exist_changes_nothing() -> None:
     assert np.array_equal(pixels(data), expected(make_photo()))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # decode hides them, pytest shows all
-def test_a_photo_with_damaged_exif_is_a_photo() -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # the product hides them, pytest does not
+def test_a_photo_with_damaged_exif_is_decoded() -> None:
     exif = Image.Exif()
     exif[0x010E] = "a description" * 9
     data = encoded(make_photo(), "PNG", exif=exif.tobytes()[:60])
@@ -250,13 +254,13 @@ def test_a_large_jpeg_has_the_size_and_colours_of_its_photo(exif: int) -> None:
     photo = make_photo(1000, 800)
     tags = Image.Exif()
     tags[0x0112] = exif
-    wanted = photo.transpose(Image.Transpose.ROTATE_270) if exif else photo
-    difference = np.abs(pixels(encoded(photo, "JPEG", exif=tags)) - expected(wanted))
+    upright = photo.transpose(Image.Transpose.ROTATE_270) if exif else photo
+    difference = np.abs(pixels(encoded(photo, "JPEG", exif=tags)) - expected(upright))
     assert difference.mean() < 4
     assert difference.max() < 40
 
 
-def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_but_never_below_twice_the_wanted() -> None:
+def test_a_large_jpeg_is_decoded_at_reduced_size_but_at_least_twice_the_target() -> None:
     data = encoded(make_photo(1000, 800), "JPEG")
     assert load_rgb(data, 24, MAX_PIXELS).size == (125, 100)
     assert load_rgb(data, 400, MAX_PIXELS).size == (1000, 800)
@@ -274,7 +278,7 @@ def test_a_thumbnail_keeps_the_proportions() -> None:
     assert (small.mode, small.size) == ("RGB", (40, 20))
 
 
-# What is refused, and why.
+# What is refused.
 
 
 @pytest.mark.parametrize(
@@ -289,13 +293,13 @@ def test_a_thumbnail_keeps_the_proportions() -> None:
         b"%PDF-1.4",
     ],
 )
-def test_what_is_no_jpeg_png_or_webp_is_refused(data: bytes) -> None:
+def test_other_formats_than_jpeg_png_and_webp_are_refused(data: bytes) -> None:
     assert reason(data) == "not a JPEG, PNG or WebP image"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_half_a_photo_is_refused(kind: str, share: float) -> None:
+def test_a_truncated_photo_is_refused(kind: str, share: float) -> None:
     data = encoded(make_photo(200, 200), kind)
     assert reason(data[: int(len(data) * share)]).startswith("damaged image: ")
 
@@ -305,16 +309,16 @@ def test_too_many_pixels_are_refused_on_the_header() -> None:
     assert reason(png(1000, 1000, 8, 2, b"")).startswith("damaged image: ")
 
 
-def test_a_huge_header_is_refused_without_its_memory(tmp_path: Path) -> None:
+def test_a_huge_size_in_the_header_is_refused_without_allocating_memory(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="POSIX only")
     path = tmp_path / "huge.png"
     path.write_bytes(png(200_000, 200_000, 8, 6, b"\x00" * 64))  # 160 GB as RGBA
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from pipeline.features.photos import PhotoError, decode\n"
+        "from pipeline.features.photos import PhotoError, decode_photo\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (2 << 30, {resource.RLIM_INFINITY}))\n"
-        "try:\n    decode(Path(sys.argv[1]).read_bytes(), 24, 100_000_000)\n"
+        "try:\n    decode_photo(Path(sys.argv[1]).read_bytes(), 24, 100_000_000)\n"
         "except PhotoError as error:\n    print(error)\n"
     )
     result = subprocess.run(
@@ -344,36 +348,36 @@ def seeds() -> list[bytes]:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Mend a PNG's checksums, so that damage reaches the decoder behind them."""
+    """Correct a PNG's checksums, so that damage reaches the decoder."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
-    place, parts = 8, [data[:8]]
-    while place + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        body = data[place + 4 : place + 8 + length]
+    offset, parts = 8, [data[:8]]
+    while offset + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, offset)
+        body = data[offset + 4 : offset + 8 + length]
         if len(body) < length + 4:
             break
-        parts += [data[place : place + 4], body, struct.pack(">I", zlib.crc32(body))]
-        place += 12 + length
+        parts += [data[offset : offset + 4], body, struct.pack(">I", zlib.crc32(body))]
+        offset += 12 + length
     return b"".join(parts)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # decode hides them, pytest shows all
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # the product hides them, pytest does not
 @pytest.mark.parametrize("number", range(10))
-def test_damage_of_any_kind_is_refused_or_decoded_never_worse(number: int) -> None:
+def test_random_damage_is_refused_or_decoded_and_raises_nothing_else(number: int) -> None:
     good = seeds()[number]
-    draw = random.Random(number)
+    rng = random.Random(number)
     outcomes = set()
     for _ in range(100):
         data = bytearray(good)
-        for _ in range(draw.choice([1, 1, 2, 8])):
-            place = draw.randrange(min(len(data), 300) if draw.random() < 0.7 else len(data))
-            data[place] = draw.choice([data[place] ^ 1 << draw.randrange(8), 0, 127, 255])
-        damaged = bytes(data)[: draw.choice([None, None, None, draw.randrange(len(data))])]
-        if draw.random() < 0.6:
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            offset = rng.randrange(min(len(data), 300) if rng.random() < 0.7 else len(data))
+            data[offset] = rng.choice([data[offset] ^ 1 << rng.randrange(8), 0, 127, 255])
+        damaged = bytes(data)[: rng.choice([None, None, None, rng.randrange(len(data))])]
+        if rng.random() < 0.6:
             damaged = with_checksums(damaged)
         try:
-            assert decode(damaged, SIZE, MAX_PIXELS).shape == (1, SIZE, SIZE, 3)
+            assert decode_photo(damaged, SIZE, MAX_PIXELS).shape == (1, SIZE, SIZE, 3)
             outcomes.add("decoded")
         except PhotoError:
             outcomes.add("refused")
@@ -383,47 +387,47 @@ def test_damage_of_any_kind_is_refused_or_decoded_never_worse(number: int) -> No
 # Files.
 
 
-def unreadable(path: Path, folder: Path | None = None) -> str:
+def read_error(path: Path, folder: Path | None = None) -> str:
     with pytest.raises(PhotoError) as caught:
         read_photo(path, folder)
     return str(caught.value)
 
 
-def test_a_file_comes_back_as_its_bytes(tmp_path: Path) -> None:
+def test_a_file_is_read_as_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"abc")
     assert read_photo(tmp_path / "a.jpg") == b"abc"
     assert read_photo(tmp_path / "a.jpg", tmp_path) == b"abc"
 
 
-def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_folders_empty_files_and_broken_links_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "lost.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "circle.jpg").symlink_to(tmp_path / "circle.jpg")
-    assert unreadable(tmp_path / "folder.jpg", tmp_path) == "not a file"
-    assert unreadable(tmp_path / "empty.jpg", tmp_path) == "empty file"
-    assert unreadable(tmp_path / "lost.jpg", tmp_path).startswith("cannot be read: No such file")
-    assert unreadable(tmp_path / "gone.jpg", tmp_path).startswith("cannot be read: No such file")
-    assert unreadable(tmp_path / "circle.jpg", tmp_path).startswith("cannot be read: ")
+    assert read_error(tmp_path / "folder.jpg", tmp_path) == "not a file"
+    assert read_error(tmp_path / "empty.jpg", tmp_path) == "empty file"
+    assert read_error(tmp_path / "lost.jpg", tmp_path).startswith("cannot be read: No such file")
+    assert read_error(tmp_path / "gone.jpg", tmp_path).startswith("cannot be read: No such file")
+    assert read_error(tmp_path / "circle.jpg", tmp_path).startswith("cannot be read: ")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX only")
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert unreadable(tmp_path / "pipe.jpg", tmp_path) == "not a file"
+    assert read_error(tmp_path / "pipe.jpg", tmp_path) == "not a file"
 
 
 @pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read everything"
 )
 def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "secret.jpg"
     path.write_bytes(b"x")
     path.chmod(0)
-    assert unreadable(path, tmp_path) == "cannot be read: Permission denied"
+    assert read_error(path, tmp_path) == "cannot be read: Permission denied"
 
 
-def test_links_are_followed_inside_the_folder_only(tmp_path: Path) -> None:
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "real.jpg").write_bytes(b"inside")
@@ -433,7 +437,7 @@ def test_links_are_followed_inside_the_folder_only(tmp_path: Path) -> None:
     (folder / "deep").symlink_to(tmp_path)
     assert read_photo(folder / "good.jpg", folder) == b"inside"
     for name in ("bad.jpg", "deep/secret.txt", "../secret.txt"):
-        assert unreadable(folder / name, folder) == "a link to a file outside the photo folder"
+        assert read_error(folder / name, folder) == "a link to a file outside the photo folder"
     assert read_photo(folder / "bad.jpg") == b"outside"
 
 

@@ -24,14 +24,14 @@ from tests.support.strange_photos import (
     MAX_PIXELS,
     NOT_THERE,
     UNSAFE,
-    Strange,
+    StrangePhoto,
     corpus,
     write_data_set,
 )
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="such names and files are POSIX's"),
-    # What Pillow says of odd metadata; the pipeline hides it, pytest shows all.
+    pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file names and types"),
+    # Pillow warns about odd metadata; the product hides the warnings, pytest does not.
     pytest.mark.filterwarnings("ignore::UserWarning:PIL"),
 ]
 CORPUS = [] if sys.platform == "win32" else corpus()
@@ -40,21 +40,21 @@ ENCODING = FeatureSpec(
 )
 
 
-class Corners(Engine):
-    """Encodes a photo as the colours of its corners, plus one: black is no vector."""
+class CornersEngine(Engine):
+    """Encodes a photo as the colours of its corners plus one: a zero vector would fail."""
 
     def __init__(self) -> None:
-        super().__init__((12,), batch_size=8, part=8, threads=1)
+        super().__init__((12,), batch_size=8, chunk_size=8, threads=1)
 
-    def _infer(self, part: Pixels) -> Vectors:
-        shown = part[:, [4, 4, -5, -5], [4, -5, 4, -5]]
-        return shown.reshape(len(part), 12).astype(np.float32) + 1
+    def _infer(self, images: Pixels) -> Vectors:
+        corners = images[:, [4, 4, -5, -5], [4, -5, 4, -5]]
+        return corners.reshape(len(images), 12).astype(np.float32) + 1
 
 
 def extract(root: Path, max_failed_share: float) -> FeatureStore:
     Extractor(
-        encoding=ENCODING,
-        executor=LocalExecutor(Corners, workers=2, progress_seconds=3600),
+        feature_spec=ENCODING,
+        executor=LocalExecutor(CornersEngine, workers=2, progress_seconds=3600),
         cache=root / "cache",
         max_pixels=MAX_PIXELS,
         max_failed_share=max_failed_share,
@@ -64,24 +64,24 @@ def extract(root: Path, max_failed_share: float) -> FeatureStore:
 
 @contextmanager
 def opened_files() -> Iterator[set[str]]:
-    """Collect the files that this process opens, links followed."""
-    found: set[str] = set()
-    listening = True
+    """Collect the paths of the files that this process opens, with links resolved."""
+    paths: set[str] = set()
+    active = True
 
-    def hear(event: str, arguments: tuple[object, ...]) -> None:
-        if listening and event == "open" and isinstance(arguments[0], str | bytes):
-            found.add(os.path.realpath(os.fsdecode(arguments[0])))
+    def on_event(event: str, arguments: tuple[object, ...]) -> None:
+        if active and event == "open" and isinstance(arguments[0], str | bytes):
+            paths.add(os.path.realpath(os.fsdecode(arguments[0])))
 
-    sys.addaudithook(hear)  # for good: it can only be made deaf
+    sys.addaudithook(on_event)  # hooks cannot be removed, only deactivated
     try:
-        yield found
+        yield paths
     finally:
-        listening = False
+        active = False
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """The corpus after its extraction."""
+    """The corpus and the store that was extracted from it."""
 
     root: Path
     store: FeatureStore
@@ -102,41 +102,43 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Extracted:
 
 
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: ascii(file.image_id))
-def test_each_ends_as_a_correct_row_or_with_its_reason(file: Strange, extracted: Extracted) -> None:
+def test_each_file_is_a_correct_row_or_fails_with_its_reason(
+    file: StrangePhoto, extracted: Extracted
+) -> None:
     if file.name == "locked.png" and os.geteuid() == 0:
-        pytest.skip("root may read everything")
+        pytest.skip("root can read everything")
     store = extracted.store
     reason = store.failed.get(file.image_id)
     if reason is None:
-        assert file.either or not file.reason
+        assert file.may_go_unnoticed or not file.reason
         if file.corners is not None:
             difference = np.abs(extracted.corners(file.image_id) - file.corners)
-            assert difference.max() <= file.close
+            assert difference.max() <= file.tolerance
     else:
         assert file.reason
         assert re.match(file.reason, reason)
         assert reason.isprintable()
 
 
-def test_nothing_is_lost_and_nothing_is_made_up(extracted: Extracted) -> None:
+def test_every_file_is_in_the_store_or_among_the_failed(extracted: Extracted) -> None:
     ids = [file.image_id for file in CORPUS]
     assert len(ids) == len(set(ids)) > 150
     assert sorted([*extracted.store.image_ids, *extracted.store.failed]) == sorted(ids)
     extracted.store.verify()
-    there = formats.find_photos("kaggle", extracted.root)
-    assert {image_id: there[image_id].name for image_id in ids} == {
+    photos = formats.find_photos("kaggle", extracted.root)
+    assert {image_id: photos[image_id].name for image_id in ids} == {
         file.image_id: Path(file.name).name for file in CORPUS
     }
 
 
-def test_a_row_of_another_photo_would_be_seen() -> None:
-    # Links show what other files show, and photos of three tones soon look alike.
-    shown = [
+def test_the_corpus_has_distinct_corner_colours() -> None:
+    # Links have the colours of their targets, and two-tone pictures have few combinations.
+    colours = [
         file.corners.tobytes()
         for file in CORPUS
         if file.corners is not None and "link" not in file.name and file.name != "1 bit.png"
     ]
-    assert len(set(shown)) == len(shown) > 90
+    assert len(set(colours)) == len(colours) > 90
 
 
 def test_no_file_outside_the_photo_folder_is_read(extracted: Extracted) -> None:
@@ -161,7 +163,7 @@ def kaggle(names: list[str]) -> dict[str, str]:
 def karpathy(names: list[str]) -> dict[str, str]:
     sentences = [{"raw": "A photo"}]
     images = [{"filename": name, "split": "train", "sentences": sentences} for name in names]
-    # A folder may be named beside the file.
+    # The format has a field for the folder, too.
     images[-1] |= {"filepath": "..", "filename": "secret.png"}
     return {"dataset_x.json": json.dumps({"images": images})}
 
@@ -185,15 +187,15 @@ def test_a_caption_file_names_no_photo_outside_its_folder(
     for name, text in write(["plain.png", *NOT_THERE, *unsafe]).items():
         (root / name).write_text(text, "utf-8")
     with opened_files() as opened:
-        found = formats.read_annotations(
+        annotations = formats.read_annotations(
             write.__name__, root, split_seed=1, dev_share=0, test_share=0
         )
-    assert [row.image_id for row in found.rows] == ["plain.png"]
-    assert found.summary.dropped == {
+    assert [row.image_id for row in annotations.rows] == ["plain.png"]
+    assert annotations.summary.dropped == {
         "unsafe_name": len(unsafe),
         "photo_not_there": len(NOT_THERE),
     }
-    assert "secret.png" in str(found.summary.examples["unsafe_name"])
+    assert "secret.png" in str(annotations.summary.examples["unsafe_name"])
     assert os.path.realpath(absolute) not in opened
 
 
@@ -202,15 +204,15 @@ def test_no_two_files_share_an_id(tmp_path: Path) -> None:
     names = [b"\xe9.png", b"\\xe9.png", b"\\\xe9.png", b"\\\\xe9.png", "\u00e9.png".encode()]
     for name in names:
         (tmp_path / os.fsdecode(name)).touch()
-    found = list_photos(tmp_path)
-    assert {os.fsencode(path.name) for path in found.values()} == set(names)
-    assert all(image_id.encode() for image_id in found)
+    photos = list_photos(tmp_path)
+    assert {os.fsencode(path.name) for path in photos.values()} == set(names)
+    assert all(image_id.encode() for image_id in photos)
 
 
-def test_an_error_is_one_line_whatever_the_photo_is_called(tmp_path: Path) -> None:
+def test_an_error_is_one_line_for_any_photo_name(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a\n\x1b[31mb.png").touch()
     with pytest.raises(InputError) as caught:
         extract(tmp_path, max_failed_share=0.5)
     assert str(caught.value).isprintable()
-    assert r"the first a\n\x1b[31mb.png: empty file" in str(caught.value)
+    assert r"the first is a\n\x1b[31mb.png: empty file" in str(caught.value)

@@ -96,7 +96,7 @@ def test_every_search_has_its_name(store: FeatureStore, width: int, name: str) -
 def test_there_is_one_prediction_per_photo_in_the_order_of_the_ids(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
-    monkeypatch.setattr("pipeline.features.store._PART", part)
+    monkeypatch.setattr("pipeline.features.store._CHUNK", part)
     decoder, vocabulary = make_decided_decoder(), make_vocabulary()
     image_ids = ["5.jpg", "0.jpg", "7.jpg", "2.jpg", "3.jpg"]
     predictions = predict(decoder, store, vocabulary, image_ids, 3, 6)

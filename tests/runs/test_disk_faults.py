@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.storage import hdf5
-from pipeline.storage.hdf5 import Disk, create
+from pipeline.storage.hdf5 import DeferredErrorFile, create_file
 from tests.support import kill_points
 from tests.support.small_extraction import (
     PHOTOS,
@@ -58,10 +58,10 @@ def test_no_room_for_the_store(spoilable: Path, finished: Path, missing: int) ->
 
 
 def write(path: Path, rows: npt.NDArray[np.float32]) -> None:
-    with create(path) as (file, disk):
+    with create_file(path) as (file, output):
         file["a"] = np.arange(1000)
         file["rows"] = rows
-        disk.check()
+        output.check()
         pytest.fail("it was all taken")
 
 
@@ -87,14 +87,14 @@ class ShortWrites(io.FileIO):
         return super().write(memoryview(data)[:7])
 
 
-class DiskOfShortWrites(Disk, ShortWrites):
+class DeferredErrorFileOfShortWrites(DeferredErrorFile, ShortWrites):
     pass
 
 
 def test_short_writes_are_gone_on_with(
     spoilable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hdf5, "Disk", DiskOfShortWrites)
+    monkeypatch.setattr(hdf5, "DeferredErrorFile", DeferredErrorFileOfShortWrites)
     assert extracted_again(spoilable, finished) == 0
 
 
@@ -150,7 +150,7 @@ def read_only(folder: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "after a run"])
 @pytest.mark.parametrize(
-    ("name", "where", "mend"),
+    ("name", "where", "fix"),
     [
         ("cache", "cache/features/", r"make it writable, or set runtime\.cache in params\.yaml to"),
         ("artifacts", "artifacts", r"make it writable"),

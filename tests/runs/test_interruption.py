@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.features.executors import local
 from pipeline.features.encoders.engines import PendingBatch, Pixels, Vectors
-from pipeline.features.shard_cache import ShardFolder
-from tests.support.extraction import BATCH, Colours, Held, Place
+from pipeline.features.executors import local
+from pipeline.features.shard_cache import ShardCache
+from tests.support.extraction import BATCH, MeanColourEngine, PausedEngine, Workspace
 from tests.support.project import ROOT
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place.drawn(tmp_path, 10)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.drawn(tmp_path, 10)
 
 
 def decoders() -> list[str]:
@@ -29,62 +29,62 @@ def decoders() -> list[str]:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InputError, ZeroDivisionError])
 def test_after_a_failure_nothing_goes_on_and_what_was_done_is_kept(
-    place: Place, error: type[BaseException]
+    workspace: Workspace, error: type[BaseException]
 ) -> None:
-    class Fails(Colours):
-        def _infer(self, part: Pixels) -> Vectors:
-            if self._run == 2:
+    class Fails(MeanColourEngine):
+        def _infer(self, images: Pixels) -> Vectors:
+            if self._runs == 2:
                 raise error("told to")
-            return super()._infer(part)
+            return super()._infer(images)
 
-    place.draw(*range(10, 30))
+    workspace.draw(*range(10, 30))
     with pytest.raises(error):
-        place.encode(place.executor(Fails()))
-    assert place.kept() == 2 * BATCH
+        workspace.encode(workspace.executor(Fails()))
+    assert workspace.cached_count() == 2 * BATCH
     assert decoders() == []
 
 
 def test_what_is_not_begun_is_left_undone_after_a_failure(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else Ctrl-C would be answered only after two more batches."""
-    engine = Held()
+    engine = PausedEngine()
 
     def full(*_: Any) -> None:
         raise OSError("no space")
 
     def release(futures: PendingBatch) -> Vectors:
-        engine.go.release()
+        engine.permits.release()
         return result(futures)
 
     result = PendingBatch.result
     monkeypatch.setattr(PendingBatch, "result", release)
-    monkeypatch.setattr(ShardFolder, "add", full)
+    monkeypatch.setattr(ShardCache, "add", full)
     # The first pass is let through, the second is under way, the third will not be begun.
-    monkeypatch.setattr(local, "_UNDER_WAY", 3)
+    monkeypatch.setattr(local, "_MAX_PENDING", 3)
     with pytest.raises(OSError, match="no space"):
-        place.encode(place.executor(engine))
-    assert engine.begun == [BATCH, BATCH, 2]
-    engine.go.release(10)
+        workspace.encode(workspace.executor(engine))
+    assert engine.started == [BATCH, BATCH, 2]
+    engine.permits.release(10)
     engine._pool.shutdown()
-    assert engine._run == 2
+    assert engine._runs == 2
 
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
 from pipeline.stages.run import run_stage
-from tests.support.extraction import Colours, Place
+from tests.support.extraction import MeanColourEngine, Workspace
 
-class Slow(Colours):
-    def _infer(self, part):
+class Slow(MeanColourEngine):
+    def _infer(self, images):
         print("pass", flush=True)
         time.sleep(0.3)
-        return super()._infer(part)
+        return super()._infer(images)
 
 if __name__ == "__main__":
     engine = Slow(accelerated={accelerated})
-    run_stage(lambda: Place(Path({folder!r})).extract(engine))
+    run_stage(lambda: Workspace(Path({folder!r})).extract(engine))
 """
 
 
@@ -111,24 +111,24 @@ def extraction(folder: Path, *, accelerated: bool) -> Iterator[subprocess.Popen[
 
 @pytest.mark.parametrize("accelerated", [False, True], ids=["threads", "processes"])
 def test_ctrl_c_ends_the_process_and_all_that_it_started(
-    place: Place, tmp_path: Path, accelerated: bool
+    workspace: Workspace, tmp_path: Path, accelerated: bool
 ) -> None:
-    place.draw(*range(10, 60))
+    workspace.draw(*range(10, 60))
     with extraction(tmp_path, accelerated=accelerated) as process:
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "interrupted; run `dvc repro` to resume\n"
-    done = place.kept()
+    assert errors == "interrupted; run `dvc repro` to go on\n"
+    done = workspace.cached_count()
     assert 2 * BATCH <= done < 60
-    assert place.extract().encoded.computed == 60 - done
-    place.check()
+    assert workspace.extract().stats.computed == 60 - done
+    workspace.check()
 
 
 def test_decoding_processes_end_with_an_extraction_that_is_killed(
-    place: Place, tmp_path: Path
+    workspace: Workspace, tmp_path: Path
 ) -> None:
-    place.draw(*range(10, 60))
+    workspace.draw(*range(10, 60))
     with extraction(tmp_path, accelerated=True) as process:
         process.kill()
         process.communicate(timeout=60)  # waits for all who could write to its outputs

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.features.store import FeatureStore
 from tests.conftest import slow_imports
-from tests.support.kill_points import BATCH, OF_A_FILE, PASS, POINTS
+from tests.support.kill_points import BATCH, FILE_POINTS, PASS, POINTS
 from tests.support.small_extraction import PHOTOS, draw, store
 
 SHARDS = PHOTOS // PASS
@@ -51,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def counts(where: str, point: str) -> tuple[int, ...]:
     if (where, point) == ("store", "half written"):
         return (1, 5, 9)  # blocks
-    if where == "store" and point in OF_A_FILE:
+    if where == "store" and point in FILE_POINTS:
         return (1,)
     return (1, 3, SHARDS)
 

@@ -30,7 +30,15 @@ def wait_until_stopped(process: int) -> None:
 @contextmanager
 def stopped_in_the_middle(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start an extraction that stops while it writes, as if it took its time; in the end go on."""
-    command = ["-m", "tests.support.kill_points", str(folder), "shard", "before rename", "2", "SIGSTOP"]
+    command = [
+        "-m",
+        "tests.support.kill_points",
+        str(folder),
+        "shard",
+        "before rename",
+        "2",
+        "SIGSTOP",
+    ]
     root = Path(__file__).parents[2]
     with subprocess.Popen([sys.executable, *command], cwd=root) as process:
         try:
@@ -67,7 +75,7 @@ def test_a_writer_with_other_params_keeps_out_of_the_same_store(
     told = f"another extraction is writing to {tmp_path}/artifacts: {WAIT}"
     with stopped_in_the_middle(tmp_path) as first:
         with pytest.raises(InputError, match=re.escape(told)):
-            kill_points.extract(tmp_path, encoding=other)
+            kill_points.extract(tmp_path, feature_spec=other)
         (tmp_path / "cache").rename(tmp_path / "old cache")
         with pytest.raises(InputError, match=re.escape(told)):
             kill_points.extract(tmp_path)

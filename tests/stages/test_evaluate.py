@@ -69,18 +69,20 @@ def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> P
     vocabulary.save(artifacts / "vocabulary.json")
     trained = {seed: (decoder, HOW) for seed, decoder in zip((7, 8), decoders, strict=True)}
     metadata = {"captions": table.fingerprint, "params": {"max_words": 50}}
-    Model.of(trained, store.encoding, vocabulary.fingerprint, metadata).save(artifacts / "model")
+    Model.of(trained, store.feature_spec, vocabulary.fingerprint, metadata).save(
+        artifacts / "model"
+    )
     told = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
     detector = fit_detector(told, store.read, len(vocabulary), 0.3)
-    detector.save(artifacts / "detector.h5", vocabulary, store.encoding)
+    detector.save(artifacts / "detector.h5", vocabulary, store.feature_spec)
     return folder
 
 
 def detector_of(laid: Path) -> WordDetector:
     artifacts = laid / "artifacts"
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
-    encoding = FeatureStore.open(artifacts / "features.h5").encoding
-    return WordDetector.load(artifacts / "detector.h5", vocabulary, encoding, 6)
+    feature_spec = FeatureStore.open(artifacts / "features.h5").feature_spec
+    return WordDetector.load(artifacts / "detector.h5", vocabulary, feature_spec, 6)
 
 
 def metrics_of(laid: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> dict[str, Any]:

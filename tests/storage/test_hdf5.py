@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.storage.hdf5 import arrays, open_self_contained
+from pipeline.storage.hdf5 import iter_datasets, open_self_contained
 
 FIX = "run `dvc repro x`"
 
@@ -29,14 +29,14 @@ def refusal(path: Path) -> str:
     return message
 
 
-def test_plain_groups_and_arrays_are_opened(tmp_path: Path) -> None:
+def test_plain_groups_and_datasets_are_opened(tmp_path: Path) -> None:
     def fill(file: Any) -> None:
         file["b"] = np.zeros(2)
         file["a"] = np.zeros((2, 2))
         file.create_dataset("group/packed", data=np.arange(9), chunks=(3,), compression="gzip")
 
     with open_self_contained(make(tmp_path / "a.h5", fill), FIX) as file:
-        assert [array.name for array in arrays(file)] == [
+        assert [dataset.name for dataset in iter_datasets(file)] == [
             "/a",
             "/b",
             "/group/inner/numbers",
@@ -52,22 +52,22 @@ def test_the_file_is_closed_afterwards(tmp_path: Path) -> None:
     assert not file
 
 
-def test_what_is_no_hdf5_file_is_refused(tmp_path: Path) -> None:
+def test_other_files_than_hdf5_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     assert "is not there" in refusal(path)
     for content in (b"", b"text", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"):
         path.write_bytes(content)
-        assert "is no readable HDF5 file" in refusal(path)
+        assert "is not a readable HDF5 file" in refusal(path)
     path.unlink()
     path.mkdir()
-    assert "is no readable HDF5 file" in refusal(path)
+    assert "is not a readable HDF5 file" in refusal(path)
 
 
 @pytest.mark.parametrize("length", [100, 1000, -1])
 def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     path = make(tmp_path / "a.h5", len)
     path.write_bytes(path.read_bytes()[:length])
-    assert "is no readable HDF5 file" in refusal(path)
+    assert "is not a readable HDF5 file" in refusal(path)
 
 
 def test_an_overwritten_file_is_refused(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def virtual_dataset(file: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fill", "words"),
+    ("fill", "message"),
     [
         (external_link, "is a link"),
         (soft_link, "is a link"),
@@ -111,10 +111,10 @@ def virtual_dataset(file: Any) -> None:
         (virtual_dataset, "takes its data from another file"),
     ],
 )
-def test_what_lies_elsewhere_is_refused(
-    tmp_path: Path, fill: Callable[[Any], object], words: str
+def test_references_to_other_data_are_refused(
+    tmp_path: Path, fill: Callable[[Any], object], message: str
 ) -> None:
-    assert f": /group/inner/foreign {words}" in refusal(make(tmp_path / "a.h5", fill))
+    assert f": /group/inner/foreign {message}" in refusal(make(tmp_path / "a.h5", fill))
 
 
 def circle(file: Any) -> None:
@@ -122,7 +122,7 @@ def circle(file: Any) -> None:
 
 
 def tangle(file: Any) -> None:
-    # Walked by name, 2 ** 60 groups.
+    # Following all names would visit 2 ** 60 groups.
     group = file
     for _ in range(60):
         below = group.create_group("a")
@@ -137,20 +137,20 @@ def deep(file: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fill", "words"),
+    ("fill", "message"),
     [
         (circle, "/group/inner/root is a second name of a group"),
         (tangle, "is a second name of a group"),
         (deep, "is damaged"),
     ],
 )
-def test_groups_that_could_not_be_walked_to_the_end_are_refused(
-    tmp_path: Path, fill: Callable[[Any], object], words: str
+def test_groups_that_make_the_walk_endless_are_refused(
+    tmp_path: Path, fill: Callable[[Any], object], message: str
 ) -> None:
-    assert words in refusal(make(tmp_path / "a.h5", fill))
+    assert message in refusal(make(tmp_path / "a.h5", fill))
 
 
-def test_an_error_of_the_reader_stays_what_it_is(tmp_path: Path) -> None:
+def test_an_error_in_the_context_is_not_changed(tmp_path: Path) -> None:
     def read() -> None:
         with open_self_contained(make(tmp_path / "a.h5", len), FIX):
             raise RuntimeError("mine")

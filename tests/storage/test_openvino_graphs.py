@@ -12,7 +12,13 @@ import pytest
 
 from pipeline.files import write_json
 from pipeline.storage import openvino_graphs
-from pipeline.storage.openvino_graphs import LATENCY, THROUGHPUT, GraphFile, compile_graph, ready
+from pipeline.storage.openvino_graphs import (
+    LATENCY,
+    THROUGHPUT,
+    GraphFile,
+    compile_graph,
+    converted_graph,
+)
 from tests.conftest import change_json, small_network
 from tests.support.project import ROOT
 
@@ -29,7 +35,7 @@ def network() -> Any:
 
 @pytest.fixture(scope="module")
 def converted(network: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Convert a network; return the files."""
+    """Convert a network; return the contents of the files by name."""
     folder = tmp_path_factory.mktemp("graphs") / "new" / "folder"
     GraphFile(folder, "small", "key").write(network)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -47,21 +53,21 @@ def run(path: Path, batch_size: int | None = None) -> Any:
     return request.infer([INPUTS[:batch_size]])[0]
 
 
-def never() -> Any:
-    raise AssertionError("it is converted again")
+def fail_to_build() -> Any:
+    raise AssertionError("the graph is converted again")
 
 
-def test_a_graph_is_found_again_and_does_what_the_model_does(
+def test_a_graph_is_reused_and_gives_the_output_of_the_model(
     graph: GraphFile, network: Any
 ) -> None:
     assert sorted(path.name for path in graph.folder.iterdir()) == FILES
-    assert graph.is_there()
-    with ready(graph, never) as path:
+    assert graph.is_valid()
+    with converted_graph(graph, fail_to_build) as path:
         assert path == graph.path
         np.testing.assert_allclose(run(path), network.predict_on_batch(INPUTS), atol=1e-6)
 
 
-def test_openvino_tells_nobody(graph: GraphFile, tmp_path: Path) -> None:
+def test_openvino_sends_no_usage_data(graph: GraphFile, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     code = (
@@ -83,14 +89,14 @@ def test_openvino_tells_nobody(graph: GraphFile, tmp_path: Path) -> None:
     assert not list(home.iterdir())
 
 
-def test_a_graph_can_take_batches_of_one_size_alone(graph: GraphFile, network: Any) -> None:
+def test_a_graph_can_be_fixed_to_a_batch_size(graph: GraphFile, network: Any) -> None:
     compiled = compile_graph(graph.path, THROUGHPUT, 2)
     assert list(compiled.output(0).shape) == [2, 3]
     np.testing.assert_allclose(run(graph.path, 2), network.predict_on_batch(INPUTS[:2]), atol=1e-6)
 
 
 @pytest.mark.parametrize("properties", [LATENCY, THROUGHPUT])
-def test_numbers_stay_as_precise_as_the_models(graph: GraphFile, properties: Any) -> None:
+def test_graphs_compute_in_float32(graph: GraphFile, properties: Any) -> None:
     compiled = compile_graph(graph.path, properties)
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     hint = compiled.get_property("PERFORMANCE_HINT")
@@ -108,11 +114,11 @@ DAMAGES: dict[str, Callable[[GraphFile], Any]] = {
     "a flipped bit of the weights": lambda g: flip(g.folder / "small.bin"),
     "no graph": lambda g: g.path.unlink(),
     "no weights": lambda g: (g.folder / "small.bin").unlink(),
-    "no facts": lambda g: (g.folder / "small.json").unlink(),
-    "half of the facts": lambda g: (g.folder / "small.json").write_text("{"),
-    "no object": lambda g: (g.folder / "small.json").write_text("[]"),
-    "deep facts": lambda g: (g.folder / "small.json").write_text("[" * 100_000),
-    "no UTF-8": lambda g: (g.folder / "small.json").write_bytes(b"\xff"),
+    "no manifest": lambda g: (g.folder / "small.json").unlink(),
+    "half of the manifest": lambda g: (g.folder / "small.json").write_text("{"),
+    "not an object": lambda g: (g.folder / "small.json").write_text("[]"),
+    "deeply nested manifest": lambda g: (g.folder / "small.json").write_text("[" * 100_000),
+    "not UTF-8": lambda g: (g.folder / "small.json").write_bytes(b"\xff"),
     "another key": lambda g: change_json(g.folder / "small.json", {"key": "other"}),
     "another OpenVINO": lambda g: change_json(g.folder / "small.json", {"openvino": "1.0"}),
     "another format": lambda g: change_json(g.folder / "small.json", {"format_version": 0}),
@@ -120,14 +126,14 @@ DAMAGES: dict[str, Callable[[GraphFile], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_graph_that_is_not_as_it_was_written_is_not_there(graph: GraphFile, damage: str) -> None:
+def test_a_damaged_graph_is_not_valid(graph: GraphFile, damage: str) -> None:
     DAMAGES[damage](graph)
-    assert not graph.is_there()
+    assert not graph.is_valid()
 
 
 @dataclass
-class Stand:
-    """Stands for a model: it is exported as files of few bytes."""
+class FakeModel:
+    """A model that is exported as small text files."""
 
     name: str
     exports: int = 0
@@ -144,94 +150,94 @@ def read(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_graph_that_is_not_there_is_converted_once(graph: GraphFile, damage: str) -> None:
+def test_an_invalid_graph_is_converted_once(graph: GraphFile, damage: str) -> None:
     DAMAGES[damage](graph)
-    model = Stand("model")
+    model = FakeModel("model")
     for _ in range(2):
-        with ready(graph, lambda: model) as path:
+        with converted_graph(graph, lambda: model) as path:
             assert path == graph.path
             assert read(path) == ["graph of model", "weights of model"]
     assert model.exports == 1
     assert sorted(path.name for path in graph.folder.iterdir()) == FILES
 
 
-def test_another_model_of_the_same_name_takes_its_place(graph: GraphFile) -> None:
+def test_another_model_of_the_same_name_replaces_the_graph(graph: GraphFile) -> None:
     other = replace(graph, key="other")
-    with ready(other, lambda: Stand("other")) as path:
+    with converted_graph(other, lambda: FakeModel("other")) as path:
         assert read(path)[0] == "graph of other"
-    assert other.is_there()
-    assert not graph.is_there()
+    assert other.is_valid()
+    assert not graph.is_valid()
 
 
-def test_another_name_leaves_it_where_it_is(graph: GraphFile) -> None:
-    with ready(replace(graph, name="step"), lambda: Stand("step")):
+def test_a_model_of_another_name_does_not_replace_the_graph(graph: GraphFile) -> None:
+    with converted_graph(replace(graph, name="step"), lambda: FakeModel("step")):
         pass
-    assert graph.is_there()
+    assert graph.is_valid()
 
 
-@pytest.mark.parametrize("what", ["a file in its place", "a folder in the weights' place"])
-def test_where_it_cannot_be_kept_a_graph_lives_as_long_as_it_is_used(
-    tmp_path: Path, what: str
+@pytest.mark.parametrize("obstacle", ["a file in its place", "a folder in the weights' place"])
+def test_a_graph_that_cannot_be_cached_exists_only_in_the_context(
+    tmp_path: Path, obstacle: str
 ) -> None:
     folder = tmp_path / ".graphs"
-    if what == "a file in its place":
+    if obstacle == "a file in its place":
         folder.write_text("mine")
     else:
         (folder / "small.bin" / "mine").mkdir(parents=True)
     graph = GraphFile(folder, "small", "key")
     for name in ("one", "two"):
-        with ready(graph, lambda name=name: Stand(name)) as path:  # type: ignore[misc]
+        with converted_graph(graph, lambda name=name: FakeModel(name)) as path:  # type: ignore[misc]
             assert path != graph.path
             assert read(path) == [f"graph of {name}", f"weights of {name}"]
         assert not path.parent.exists()
-    assert not graph.is_there()
+    assert not graph.is_valid()
     assert list(tmp_path.rglob(".tmp-*")) == []
 
 
-def test_a_conversion_that_fails_leaves_what_was_there(graph: GraphFile) -> None:
-    class Fails(Stand):
+def test_a_failed_conversion_leaves_the_old_graph(graph: GraphFile) -> None:
+    class FailingModel(FakeModel):
         def export(self, path: str, *, format: str, verbose: bool) -> None:  # noqa: A002
             super().export(path, format=format, verbose=verbose)
-            raise RuntimeError("an operation that is not known")
+            raise RuntimeError("an unknown operation")
 
     with (
-        pytest.raises(RuntimeError, match="not known"),
-        ready(replace(graph, key="other"), lambda: Fails("model")),
+        pytest.raises(RuntimeError, match="unknown operation"),
+        converted_graph(replace(graph, key="other"), lambda: FailingModel("model")),
     ):
         pass
-    assert graph.is_there()
+    assert graph.is_valid()
     assert sorted(path.name for path in graph.folder.iterdir()) == FILES
 
 
-def test_one_writer_never_vouches_for_what_another_wrote(
+def test_a_writer_never_validates_the_files_of_another_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, other = GraphFile(tmp_path, "small", "mine"), GraphFile(tmp_path, "small", "other")
-    vouch = write_json
+    write_manifest = write_json
 
-    def overtaken(path: Path, facts: Any) -> None:
-        monkeypatch.setattr(openvino_graphs, "write_json", vouch)
-        other.write(Stand("other"))
-        vouch(path, facts)
+    def write_late(path: Path, manifest: Any) -> None:
+        monkeypatch.setattr(openvino_graphs, "write_json", write_manifest)
+        other.write(FakeModel("other"))
+        write_manifest(path, manifest)
 
-    monkeypatch.setattr(openvino_graphs, "write_json", overtaken)
-    mine.write(Stand("mine"))
+    monkeypatch.setattr(openvino_graphs, "write_json", write_late)
+    mine.write(FakeModel("mine"))
     assert read(mine.path) == ["graph of other", "weights of other"]
-    assert not mine.is_there()
+    assert not mine.is_valid()
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from pipeline.storage.openvino_graphs import GraphFile
-from tests.storage.test_openvino_graphs import Stand
+from tests.storage.test_openvino_graphs import FakeModel
 for _ in range(100):
-    GraphFile(Path(sys.argv[1]), "small", sys.argv[2]).write(Stand(sys.argv[2]))
+    GraphFile(Path(sys.argv[1]), "small", sys.argv[2]).write(FakeModel(sys.argv[2]))
 """
 
 
 @pytest.mark.parametrize("keys", [["one", "one"], ["one", "two"]])
-def test_two_processes_may_write_at_once(tmp_path: Path, keys: list[str]) -> None:
+def test_two_processes_can_write_at_once(tmp_path: Path, keys: list[str]) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), key], cwd=ROOT)
         for key in keys
@@ -239,21 +245,22 @@ def test_two_processes_may_write_at_once(tmp_path: Path, keys: list[str]) -> Non
     assert [process.wait() for process in processes] == [0, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
     for key in keys:
-        with ready(GraphFile(tmp_path, "small", key), lambda key=key: Stand(key)) as path:  # type: ignore[misc]
+        graph = GraphFile(tmp_path, "small", key)
+        with converted_graph(graph, lambda key=key: FakeModel(key)) as path:  # type: ignore[misc]
             assert read(path) == [f"graph of {key}", f"weights of {key}"]
 
 
-def test_whether_there_is_a_runtime_and_it_was_used(
+def test_graphs_are_enabled_with_openvino_tensorflow_and_earlier_graphs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert openvino_graphs.installed()
-    assert not openvino_graphs.in_use(tmp_path)
+    assert openvino_graphs.is_installed()
+    assert not openvino_graphs.is_enabled(tmp_path)
     (tmp_path / openvino_graphs.FOLDER).mkdir()
-    assert openvino_graphs.in_use(tmp_path)
+    assert openvino_graphs.is_enabled(tmp_path)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    assert not openvino_graphs.in_use(tmp_path)
-    monkeypatch.setenv("KERAS_BACKEND", "")  # says nothing
-    assert openvino_graphs.in_use(tmp_path)
+    assert not openvino_graphs.is_enabled(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "")  # the same as unset
+    assert openvino_graphs.is_enabled(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert not openvino_graphs.installed()
-    assert not openvino_graphs.in_use(tmp_path)
+    assert not openvino_graphs.is_installed()
+    assert not openvino_graphs.is_enabled(tmp_path)

@@ -17,7 +17,7 @@ from pipeline.captioner.word_detector import fit_detector
 from pipeline.features.encoders import pretrained
 from pipeline.features.encoders.engines import KerasEngine
 from pipeline.features.encoders.networks import make_encoder_config, with_preprocessing
-from pipeline.features.photos import decode
+from pipeline.features.photos import decode_photo
 from pipeline.files import write_json
 from pipeline.storage import keras_weights
 from pipeline.text.vocabulary import END, PAD, START, Vocabulary
@@ -61,7 +61,7 @@ def write_artifacts(folder: Path) -> None:
     network = _encoder()
     vocabulary = Vocabulary.build(LEARNED, 1, "captions")
     description = make_encoder_config("MobileNet", SIZE, "drawn", keras_weights.digest(network))
-    photos = [decode(encoded(drawn(s), "PNG"), SIZE, 10_000) for s in range(len(LEARNED))]
+    photos = [decode_photo(encoded(drawn(s), "PNG"), SIZE, 10_000) for s in range(len(LEARNED))]
     engine = KerasEngine(with_preprocessing(network, "MobileNet"), len(photos))
     vectors = engine.encode(np.concatenate(photos))
     features = vectors.astype(np.float16).astype(np.float32)
@@ -72,7 +72,7 @@ def write_artifacts(folder: Path) -> None:
     }
     model = Model.of(
         {2026: (_decoder(features, vocabulary), how)},
-        description.encoding("whole", "average", 1, "float16"),
+        description.feature_spec("whole", "average", 1, "float16"),
         vocabulary.fingerprint,
         {},
     )
@@ -85,7 +85,7 @@ def write_artifacts(folder: Path) -> None:
     )
     write_json(folder / "encoder.json", asdict(description))
     vocabulary.save(folder / "vocabulary.json")
-    detector.save(folder / "detector.h5", vocabulary, model.description.encoding)
+    detector.save(folder / "detector.h5", vocabulary, model.description.feature_spec)
     keras_weights.save(network, folder / "encoder.weights.h5")
     model.save(folder / "model")
     SETTINGS.write(folder / "search.json")
@@ -96,7 +96,7 @@ def _encoder() -> Any:
 
     Keras' own initial weights let the signal die out in the 27 layers.
     """
-    network, _ = pretrained.fetch("MobileNet", "random", SIZE)
+    network, _ = pretrained.fetch_encoder("MobileNet", "random", SIZE)
     random = np.random.default_rng(0)
     arrays = []
     for weight in network.weights:

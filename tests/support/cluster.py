@@ -1,4 +1,4 @@
-"""Photos, some of them damaged, for executors and workers, and an encoder that costs nothing."""
+"""A workspace for cluster tests: photos, some of them damaged, and a cheap encoder."""
 
 import functools
 import os
@@ -21,42 +21,42 @@ BATCH = 3
 DAMAGED = {"03.png": b"<html>", "07.png": b"", "11.png": b"\x89PNG\r\n\x1a\n"}
 
 
-class Colours(Engine):
-    """Encodes a photo as its mean colours; notes every pass, with its process, in a file.
+class LoggingEngine(Engine):
+    """Encodes an image as its mean colour; logs the process of every pass to a file.
 
-    While there is a file `hold` beside that one, a second pass does not end.
+    While a file `hold` exists next to the log, second passes wait.
     """
 
     def __init__(self, log: Path, scale: float = 1.0) -> None:
-        super().__init__((3,), BATCH, part=BATCH, threads=1)
+        super().__init__((3,), BATCH, chunk_size=BATCH, threads=1)
         self._log, self._scale = log, scale
 
-    def _infer(self, part: Pixels) -> Vectors:
+    def _infer(self, images: Pixels) -> Vectors:
         with self._log.open("a") as file:
             file.write(f"{os.getpid()}\n")
         while self.passes > 1 and self._log.with_name("hold").exists():
             time.sleep(0.02)
-        vectors: Vectors = part.mean(axis=(1, 2), dtype=np.float32) * np.float32(self._scale)
+        vectors: Vectors = images.mean(axis=(1, 2), dtype=np.float32) * np.float32(self._scale)
         return vectors
 
 
-def colours(log: Path, _: int | None = None, **options: float) -> Engine:
-    return Colours(log, **options)
+def make_logging_engine(log: Path, _: int | None = None, **options: float) -> Engine:
+    return LoggingEngine(log, **options)
 
 
 @dataclass
-class Place:
-    """Photos, some of them damaged, and what is made of them."""
+class ClusterWorkspace:
+    """Photos, some of them damaged, and the caches and stores extracted from them."""
 
     folder: Path
     address: str | None = None
 
     @staticmethod
-    def drawn(folder: Path) -> "Place":
-        """Make a place of twenty photos."""
-        place = Place(folder)
-        place.draw(20)
-        return place
+    def drawn(folder: Path) -> "ClusterWorkspace":
+        """Create a workspace with twenty photos."""
+        workspace = ClusterWorkspace(folder)
+        workspace.draw(20)
+        return workspace
 
     @property
     def root(self) -> Path:
@@ -74,16 +74,16 @@ class Place:
             (self.root / name).write_bytes(DAMAGED.get(name, drawn))
 
     def local(self) -> Executor:
-        return LocalExecutor(functools.partial(colours, self.log), 2, 3600)
+        return LocalExecutor(functools.partial(make_logging_engine, self.log), 2, 3600)
 
     def ray(
         self,
-        make_engine: Callable[..., Engine] = colours,
+        make_engine: Callable[..., Engine] = make_logging_engine,
         actors: int = 2,
         progress_seconds: float = 3600.0,
-        **engine: float,
+        **engine_options: float,
     ) -> Executor:
-        make = functools.partial(make_engine, self.log, **engine)
+        make = functools.partial(make_engine, self.log, **engine_options)
         return RayExecutor(make, BATCH, actors, self.address, progress_seconds)
 
     def extract(
@@ -91,24 +91,25 @@ class Place:
         executor: Executor,
         cache: str,
         photos: int | None = None,
-        encoding: FeatureSpec = ENCODING,
+        feature_spec: FeatureSpec = ENCODING,
     ) -> ExtractionResult:
-        found = sorted(self.root.iterdir())[:photos]
+        paths = sorted(self.root.iterdir())[:photos]
         return Extractor(
-            encoding=encoding,
+            feature_spec=feature_spec,
             executor=executor,
             cache=self.folder / cache,
             max_pixels=10_000,
             max_failed_share=0.5,
-        ).extract({path.name: path for path in found}, self.root, self.store(cache))
+        ).extract({path.name: path for path in paths}, self.root, self.store(cache))
 
     def store(self, cache: str) -> Path:
         return self.folder / f"{cache}.h5"
 
     def passes(self) -> Counter[int]:
-        """Passes of the encoder, by process."""
+        """Return the number of the encoder's passes per process."""
         return Counter(map(int, self.log.read_text().split())) if self.log.exists() else Counter()
 
-    def is_as_one_machine_makes_it(self, cache: str) -> bool:
+    def equals_local_store(self, cache: str) -> bool:
+        """Return whether a store has the same bytes as the local executor's."""
         self.extract(self.local(), "local")
         return self.store(cache).read_bytes() == self.store("local").read_bytes()

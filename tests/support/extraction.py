@@ -1,4 +1,4 @@
-"""A folder of photos, an encoder that costs nothing, and what is extracted with it."""
+"""A workspace for extraction tests: photos, a cheap encoder, and what is extracted with it."""
 
 import threading
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.features import photos
 from pipeline.features.encoders.engines import Engine, PendingBatch, Pixels, Vectors
 from pipeline.features.executors.local import EncodeStats, LocalExecutor
 from pipeline.features.extractor import ExtractionResult, Extractor
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.shard_cache import ShardFolder
+from pipeline.features.photos import PhotoFile, decode_photo
+from pipeline.features.shard_cache import ShardCache
 from pipeline.features.store import FeatureStore
 from pipeline.files import sha256_file
 from tests.conftest import ENCODING, encoded, make_photo
@@ -21,59 +21,59 @@ BATCH = 4
 MAX_PIXELS = 10_000
 
 
-class Colours(Engine):
-    """Encodes a photo as its mean colours; can break down before a pass."""
+class MeanColourEngine(Engine):
+    """Encodes an image as its mean colour; can be interrupted before a pass."""
 
     def __init__(
         self,
-        breaks_before: int | None = None,
+        interrupt_before: int | None = None,
         *,
         accelerated: bool = False,
         batch_size: int = BATCH,
     ) -> None:
-        super().__init__((3,), batch_size, part=BATCH, threads=1, accelerated=accelerated)
-        self._breaks_before = breaks_before
-        self._run = 0
+        super().__init__((3,), batch_size, chunk_size=BATCH, threads=1, accelerated=accelerated)
+        self._interrupt_before = interrupt_before
+        self._runs = 0
 
-    def _infer(self, part: Pixels) -> Vectors:
-        self._run += 1
-        if self._run == self._breaks_before:
+    def _infer(self, images: Pixels) -> Vectors:
+        self._runs += 1
+        if self._runs == self._interrupt_before:
             raise KeyboardInterrupt
-        vectors: Vectors = part.mean(axis=(1, 2), dtype=np.float32)
+        vectors: Vectors = images.mean(axis=(1, 2), dtype=np.float32)
         return vectors
 
 
-class Held(Colours):
-    """Goes on when it is told to; notes what was begun."""
+class PausedEngine(MeanColourEngine):
+    """Runs a chunk for each release of `permits`; records the sizes of started passes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.go = threading.Semaphore(0)
-        self.begun: list[int] = []
+        self.permits = threading.Semaphore(0)
+        self.started: list[int] = []
 
-    def start(self, photos: Pixels) -> PendingBatch:
-        self.begun.append(len(photos))
-        return super().start(photos)
+    def start(self, images: Pixels) -> PendingBatch:
+        self.started.append(len(images))
+        return super().start(images)
 
-    def _infer(self, part: Pixels) -> Vectors:
-        self.go.acquire()
-        return super()._infer(part)
+    def _infer(self, images: Pixels) -> Vectors:
+        self.permits.acquire()
+        return super()._infer(images)
 
 
 @dataclass
-class Place:
-    """A folder of photos, a cache and a store."""
+class Workspace:
+    """A folder of photos, a shard cache and a feature store."""
 
     folder: Path
     engines: list[Engine] = field(default_factory=list)
 
     @staticmethod
-    def drawn(folder: Path, count: int) -> "Place":
-        """Make a place of so many photos, 00.png and on."""
+    def drawn(folder: Path, count: int) -> "Workspace":
+        """Create a workspace with `count` photos, 00.png, 01.png, ..."""
         folder.mkdir(exist_ok=True)
-        place = Place(folder)
-        place.draw(*range(count))
-        return place
+        workspace = Workspace(folder)
+        workspace.draw(*range(count))
+        return workspace
 
     @property
     def root(self) -> Path:
@@ -98,14 +98,14 @@ class Place:
     def write(self, name: str, data: bytes) -> None:
         (self.root / name).write_bytes(data)
 
-    def shards(self, encoding: FeatureSpec = ENCODING) -> ShardFolder:
-        return ShardFolder(self.cache, encoding.fingerprint)
+    def shards(self, feature_spec: FeatureSpec = ENCODING) -> ShardCache:
+        return ShardCache(self.cache, feature_spec.fingerprint)
 
     def executor(self, engine: Engine | None = None, workers: int = 2) -> LocalExecutor:
-        """Return an executor that notes each engine that it makes."""
+        """Return an executor that records each engine that it makes in `engines`."""
 
         def make_engine() -> Engine:
-            self.engines.append(engine or Colours())
+            self.engines.append(engine or MeanColourEngine())
             return self.engines[-1]
 
         return LocalExecutor(make_engine, workers, 3600)
@@ -114,7 +114,7 @@ class Place:
         self, engine: Engine | None = None, workers: int = 2, **changes: Any
     ) -> Extractor:
         values: dict[str, Any] = {
-            "encoding": ENCODING,
+            "feature_spec": ENCODING,
             "executor": self.executor(engine, workers),
             "cache": self.cache,
             "max_pixels": MAX_PIXELS,
@@ -129,12 +129,12 @@ class Place:
         return extractor.extract(self.photos(), self.root, self.store)
 
     def encode(self, executor: LocalExecutor) -> EncodeStats:
-        """Encode all photos into shards, as an `Extractor` does."""
-        photos = {sha256_file(path): path for path in self.photos().values()}
+        """Encode all photos into the shard cache, as an `Extractor` does."""
+        photos = {sha256_file(path): PhotoFile(path) for path in self.photos().values()}
         return executor.encode(photos, ENCODING, MAX_PIXELS, self.shards(), "0 cached")
 
-    def kept(self) -> int:
-        """Count the photos whose vectors are kept."""
+    def cached_count(self) -> int:
+        """Count the photos whose vectors are in the shard cache."""
         return len(self.shards().index())
 
     def check(self) -> FeatureStore:
@@ -143,24 +143,24 @@ class Place:
         store.verify()
         for image_id, vector in zip(store.image_ids, store.features, strict=True):
             data = (self.root / image_id).read_bytes()
-            views = photos.decode(data, 32, MAX_PIXELS, store.encoding.views)
+            views = decode_photo(data, 32, MAX_PIXELS, store.feature_spec.views)
             expected = views.mean(axis=(1, 2))
             assert np.allclose(vector, expected if len(views) > 1 else expected[0], rtol=1e-3)
         assert sorted([*store.image_ids, *store.failed]) == sorted(self.photos())
         return store
 
 
-def spoil(place: Place) -> dict[str, str]:
-    """Spoil photos at the start, in the middle and at the end; return the reasons."""
-    whole = (place.root / "04.png").read_bytes()
-    place.write("00.png", b"")
-    place.write("04.png", whole[: len(whole) // 2])
-    place.write("09.png", b"<html>")
-    place.write("large.png", encoded(make_photo(200, 200), "PNG"))
-    (place.root / "lost.png").symlink_to("nowhere.png")
-    (place.folder / "outside.png").write_bytes(encoded(make_photo(), "PNG"))
-    (place.root / "out.png").symlink_to(place.folder / "outside.png")
-    (place.root / "folder.png").mkdir()
+def add_bad_photos(workspace: Workspace) -> dict[str, str]:
+    """Damage the first, a middle and the last photo, and add bad files; return the reasons."""
+    good = (workspace.root / "04.png").read_bytes()
+    workspace.write("00.png", b"")
+    workspace.write("04.png", good[: len(good) // 2])
+    workspace.write("09.png", b"<html>")
+    workspace.write("large.png", encoded(make_photo(200, 200), "PNG"))
+    (workspace.root / "lost.png").symlink_to("nowhere.png")
+    (workspace.folder / "outside.png").write_bytes(encoded(make_photo(), "PNG"))
+    (workspace.root / "out.png").symlink_to(workspace.folder / "outside.png")
+    (workspace.root / "folder.png").mkdir()
     return {
         "00.png": "empty file",
         "04.png": "damaged image: image file is truncated",

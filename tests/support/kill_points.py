@@ -1,8 +1,8 @@
-"""An extraction in a process of its own, which kills itself at a point that it is told.
+"""An extraction in its own process, which kills itself at a given point.
 
-`python -m tests.kill_points FOLDER [WHERE POINT COUNT [SIGNAL]]` extracts FOLDER/photos into
-FOLDER/artifacts/features.h5 with an encoder that costs nothing, and notes in FOLDER/computed
-every photo that went through it. The product has no hooks: what it calls is replaced here.
+`python -m tests.support.kill_points FOLDER [WHERE POINT COUNT [SIGNAL]]` extracts FOLDER/photos
+into FOLDER/artifacts/features.h5 with a cheap encoder, and records every photo that it encodes in
+FOLDER/computed. The product has no hooks: the functions that it calls are patched here.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from pipeline.features.executors.local import LocalExecutor
 from pipeline.features.extractor import ExtractionResult, Extractor
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.stages.run import run_stage
-from pipeline.storage.hdf5 import Disk
+from pipeline.storage.hdf5 import DeferredErrorFile
 
-# Two passes are under way at a time: a batch is what they hold.
+# Two passes are pending at a time; together they are a batch.
 PASS = 2
 BATCH = 2 * PASS
 
-OF_A_FILE = (
+FILE_POINTS = (
     "before open",
     "half written",
     "before fsync",
@@ -39,8 +39,8 @@ OF_A_FILE = (
 )
 POINTS = {
     "encoder": ("before a pass", "after a pass"),
-    "shard": OF_A_FILE,
-    "store": (*OF_A_FILE, "after rows"),
+    "shard": FILE_POINTS,
+    "store": (*FILE_POINTS, "after rows"),
 }
 
 ENCODING = FeatureSpec(
@@ -58,116 +58,125 @@ ENCODING = FeatureSpec(
 
 
 @dataclass
-class Trap:
-    """Kills the process (or stops it) when it comes to a point for the `count`th time."""
+class KillPoint:
+    """Sends the process a signal when it reaches a point for the `count`th time.
+
+    Attributes:
+        where: a key of `POINTS`, the part of the extraction.
+        point: one of the points there.
+        count: how often the point has to be reached.
+        sends: the signal.
+    """
 
     where: str = ""
     point: str = ""
     count: int = 1
     sends: signal.Signals = signal.SIGKILL
 
-    def springs(self, where: str, point: str) -> bool:
-        """Whether being at that point now is the end."""
+    def is_now(self, where: str, point: str) -> bool:
+        """Return whether reaching that point now sends the signal."""
         return (where, point, 1) == (self.where, self.point, self.count)
 
-    def at(self, where: str, point: str) -> None:
-        """Say that the process is at a point."""
-        if self.springs(where, point):
+    def reach(self, where: str, point: str) -> None:
+        """Note that the process has reached a point."""
+        if self.is_now(where, point):
             os.kill(os.getpid(), self.sends)
         if (where, point) == (self.where, self.point):
             self.count -= 1
 
-    def lay(self) -> None:
-        """Replace what the product calls by the same with traps around it."""
-        sys.addaudithook(self._audit)
-        self._in_fsync()
-        self._in_writes_of_shards()
-        self._in_writes_of_the_store()
+    def install(self) -> None:
+        """Patch the functions that the product calls, so that they report points."""
+        sys.addaudithook(self._on_audit_event)
+        self._patch_fsync()
+        self._patch_shard_writes()
+        self._patch_store_writes()
 
-    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def _on_audit_event(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and "w" in (arguments[1] or ""):
-            self.at(_kind(str(arguments[0])), "before open")
+            self.reach(_kind(str(arguments[0])), "before open")
 
-    def _in_fsync(self) -> None:
-        fsync, renamed = os.fsync, ""
+    def _patch_fsync(self) -> None:
+        fsync, last_file = os.fsync, ""
 
-        def trapped(descriptor: int) -> None:
-            nonlocal renamed
+        def patched(descriptor: int) -> None:
+            nonlocal last_file
             path = Path(f"/proc/self/fd/{descriptor}").readlink()
             points = ("after rename", "after the folder's fsync")
             if not path.is_dir():
-                renamed = str(path)
+                last_file = str(path)
                 points = ("before fsync", "before rename")
-            self.at(_kind(renamed), points[0])
+            self.reach(_kind(last_file), points[0])
             fsync(descriptor)
-            self.at(_kind(renamed), points[1])
+            self.reach(_kind(last_file), points[1])
 
-        mock.patch.object(os, "fsync", trapped).start()
+        mock.patch.object(os, "fsync", patched).start()
 
-    def _in_writes_of_shards(self) -> None:
-        add = zipfile.ZipFile.writestr
+    def _patch_shard_writes(self) -> None:
+        writestr = zipfile.ZipFile.writestr
 
-        def trapped(shard: zipfile.ZipFile, member: zipfile.ZipInfo, data: bytes) -> None:
+        def patched(shard: zipfile.ZipFile, member: zipfile.ZipInfo, data: bytes) -> None:
             if member.filename == "vectors.npy":
-                if self.springs("shard", "half written"):
-                    add(shard, member, data[: len(data) // 2])
+                if self.is_now("shard", "half written"):
+                    writestr(shard, member, data[: len(data) // 2])
                     assert shard.fp is not None
                     shard.fp.flush()
-                self.at("shard", "half written")
-            add(shard, member, data)
+                self.reach("shard", "half written")
+            writestr(shard, member, data)
 
-        mock.patch.object(zipfile.ZipFile, "writestr", trapped).start()
+        mock.patch.object(zipfile.ZipFile, "writestr", patched).start()
 
-    def _in_writes_of_the_store(self) -> None:
-        write, put = Disk.write, h5py.Dataset.__setitem__
+    def _patch_store_writes(self) -> None:
+        write, set_item = DeferredErrorFile.write, h5py.Dataset.__setitem__
 
-        def trapped_write(disk: Disk, data: Any) -> int:
-            if self.springs("store", "half written"):
-                write(disk, data[: len(data) // 2])
-            self.at("store", "half written")
-            return write(disk, data)
+        def patched_write(output: DeferredErrorFile, data: Any) -> int:
+            if self.is_now("store", "half written"):
+                write(output, data[: len(data) // 2])
+            self.reach("store", "half written")
+            return write(output, data)
 
-        def trapped_put(dataset: Any, places: Any, values: Any) -> None:
-            put(dataset, places, values)
-            self.at("store", "after rows")
+        def patched_set_item(dataset: Any, rows: Any, values: Any) -> None:
+            set_item(dataset, rows, values)
+            self.reach("store", "after rows")
 
-        mock.patch.object(Disk, "write", trapped_write).start()
-        mock.patch.object(h5py.Dataset, "__setitem__", trapped_put).start()
+        mock.patch.object(DeferredErrorFile, "write", patched_write).start()
+        mock.patch.object(h5py.Dataset, "__setitem__", patched_set_item).start()
 
 
 def _kind(path: str) -> str:
-    """Tell a shard and the store, temporary or not."""
+    """Return "shard", "store" or "" for a path, which may be temporary."""
     return {".npz": "shard", ".h5": "store"}.get(Path(path).suffix, "")
 
 
-class Colours(Engine):
-    """Encodes a photo as its mean colours and notes in a file whose colours it told."""
+class KillableEngine(Engine):
+    """Encodes an image as its mean colour and appends the image's digest to a log."""
 
-    def __init__(self, notes: Path, trap: Trap) -> None:
-        super().__init__((3,), PASS, part=PASS, threads=1)
-        self._notes, self._trap = notes, trap
+    def __init__(self, log: Path, kill_point: KillPoint) -> None:
+        super().__init__((3,), PASS, chunk_size=PASS, threads=1)
+        self._log, self._kill_point = log, kill_point
 
-    def _infer(self, part: Pixels) -> Vectors:
-        self._trap.at("encoder", "before a pass")
-        vectors: Vectors = part.astype(np.float32).mean(axis=(1, 2))
-        photos = [hashlib.sha256(pixels).hexdigest() for pixels in part if pixels.any()]
-        notes = os.open(self._notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        os.write(notes, "".join(f"{photo}\n" for photo in photos).encode())
-        os.close(notes)
-        self._trap.at("encoder", "after a pass")
+    def _infer(self, images: Pixels) -> Vectors:
+        self._kill_point.reach("encoder", "before a pass")
+        vectors: Vectors = images.astype(np.float32).mean(axis=(1, 2))
+        digests = [hashlib.sha256(image).hexdigest() for image in images if image.any()]
+        log = os.open(self._log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        os.write(log, "".join(f"{digest}\n" for digest in digests).encode())
+        os.close(log)
+        self._kill_point.reach("encoder", "after a pass")
         return vectors
 
 
 def extract(
-    folder: Path, trap: Trap | None = None, encoding: FeatureSpec = ENCODING
+    folder: Path, kill_point: KillPoint | None = None, feature_spec: FeatureSpec = ENCODING
 ) -> ExtractionResult:
     """Extract `folder`/photos into `folder`/artifacts/features.h5."""
     root = folder / "photos"
     executor = LocalExecutor(
-        lambda: Colours(folder / "computed", trap or Trap()), workers=2, progress_seconds=3600
+        lambda: KillableEngine(folder / "computed", kill_point or KillPoint()),
+        workers=2,
+        progress_seconds=3600,
     )
     return Extractor(
-        encoding=encoding,
+        feature_spec=feature_spec,
         executor=executor,
         cache=folder / "cache",
         max_pixels=10_000,
@@ -180,12 +189,12 @@ def extract(
 
 
 def main() -> None:
-    """Do what the command line says."""
-    folder, *given = sys.argv[1:]
-    where, point, count, name = (*given, *("", "", "1", "SIGKILL")[len(given) :])
-    trap = Trap(where, point, int(count), signal.Signals[name])
-    trap.lay()
-    extract(Path(folder), trap)
+    """Run the command line, see the module."""
+    folder, *options = sys.argv[1:]
+    where, point, count, name = (*options, *("", "", "1", "SIGKILL")[len(options) :])
+    kill_point = KillPoint(where, point, int(count), signal.Signals[name])
+    kill_point.install()
+    extract(Path(folder), kill_point)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures, the parts of photo files, and what files that are put together by hand show."""
+"""Test pictures, parts of photo files, and the expected pixels of hand-made files."""
 
 import os
 import random
@@ -12,12 +12,12 @@ from PIL import Image, ImageOps
 
 from tests.conftest import encoded
 
-WIDTH, HEIGHT = 64, 32  # quarters that are whole blocks of a JPEG
+WIDTH, HEIGHT = 64, 32  # each quarter is a whole number of JPEG blocks
 
 Array = npt.NDArray[np.int64]
 Turn = Image.Transpose
 
-# How a camera held in each of the eight ways stores the same scene.
+# How a camera stores the same scene when held in each of the eight orientations.
 STORED = {
     1: None,
     2: Turn.FLIP_LEFT_RIGHT,
@@ -31,9 +31,9 @@ STORED = {
 
 
 def picture(name: str) -> Image.Image:
-    """Draw four quarters in colours that no other name has."""
-    draw = random.Random(os.fsencode(name))
-    colours = [[draw.randrange(30, 225) for _ in range(3)] for _ in range(4)]
+    """Draw four quarters in colours that depend on the name."""
+    rng = random.Random(os.fsencode(name))
+    colours = [[rng.randrange(30, 225) for _ in range(3)] for _ in range(4)]
     quarters = np.array(colours, np.uint8).reshape(2, 2, 3)
     return Image.fromarray(quarters.repeat(HEIGHT // 2, axis=0).repeat(WIDTH // 2, axis=1))
 
@@ -64,25 +64,25 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + check
 
 
-def png(width: int, height: int, depth: int, kind: int, rows: bytes, *before: bytes) -> bytes:
-    """Build a PNG; `rows` are its pixels with a filter byte before each row."""
+def png(width: int, height: int, depth: int, kind: int, rows: bytes, *extra_chunks: bytes) -> bytes:
+    """Build a PNG; `rows` are its pixels, with a filter byte before each row."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + pixels + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra_chunks) + pixels + chunk(b"IEND", b"")
 
 
-def png_of(samples: npt.NDArray[np.integer], depth: int, kind: int, *before: bytes) -> bytes:
-    """Build a PNG of samples, (H, W) or (H, W, C), as they are."""
+def png_of(samples: npt.NDArray[np.integer], depth: int, kind: int, *extra_chunks: bytes) -> bytes:
+    """Build a PNG of unchanged samples, (H, W) or (H, W, C)."""
     if depth == 4:
         packed = (samples[:, ::2] << 4 | samples[:, 1::2]).astype(np.uint8)
     else:
         packed = samples.astype(">u2" if depth == 16 else np.uint8)
     rows = b"".join(b"\0" + line.tobytes() for line in packed)
-    return png(samples.shape[1], samples.shape[0], depth, kind, rows, *before)
+    return png(samples.shape[1], samples.shape[0], depth, kind, rows, *extra_chunks)
 
 
 def wide(image: Image.Image) -> npt.NDArray[np.uint16]:
-    """Return samples of 16 bits whose lower eight must not matter."""
+    """Return 16-bit samples whose lower eight bits must not matter."""
     return np.asarray(image, dtype=np.uint16) * np.uint16(256) + np.uint16(90)
 
 
@@ -96,7 +96,7 @@ def with_segment(jpeg: bytes, marker: int, content: bytes) -> bytes:
 
 
 def with_frame(jpeg: bytes, header: bytes) -> bytes:
-    """Replace a JPEG's bits a sample, height and width."""
+    """Replace a JPEG's bits per sample, height and width."""
     start = jpeg.index(b"\xff\xc0") + 4
     return jpeg[:start] + header + jpeg[start + len(header) :]
 
@@ -113,12 +113,12 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+def flipped(data: bytes, offset: int) -> bytes:
+    return data[:offset] + bytes([data[offset] ^ 16]) + data[offset + 1 :]
 
 
 def make_hole(path: Path) -> None:
-    """Make a file that takes no place on the disk and 16 GB in memory."""
+    """Create a sparse file: no space on the disk, but 16 GB when read."""
     path.touch()
     os.truncate(path, 1 << 34)
 
@@ -132,7 +132,7 @@ def spread(start: int, stop: int, count: int) -> list[int]:
     return [start + (stop - start) * number // count for number in range(count)]
 
 
-# What pictures look like by other means than the decoder's.
+# The expected pixels, computed without the decoder.
 
 
 def grey(image: Image.Image) -> Image.Image:
@@ -155,7 +155,7 @@ def white_grey_corner(image: Image.Image) -> Image.Image:
 
 
 def veil() -> Image.Image:
-    """Draw an alpha channel: nothing of the first quarter, half of the second, all below."""
+    """Draw an alpha channel: first quarter transparent, second half transparent, rest opaque."""
     alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
     alpha[: HEIGHT // 2, : WIDTH // 2] = 0
     alpha[: HEIGHT // 2, WIDTH // 2 :] = 128
@@ -187,7 +187,7 @@ def two_tones(image: Image.Image) -> Image.Image:
 
 
 def inks(image: Image.Image) -> Image.Image:
-    """Take a picture's colours for cyan, magenta and yellow, under a veil of black."""
+    """Use a picture's colours as cyan, magenta and yellow, and add some black."""
     black = Image.new("L", image.size, 60)
     return Image.merge("CMYK", [*image.split(), black])
 
@@ -198,14 +198,14 @@ def shown_inks(image: Image.Image) -> Image.Image:
 
 
 def without_adobe_marker(image: Image.Image) -> bytes:
-    """Encode inks inverted as Adobe does, which nearly all decoders expect, but do not say so."""
+    """Encode inverted inks, as Adobe does and decoders expect, without the Adobe marker."""
     jpeg = as_jpeg(inks(image))
     start = jpeg.index(b"\xff\xee")
     return jpeg[:start] + jpeg[start + 2 + int.from_bytes(jpeg[start + 2 : start + 4]) :]
 
 
 def as_ycck(image: Image.Image) -> bytes:
-    """Encode inks as Photoshop does: inverted, and their first three as YCbCr."""
+    """Encode inks as Photoshop does: inverted, the first three as YCbCr."""
     ycc = [ImageOps.invert(band) for band in image.convert("YCbCr").split()]
     jpeg = as_jpeg(Image.merge("CMYK", [*ycc, Image.new("L", image.size, 60)]))
     transform = jpeg.index(b"Adobe") + 11

@@ -30,7 +30,7 @@ MODEL = ModelConfig(
         output_dropout=0.25,
     ),
     members=(Member(7, "c" * 64, {}),),
-    encoding=ENCODING,
+    feature_spec=ENCODING,
     vocabulary="d" * 64,
     metadata={"params": {"learning_rate": 0.0005}},
 )

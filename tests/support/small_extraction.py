@@ -1,4 +1,4 @@
-"""A small extraction to be spoiled: its folder, and what must come of it when it runs again."""
+"""A small finished extraction for tests to damage, and the check that it recovers."""
 
 import resource
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.features.shard_cache import ShardFolder
+from pipeline.features.shard_cache import ShardCache
 from tests.conftest import encoded, make_photo
 from tests.support import kill_points
 from tests.support.kill_points import ENCODING
@@ -29,12 +29,12 @@ def store(folder: Path) -> Path:
 
 
 def shards(folder: Path) -> list[Path]:
-    return sorted(ShardFolder(folder / "cache", ENCODING.fingerprint).folder.glob("*.npz"))
+    return sorted(ShardCache(folder / "cache", ENCODING.fingerprint).folder.glob("*.npz"))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder after an extraction; not to be changed."""
+    """Return the folder of a finished extraction; tests must not change it."""
     folder = draw(tmp_path_factory.mktemp("finished"))
     kill_points.extract(folder)
     return folder
@@ -42,23 +42,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def spoilable(finished: Path, tmp_path: Path) -> Path:
-    """The same to be spoiled, without the store: as DVC leaves it."""
+    """Return a copy for the test to damage, without the store: as DVC leaves it."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     store(tmp_path).unlink()
     return tmp_path
 
 
 def extracted_again(spoilable: Path, finished: Path) -> int:
-    """Extract, check the store, and return how many photos that took."""
+    """Extract, check the store, and return the number of photos that were encoded."""
     result = kill_points.extract(spoilable)
     assert store(spoilable).read_bytes() == store(finished).read_bytes()
     assert list(spoilable.rglob(".tmp-*")) == []
-    assert kill_points.extract(spoilable).encoded.passes == 0
-    return result.encoded.computed
+    assert kill_points.extract(spoilable).stats.passes == 0
+    return result.stats.computed
 
 
 def run(folder: Path, largest_file: int = -1) -> subprocess.CompletedProcess[str]:
-    """Extract in a process that may not write larger files, as on a disk that is full."""
+    """Extract in a process with a limit on file sizes, which acts like a full disk."""
 
     def limit() -> None:
         if largest_file >= 0:

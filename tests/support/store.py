@@ -1,4 +1,4 @@
-"""A feature store of eight photos with awkward names."""
+"""A feature store of eight photos with unusual names."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pipeline.features.store import write_store
 from tests.conftest import ENCODING
 
-# In the order of their UTF-8 bytes, which is Python's order of strings.
+# Sorted by their UTF-8 bytes, which is how Python sorts strings.
 IDS = ["10.jpg", "9.jpg", "B.jpg", "a/b c.jpg", "a.jpg", "ä.jpg", "犬.jpg", "🐕.jpg"]
 IDS = sorted(IDS)
 IDS_UTF8 = [image_id.encode() for image_id in IDS]
@@ -24,7 +24,7 @@ def vectors(*shape: int) -> npt.NDArray[np.float32]:
 
 def write(path: Path, **changes: Any) -> Path:
     values: dict[str, Any] = {
-        "encoding": ENCODING,
+        "feature_spec": ENCODING,
         "photos": PHOTOS,
         "failed": FAILED,
         "rows": [(list(range(len(IDS))), vectors(6))],

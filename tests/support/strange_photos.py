@@ -1,6 +1,6 @@
-"""Strange photos: a data set of damaged and odd files, and what has to become of each.
+"""A data set of damaged and odd photo files, with the expected result for each.
 
-`python -m tests.strange_photos FOLDER` writes it, to be looked at or captioned by hand.
+`python -m tests.support.strange_photos FOLDER` writes it, to inspect or caption it by hand.
 """
 
 import os
@@ -63,7 +63,7 @@ DAMAGED = "damaged image: "
 NO_PHOTO = "not a JPEG, PNG or WebP image$"
 OUTSIDE = "a link to a file outside the photo folder$"
 
-# Names in a caption file that must not be followed, and some that lead nowhere.
+# Names in a caption file that lead out of the photo folder, and names of no photo.
 UNSAFE = (
     "../secret.png",
     "./../secret.png",
@@ -81,24 +81,24 @@ NOT_THERE = ("secret.png", "images/plain.png", "~/secret.png", "file:///secret.p
 
 
 @dataclass(frozen=True)
-class Strange:
-    """A file of the photo folder and what has to become of it.
+class StrangePhoto:
+    """A file of the photo folder and the expected result.
 
     Attributes:
-        name: below the photo folder.
-        content: its bytes, or what makes it at a path.
-        corners: the colours that its four corners have to show, (4, 3); None for no row.
-        close: by how much they may differ.
-        reason: regular expression of its status; empty for a row.
-        either: damage that its format has no means to notice: a row or a status.
+        name: path below the photo folder.
+        content: the file's bytes, or a function that creates it at a path.
+        corners: the expected colours of the four corners, (4, 3); None if they are not checked.
+        tolerance: by how much the colours may differ.
+        reason: regular expression of the reason why it fails; empty if it is a row.
+        may_go_unnoticed: whether it may also be a row, as its format cannot detect the damage.
     """
 
     name: str
     content: bytes | Callable[[Path], object]
     corners: Array | None = None
-    close: int = 0
+    tolerance: int = 0
     reason: str = ""
-    either: bool = False
+    may_go_unnoticed: bool = False
 
     @property
     def image_id(self) -> str:
@@ -118,17 +118,17 @@ def row(
     name: str,
     encode: Callable[[Image.Image], bytes],
     shown: Callable[[Image.Image], Image.Image] = lambda image: image,
-    close: int = 0,
-) -> Strange:
-    """Encode the picture of that name; it has to look as `shown` draws it."""
+    tolerance: int = 0,
+) -> StrangePhoto:
+    """Encode the picture of that name; it must look like the result of `shown`."""
     image = picture(name)
-    return Strange(name, encode(image), corners(shown(image)), close)
+    return StrangePhoto(name, encode(image), corners(shown(image)), tolerance)
 
 
 # The corpus.
 
 
-def corpus() -> list[Strange]:
+def corpus() -> list[StrangePhoto]:
     return [
         *_formats(),
         *_colours(),
@@ -145,24 +145,24 @@ def corpus() -> list[Strange]:
     ]
 
 
-def _formats() -> Iterator[Strange]:
+def _formats() -> Iterator[StrangePhoto]:
     yield row("plain.png", as_png)
-    yield row("plain.jpg", as_jpeg, close=6)
+    yield row("plain.jpg", as_jpeg, tolerance=6)
     yield row("plain.webp", as_webp)
-    yield row("lossy.webp", lambda image: encoded(image, "WEBP", quality=95), close=12)
-    yield row("coarse.jpg", lambda image: encoded(image, "JPEG", quality=50), close=12)
-    yield row("progressive.jpg", lambda image: as_jpeg(image, progressive=True), close=6)
-    yield row("not transformed.jpg", lambda image: as_jpeg(image, keep_rgb=True), close=6)
+    yield row("lossy.webp", lambda image: encoded(image, "WEBP", quality=95), tolerance=12)
+    yield row("coarse.jpg", lambda image: encoded(image, "JPEG", quality=50), tolerance=12)
+    yield row("progressive.jpg", lambda image: as_jpeg(image, progressive=True), tolerance=6)
+    yield row("not transformed.jpg", lambda image: as_jpeg(image, keep_rgb=True), tolerance=6)
     yield row("a PNG.jpg", as_png)
     yield row("a WebP.jpeg", as_webp)
-    yield row("a JPEG.png", as_jpeg, close=6)
-    yield row("a JPEG.webp", as_jpeg, close=6)
-    yield row("LOUD.JPG", as_jpeg, close=6)
+    yield row("a JPEG.png", as_jpeg, tolerance=6)
+    yield row("a JPEG.webp", as_jpeg, tolerance=6)
+    yield row("LOUD.JPG", as_jpeg, tolerance=6)
     yield row("deep/er/plain.png", as_png)
 
 
-def _colours() -> Iterator[Strange]:
-    yield row("grey.jpg", lambda image: as_jpeg(grey(image)), shown_grey, close=6)
+def _colours() -> Iterator[StrangePhoto]:
+    yield row("grey.jpg", lambda image: as_jpeg(grey(image)), shown_grey, tolerance=6)
     yield row("grey.png", lambda image: as_png(grey(image)), shown_grey)
     yield row("grey 4 bits.png", lambda image: png_of(steps(image), 4, 0), shown_steps)
     yield row("grey 16 bits.png", lambda image: png_of(wide(grey(image)), 16, 0), shown_grey)
@@ -173,12 +173,12 @@ def _colours() -> Iterator[Strange]:
         lambda image: two_tones(image).convert("RGB"),
     )
     yield row("palette.png", lambda image: as_png(image.quantize(4)))
-    yield row("CMYK, Adobe's.jpg", lambda image: as_jpeg(inks(image)), shown_inks, close=6)
-    yield row("CMYK.jpg", without_adobe_marker, shown_inks, close=6)
-    yield row("YCCK.jpg", as_ycck, shown_inks, close=6)
+    yield row("CMYK, Adobe's.jpg", lambda image: as_jpeg(inks(image)), shown_inks, tolerance=6)
+    yield row("CMYK.jpg", without_adobe_marker, shown_inks, tolerance=6)
+    yield row("YCCK.jpg", as_ycck, shown_inks, tolerance=6)
 
 
-def _transparent() -> Iterator[Strange]:
+def _transparent() -> Iterator[StrangePhoto]:
     def palette(image: Image.Image, **options: object) -> bytes:
         return encoded(image.quantize(4), "PNG", **options)
 
@@ -201,20 +201,20 @@ def _transparent() -> Iterator[Strange]:
     def shown_grey_veiled(image: Image.Image) -> Image.Image:
         return shown_veiled(shown_grey(image))
 
-    yield row("RGBA.png", lambda image: as_png(veiled(image)), shown_veiled, close=1)
-    yield row("RGBA.webp", lambda image: as_webp(veiled(image)), shown_veiled, close=1)
-    yield row("LA.png", lambda image: as_png(grey_veiled(image)), shown_grey_veiled, close=1)
+    yield row("RGBA.png", lambda image: as_png(veiled(image)), shown_veiled, tolerance=1)
+    yield row("RGBA.webp", lambda image: as_webp(veiled(image)), shown_veiled, tolerance=1)
+    yield row("LA.png", lambda image: as_png(grey_veiled(image)), shown_grey_veiled, tolerance=1)
     yield row(
         "RGBA 16 bits.png",
         lambda image: png_of(wide_veiled(image), 16, 6),
         shown_veiled,
-        close=1,
+        tolerance=1,
     )
     yield row(
         "LA 16 bits.png",
         lambda image: png_of(np.asarray(grey_veiled(image)).astype(np.uint16) * 257, 16, 4),
         shown_grey_veiled,
-        close=1,
+        tolerance=1,
     )
     yield row(
         "palette, one clear.png",
@@ -225,7 +225,7 @@ def _transparent() -> Iterator[Strange]:
         "palette, one nearly clear.png",
         lambda image: palette(image, transparency=table(image)),
         white_corner,
-        close=1,
+        tolerance=1,
     )
     yield row(
         "grey, one clear.png",
@@ -248,7 +248,7 @@ def _transparent() -> Iterator[Strange]:
     )
 
 
-def _frames_and_turns() -> Iterator[Strange]:
+def _frames_and_turns() -> Iterator[StrangePhoto]:
     def frames(image: Image.Image, kind: str, **options: object) -> bytes:
         more = [ImageOps.invert(image), image.transpose(Turn.ROTATE_180)]
         return encoded(image, kind, save_all=True, append_images=more, **options)
@@ -256,13 +256,13 @@ def _frames_and_turns() -> Iterator[Strange]:
     yield row("animated.webp", lambda image: frames(image, "WEBP", lossless=True))
     yield row("animated.png", lambda image: frames(image, "PNG"))
     yield row("with a cover.png", lambda image: frames(image, "PNG", default_image=True))
-    yield row("two pictures.jpg", lambda image: frames(image, "MPO", quality=95), close=12)
+    yield row("two pictures.jpg", lambda image: frames(image, "MPO", quality=95), tolerance=12)
 
     def held(image: Image.Image, number: int) -> bytes:
         return as_jpeg(turned(image, number), exif=exif(number))
 
     for number in STORED:
-        yield row(f"orientation {number}.jpg", partial(held, number=number), close=6)
+        yield row(f"orientation {number}.jpg", partial(held, number=number), tolerance=6)
     yield row("orientation.png", lambda image: encoded(turned(image, 6), "PNG", exif=exif(6)))
     yield row("orientation.webp", lambda image: as_webp(turned(image, 8), exif=exif(8)))
     yield row(
@@ -272,11 +272,11 @@ def _frames_and_turns() -> Iterator[Strange]:
             0xE1,
             b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>',
         ),
-        close=6,
+        tolerance=6,
     )
 
 
-def _odd_metadata() -> Iterator[Strange]:
+def _odd_metadata() -> Iterator[StrangePhoto]:
     def with_rubbish(image: Image.Image, marker: int, content: bytes) -> bytes:
         return with_segment(as_jpeg(image), marker, content)
 
@@ -291,19 +291,21 @@ def _odd_metadata() -> Iterator[Strange]:
         ("MPF of rubbish", 0xE2, b"MPF\0rubbish"),
     ):
         encode = partial(with_rubbish, marker=marker, content=content)
-        yield row(f"{name}.jpg", encode, close=6)
+        yield row(f"{name}.jpg", encode, tolerance=6)
     yield row(
         "ICC of rubbish.png",
         lambda image: png_of(np.asarray(image), 8, 2, chunk(b"iCCP", b"x\0\0rubbish")),
     )
-    yield row("rubbish behind.jpg", lambda image: as_jpeg(image) + b"<html>" * 99, close=6)
+    yield row("rubbish behind.jpg", lambda image: as_jpeg(image) + b"<html>" * 99, tolerance=6)
     yield row("rubbish behind.png", lambda image: as_png(image) + b"<html>" * 99)
-    yield row(  # its bytes look like a JPEG's scans
-        "film behind.jpg", lambda image: as_jpeg(image) + b"ftypmp42" + b"\xff\xda" * 500, close=6
+    yield row(  # its bytes look like scans of a JPEG
+        "film behind.jpg",
+        lambda image: as_jpeg(image) + b"ftypmp42" + b"\xff\xda" * 500,
+        tolerance=6,
     )
 
 
-def _shapes() -> Iterator[Strange]:
+def _shapes() -> Iterator[StrangePhoto]:
     def small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
         return image.crop((0, 0, 1, 1)).resize(size)
 
@@ -316,10 +318,10 @@ def _shapes() -> Iterator[Strange]:
     for size in ((1, 1), (1, 10_000), (10_000, 1)):
         name, shown = f"{size[0]} x {size[1]}", partial(small, size=size)
         yield row(f"{name}.png", partial(small_png, size=size), shown)
-        yield row(f"{name}.jpg", partial(small_jpeg, size=size), shown, close=6)
+        yield row(f"{name}.jpg", partial(small_jpeg, size=size), shown, tolerance=6)
 
 
-def _names() -> Iterator[Strange]:
+def _names() -> Iterator[StrangePhoto]:
     names = [
         "with  spaces .png",
         "caf\u00e9, composed.png",
@@ -341,12 +343,12 @@ def _names() -> Iterator[Strange]:
         "n" * 251 + ".png",
         "\u00e9" * 125 + "x.png",
     ]
-    if sys.platform == "linux":  # other systems refuse names that are no UTF-8
+    if sys.platform == "linux":  # other systems refuse names that are not UTF-8
         names += [
             "caf\u00e9.png",
             "cafe\u0301.png",
             os.fsdecode(b"caf\xe9.png"),
-            "caf\\xe9.png",  # what the name above it looks like where it is shown
+            "caf\\xe9.png",  # how the previous name is displayed
             os.fsdecode(b"\xff\xfe\\\xfd.png"),
             os.fsdecode(b"folder \xff/photo.png"),
         ]
@@ -354,8 +356,8 @@ def _names() -> Iterator[Strange]:
         yield row(name, as_png)
 
 
-def _no_photos() -> Iterator[Strange]:
-    yield Strange("empty.jpg", b"", reason="empty file$")
+def _no_photos() -> Iterator[StrangePhoto]:
+    yield StrangePhoto("empty.jpg", b"", reason="empty file$")
     image = picture("no photo")
     for name, data in {
         "a web page.jpg": b"<!DOCTYPE html><title>404 Not Found</title>",
@@ -375,64 +377,64 @@ def _no_photos() -> Iterator[Strange]:
         "a WAV.webp": b"RIFF\x24\0\0\0WAVEfmt ",
         "line ends changed.png": as_png(image).replace(b"\r\n", b"\n"),
     }.items():
-        yield Strange(name, data, reason=NO_PHOTO)
+        yield StrangePhoto(name, data, reason=NO_PHOTO)
 
 
-def _damaged() -> Iterator[Strange]:
+def _damaged() -> Iterator[StrangePhoto]:
     image = picture("damaged")
     noisy = make_photo(WIDTH, HEIGHT)
     files = {"jpg": as_jpeg(noisy), "png": as_png(noisy), "webp": as_webp(noisy)}
     for kind, data in files.items():
         for part in (1, 3):
             cut = data[: len(data) * part // 4]
-            yield Strange(f"{part} of 4 parts.{kind}", cut, reason=DAMAGED)
-        yield Strange(f"16 bytes of a photo.{kind}", data[:16], reason=DAMAGED)
-    # A PNG's chunks have checksums, from behind the signature to the end of the pixels.
-    for place in spread(8, len(files["png"]) - 12, 12):
-        flip = flipped(files["png"], place)
-        yield Strange(f"bit flipped at {place}.png", flip, reason=DAMAGED)
+            yield StrangePhoto(f"{part} of 4 parts.{kind}", cut, reason=DAMAGED)
+        yield StrangePhoto(f"16 bytes of a photo.{kind}", data[:16], reason=DAMAGED)
+    # The chunks of a PNG, from the signature to the end of the pixels, have checksums.
+    for offset in spread(8, len(files["png"]) - 12, 12):
+        flip = flipped(files["png"], offset)
+        yield StrangePhoto(f"bit flipped at {offset}.png", flip, reason=DAMAGED)
     for kind in ("jpg", "webp"):
-        for place in spread(2, len(files[kind]), 12):
-            flip = flipped(files[kind], place)
-            name = f"bit flipped at {place}.{kind}"
-            yield Strange(name, flip, reason=f"{DAMAGED}|{NO_PHOTO}", either=True)
+        for offset in spread(2, len(files[kind]), 12):
+            flip = flipped(files[kind], offset)
+            name = f"bit flipped at {offset}.{kind}"
+            yield StrangePhoto(name, flip, reason=f"{DAMAGED}|{NO_PHOTO}", may_go_unnoticed=True)
     indices = np.asarray(image.quantize(4))
-    yield Strange("no palette.png", png_of(indices, 8, 3), reason=f"{DAMAGED}its palette is m")
-    checksum = len(files["png"]) - 13  # of the pixels, whole as they are
-    yield Strange(
+    yield StrangePhoto("no palette.png", png_of(indices, 8, 3), reason=f"{DAMAGED}its palette is m")
+    checksum = len(files["png"]) - 13  # of the pixels, which are undamaged
+    yield StrangePhoto(
         "checksum flipped.png", flipped(files["png"], checksum), reason=f"{DAMAGED}.*checksum"
     )
-    yield Strange("16 x 0.png", png(16, 0, 8, 2, b""), reason=DAMAGED)
+    yield StrangePhoto("16 x 0.png", png(16, 0, 8, 2, b""), reason=DAMAGED)
     for name, header in {
         "12 bits.jpg": struct.pack(">BHH", 12, HEIGHT, WIDTH),
         "no height.jpg": struct.pack(">BHH", 8, 0, WIDTH),
     }.items():
-        yield Strange(name, with_frame(as_jpeg(image), header), reason=DAMAGED)
+        yield StrangePhoto(name, with_frame(as_jpeg(image), header), reason=DAMAGED)
 
 
-def _bombs() -> Iterator[Strange]:
+def _bombs() -> Iterator[StrangePhoto]:
     too_many = "{} x {} pixels, more than max_pixels 100000000$"
-    yield Strange(
+    yield StrangePhoto(
         "header of 100 megapixels.png",
         png(10_000, 10_001, 8, 2, b""),
         reason=too_many.format(10_000, 10_001),
     )
     most = (1 << 31) - 1
-    yield Strange(
+    yield StrangePhoto(
         "header of all pixels.png", png(most, most, 16, 6, b""), reason=too_many.format(most, most)
     )
     lie = struct.pack(">BHH", 8, 65_500, 65_500)
-    yield Strange(
+    yield StrangePhoto(
         "header of 4 gigapixels.jpg",
         with_frame(as_jpeg(picture("bomb")), lie),
         reason=too_many.format(65_500, 65_500),
     )
     webp = bytearray(as_webp(picture("bomb")))
     webp[21:25] = struct.pack("<I", 16_383 << 14 | 16_383)
-    yield Strange(
+    yield StrangePhoto(
         "header of 268 megapixels.webp", bytes(webp), reason=too_many.format(16_384, 16_384)
     )
-    yield Strange(  # a whole photo, of 144 million black pixels in 18 kB
+    yield StrangePhoto(  # a valid photo: 144 million black pixels in 18 kB
         "144 megapixels.png",
         png(12_000, 12_000, 1, 0, b"\0" * 1501 * 12_000),
         reason=too_many.format(12_000, 12_000),
@@ -440,71 +442,73 @@ def _bombs() -> Iterator[Strange]:
     pixels = np.asarray(picture("bomb"))
     zeros = zlib.compress(b"\0" * 20_000_000, 1)
     for kind, start in ((b"zTXt", b"x\0\0"), (b"iTXt", b"x\0\1\0\0\0"), (b"iCCP", b"x\0\0")):
-        yield Strange(
+        yield StrangePhoto(
             f"bomb in {kind.decode()}.png",
             png_of(pixels, 8, 2, chunk(kind, start + zeros)),
             reason=f"{DAMAGED}Decompressed data too large",
         )
     progressive = as_jpeg(picture("bomb"), progressive=True)
     last = progressive[progressive.rindex(b"\xff\xda") : -2]
-    yield Strange(
+    yield StrangePhoto(
         "many scans.jpg",
         progressive[:-2] + 100 * last + progressive[-2:],
         reason=f"{DAMAGED}more than 100 scans",
     )
-    yield Strange(
+    yield StrangePhoto(
         "a hole of 16 GB.jpg",
         make_hole,
         reason="17179869184 bytes, more than any photo has$",
     )
 
 
-def _links() -> Iterator[Strange]:
+def _links() -> Iterator[StrangePhoto]:
     def link(target: str | Path) -> Callable[[Path], None]:
         return lambda path: path.symlink_to(target)
 
     plain = corners(picture("plain.png"))
-    yield Strange("link inside.png", link("plain.png"), plain)
-    yield Strange("deep/link up and inside.png", link("../plain.png"), plain)
-    yield Strange("link of a link.png", link("link inside.png"), plain)
-    yield Strange("link out.png", link("../secret.png"), reason=OUTSIDE)
-    yield Strange("link out and in and out.png", link("../images/../secret.png"), reason=OUTSIDE)
-    yield Strange(
+    yield StrangePhoto("link inside.png", link("plain.png"), plain)
+    yield StrangePhoto("deep/link up and inside.png", link("../plain.png"), plain)
+    yield StrangePhoto("link of a link.png", link("link inside.png"), plain)
+    yield StrangePhoto("link out.png", link("../secret.png"), reason=OUTSIDE)
+    yield StrangePhoto(
+        "link out and in and out.png", link("../images/../secret.png"), reason=OUTSIDE
+    )
+    yield StrangePhoto(
         "absolute link out.png",
         lambda path: path.symlink_to(path.parents[1].resolve() / "secret.png"),
         reason=OUTSIDE,
     )
-    yield Strange("link to a device.png", link("/dev/zero"), reason=OUTSIDE)
-    yield Strange("link nowhere.png", link("nowhere"), reason="cannot be read: No such file")
-    yield Strange("link to itself.png", link("link to itself.png"), reason="cannot be read: ")
-    # What links to folders show, see `write_data_set`.
+    yield StrangePhoto("link to a device.png", link("/dev/zero"), reason=OUTSIDE)
+    yield StrangePhoto("link nowhere.png", link("nowhere"), reason="cannot be read: No such file")
+    yield StrangePhoto("link to itself.png", link("link to itself.png"), reason="cannot be read: ")
+    # Photos in linked folders, see `write_data_set`.
     er = corners(picture("deep/er/plain.png"))
-    yield Strange("link to a folder inside/er/plain.png", Path.lstat, er)
-    yield Strange("link to a folder inside/link up and inside.png", Path.lstat, plain)
+    yield StrangePhoto("link to a folder inside/er/plain.png", Path.lstat, er)
+    yield StrangePhoto("link to a folder inside/link up and inside.png", Path.lstat, plain)
     for name in ("outside/photo.png", "above/secret.png", "above/elsewhere/photo.png"):
-        yield Strange(f"link to a folder {name}", Path.lstat, reason=OUTSIDE)
+        yield StrangePhoto(f"link to a folder {name}", Path.lstat, reason=OUTSIDE)
 
 
-def _no_files() -> Iterator[Strange]:
-    yield Strange("folder.jpg", lambda path: path.mkdir(), reason="not a file$")
-    yield Strange("pipe.jpg", os.mkfifo, reason="not a file$")
+def _no_files() -> Iterator[StrangePhoto]:
+    yield StrangePhoto("folder.jpg", lambda path: path.mkdir(), reason="not a file$")
+    yield StrangePhoto("pipe.jpg", os.mkfifo, reason="not a file$")
     if sys.platform == "linux":
-        yield Strange(
+        yield StrangePhoto(
             "socket.jpg", lambda path: os.mknod(path, stat.S_IFSOCK), reason="not a file$"
         )
-    yield Strange(
+    yield StrangePhoto(
         "locked.png",
         make_locked,
         reason="cannot be read: Permission denied$",
     )
 
 
-def write_data_set(root: Path, files: list[Strange]) -> None:
-    """Write `files` as the photo folder of a data set in Kaggle's form."""
-    images, elsewhere = root / "images", root / "elsewhere"
-    for folder in (images / "deep", elsewhere):
+def write_data_set(root: Path, files: list[StrangePhoto]) -> None:
+    """Write `files` as the photo folder of a data set in the Kaggle format."""
+    images, alternative = root / "images", root / "elsewhere"
+    for folder in (images / "deep", alternative):
         folder.mkdir(parents=True)
-    for path in (root / "secret.png", elsewhere / "photo.png"):
+    for path in (root / "secret.png", alternative / "photo.png"):
         path.write_bytes(as_png(picture("secret")))
     for name, target in {
         "link to a folder inside": "deep",

@@ -69,9 +69,9 @@ def load_compiled(
         for part in ("start", "blind", "step")
     )
     with (
-        openvino_graphs.ready(start, lambda: load().graphs.start) as start_path,
-        openvino_graphs.ready(blind, lambda: load().unconditional_start()) as blind_path,
-        openvino_graphs.ready(step, lambda: load().graphs.step) as step_path,
+        openvino_graphs.converted_graph(start, lambda: load().graphs.start) as start_path,
+        openvino_graphs.converted_graph(blind, lambda: load().unconditional_start()) as blind_path,
+        openvino_graphs.converted_graph(step, lambda: load().graphs.step) as step_path,
     ):
         return CompiledDecoder(start_path, blind_path, step_path)
 

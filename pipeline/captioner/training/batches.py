@@ -83,7 +83,7 @@ class Batches:
         random = np.random.default_rng([seed, epoch])
         drawn = random.permutation(len(self.sequences))
         groups = self._grouped(drawn[np.argsort(self._lengths[drawn], kind="stable")])
-        read = partial(self._store.draw, random=random)
+        read = partial(self._store.sample_views, random=random)
         for position in random.permutation(len(groups)):
             yield self._batch(groups[position], read)
 

@@ -67,7 +67,7 @@ class EpochLogger:
             title = f"epoch {epoch.epoch}, validation loss {epoch.validation_loss:.3f}"
             write_contact_sheet(folder / f"{name}.png", self.samples, captions, title)
         if self.keep_every_epoch:
-            of = self.store.encoding, self.vocabulary.fingerprint
+            of = self.store.feature_spec, self.vocabulary.fingerprint
             how = {"epochs": epoch.epoch, "best": asdict(epoch), "stopped": "an epoch of several"}
             model = Model.of({self.seed: (self.decoder, how)}, *of, metadata=dict(self.metadata))
             model.save(self.folder / "model" / "epochs" / f"seed_{self.seed}" / name)

@@ -91,7 +91,7 @@ class SelfCritical(Phase):
         self, photos: npt.NDArray[np.int64], random: np.random.Generator
     ) -> npt.NDArray[np.float64]:
         """Draw captions, learn from them; return their rewards, (photos, samples)."""
-        features = self._store.draw([self._image_ids[photo] for photo in photos], random)
+        features = self._store.sample_views([self._image_ids[photo] for photo in photos], random)
         sampling = Sampling(seed=int(random.integers(2**32)))
         drawn = sample(self._decoder, features, self._samples, self._max_words, sampling)
         captions = [caption for of_photo in drawn for caption in of_photo]

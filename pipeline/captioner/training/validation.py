@@ -45,7 +45,7 @@ class Validation:
         """Return what the decoder's captions score, x100."""
         captions = [
             self._vocabulary.decode(hypotheses[0].ids)
-            for _, features in self._store.parts(self._image_ids)
+            for _, features in self._store.read_chunks(self._image_ids)
             for hypotheses in search(
                 decoder,
                 features,

@@ -1,4 +1,4 @@
-"""Inference engines: what runs the encoder over batches of photos."""
+"""Inference engines: run the encoder on batches of photos."""
 
 import threading
 import time
@@ -20,239 +20,259 @@ from pipeline.storage.openvino_graphs import GraphFile
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 
-# What drivers of accelerators leave on a machine: NVIDIA, the same in WSL, AMD, TPU. Asking
-# Keras would import it, seconds that a machine without any of them need not spend.
+# Devices that drivers of accelerators create: NVIDIA, NVIDIA in WSL, AMD, TPU. On a machine
+# without any of them, Keras need not be imported, which takes seconds, to look for accelerators.
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0")
 
-# Of the largest number: what rounding to float16, which has 11 bits, changes of it.
-_AGREES = 2.0**-11
+# Largest allowed error of mixed precision, relative to the largest number: the error of rounding
+# to float16, which has a precision of 11 bits.
+_MIXED_PRECISION_TOLERANCE = 2.0**-11
 
 
 @dataclass(frozen=True)
 class PendingBatch:
-    """A batch on its way through the encoder."""
+    """A batch that is being encoded."""
 
-    _parts: list[Future[Vectors]]
-    _photos: int
+    _chunks: list[Future[Vectors]]
+    _images: int
 
     def result(self) -> Vectors:
-        """Wait for the vectors: (B, D) or, from a grid, (B, P, D)."""
-        return np.concatenate([part.result() for part in self._parts])[: self._photos]
+        """Wait for the vectors: (B, D) or, with several positions per photo, (B, P, D)."""
+        return np.concatenate([chunk.result() for chunk in self._chunks])[: self._images]
 
     def cancel(self) -> None:
-        """Leave undone what is not begun; there will be no result."""
-        for part in self._parts:
-            part.cancel()
+        """Skip the chunks that have not started; `result` must not be called then."""
+        for chunk in self._chunks:
+            chunk.cancel()
 
 
 class Engine(ABC):
-    """An encoder made ready to run, beside the thread that feeds it.
+    """An encoder that is ready to run, in threads of its own.
 
-    Every pass has the same shape, short ones being padded, because the last bits of a
-    convolution's output differ with the batch size.
+    Every pass has the same shape, short ones being padded: the last bits of a convolution's
+    output depend on the batch size.
 
     Attributes:
-        batch_size: images that a pass takes, at most: photos or, of those, views.
-        shape: of one photo's vectors: (D,) or (P, D).
-        accelerated: whether it runs on a device of its own, not on the cores that decode.
-        passes: begun so far.
+        batch_size: maximum number of images per pass; each view of a photo is one.
+        shape: of the vectors of one view: (D,) or (P, D).
+        accelerated: whether it runs on an accelerator, not on the cores that decode photos.
+        passes: number of passes started so far.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         batch_size: int,
-        part: int,
+        chunk_size: int,
         threads: int,
         *,
         accelerated: bool = False,
     ) -> None:
-        """Run passes in parts of `part` photos, `threads` parts at a time."""
+        """Split passes into chunks of `chunk_size` images, `threads` of which run at a time."""
         self.batch_size = batch_size
         self.shape = shape
         self.accelerated = accelerated
         self.passes = 0
-        self._part = part
+        self._chunk_size = chunk_size
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="engine")
-        self._clock = _BusyTimer()
+        self._busy = _BusyTimer()
 
-    def start(self, photos: Pixels) -> PendingBatch:
-        """Begin to encode at most `batch_size` images, (B, S, S, 3) RGB."""
-        if len(photos) > self.batch_size:
-            raise ValueError(f"{len(photos)} images in a batch of {self.batch_size}")
+    def start(self, images: Pixels) -> PendingBatch:
+        """Start to encode at most `batch_size` images, (B, S, S, 3) RGB."""
+        if len(images) > self.batch_size:
+            raise ValueError(f"{len(images)} images in a batch of {self.batch_size}")
         self.passes += 1
-        parts = []
-        for first in range(0, len(photos), self._part):
-            part = photos[first : first + self._part]
-            padding = [(0, self._part - len(part)), *[(0, 0)] * (photos.ndim - 1)]
-            self._clock.enter()
-            future = self._pool.submit(self._infer, np.pad(part, padding))
-            future.add_done_callback(self._clock.leave)
-            parts.append(future)
-        return PendingBatch(parts, len(photos))
+        futures = []
+        for first in range(0, len(images), self._chunk_size):
+            chunk = images[first : first + self._chunk_size]
+            padding = [(0, self._chunk_size - len(chunk)), *[(0, 0)] * (images.ndim - 1)]
+            self._busy.start()
+            future = self._pool.submit(self._infer, np.pad(chunk, padding))
+            future.add_done_callback(self._busy.stop)
+            futures.append(future)
+        return PendingBatch(futures, len(images))
 
-    def encode(self, photos: Pixels) -> Vectors:
+    def encode(self, images: Pixels) -> Vectors:
         """Encode at most `batch_size` images and wait for their vectors."""
-        return self.start(photos).result()
+        return self.start(images).result()
 
-    def busy(self) -> float:
-        """Seconds, so far, in which at least one photo was being encoded."""
-        return self._clock.busy()
+    def busy_seconds(self) -> float:
+        """Return the time so far in which at least one image was being encoded."""
+        return self._busy.seconds()
 
     @abstractmethod
-    def _infer(self, part: Pixels) -> Vectors:
-        """Run the network on `part` photos; called from any of the threads."""
+    def _infer(self, images: Pixels) -> Vectors:
+        """Run the network on `chunk_size` images; called from any of the threads."""
 
 
 class _BusyTimer:
-    """Measures the time in which at least one thing is under way."""
+    """Measures the time in which at least one job is running."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._running = 0
         self._since = 0.0
-        self._busy = 0.0
+        self._seconds = 0.0
 
-    def enter(self) -> None:
+    def start(self) -> None:
+        """Note that a job starts."""
         with self._lock:
-            if not self._under_way:
+            if not self._running:
                 self._since = time.monotonic()
-            self._under_way += 1
+            self._running += 1
 
-    def leave(self, _: object) -> None:
+    def stop(self, _: object) -> None:
+        """Note that a job ends; a callback of its `Future`."""
         with self._lock:
-            self._under_way -= 1
-            if not self._under_way:
-                self._busy += time.monotonic() - self._since
+            self._running -= 1
+            if not self._running:
+                self._seconds += time.monotonic() - self._since
 
-    def busy(self) -> float:
+    def seconds(self) -> float:
         with self._lock:
-            return self._busy + (time.monotonic() - self._since if self._under_way else 0.0)
+            return self._seconds + (time.monotonic() - self._since if self._running else 0.0)
 
 
 class KerasEngine(Engine):
-    """The network on Keras' own backend, on whatever device that found."""
+    """Runs the network on Keras' backend, on the device that the backend chooses."""
 
-    def __init__(self, encoder: Any, batch_size: int, part: int | None = None) -> None:
-        """Take a `keras.Model` from pixels to vectors, and passes in parts of `part` images."""
+    def __init__(self, encoder: Any, batch_size: int, chunk_size: int | None = None) -> None:
+        """Take a `keras.Model` from pixels to vectors; `chunk_size` defaults to `batch_size`."""
         from pipeline.backend import JIT_COMPILE  # noqa: PLC0415  (imports Keras)
 
         super().__init__(
             tuple(encoder.output_shape[1:]),
             batch_size,
-            part=part or batch_size,
+            chunk_size=chunk_size or batch_size,
             threads=1,
             accelerated=_has_accelerator(),
         )
         encoder.compile(jit_compile=JIT_COMPILE)
         self._encoder = encoder
 
-    def _infer(self, part: Pixels) -> Vectors:
-        return np.asarray(self._encoder.predict_on_batch(part), np.float32)
+    def _infer(self, images: Pixels) -> Vectors:
+        return np.asarray(self._encoder.predict_on_batch(images), np.float32)
 
 
 class OpenVINOEngine(Engine):
-    """The network in the OpenVINO runtime: a part of a pass on each group of cores."""
+    """Runs the network in the OpenVINO runtime: each group of cores takes chunks of a pass."""
 
-    # Photos a request. Fewer leave time between them, more leave cores idle at the end.
-    _PART = 4
+    # Images per request. Smaller chunks lose time between requests, larger ones leave cores idle
+    # at the end of a pass.
+    _CHUNK_SIZE = 4
 
     def __init__(self, graph: Path, batch_size: int, cores: int | None = None) -> None:
-        """Take a converted graph (see `graphs`) from pixels to vectors, for so many cores."""
-        alone = batch_size == 1
-        part = 1 if alone else self._PART
-        properties = openvino_graphs.LATENCY if alone else openvino_graphs.THROUGHPUT
+        """Take a converted graph (see `openvino_graphs`) from pixels to vectors.
+
+        Args:
+            graph: the graph's file.
+            batch_size: see `Engine`.
+            cores: number of cores to use; None is all.
+        """
+        single = batch_size == 1
+        chunk_size = 1 if single else self._CHUNK_SIZE
+        properties = openvino_graphs.LATENCY if single else openvino_graphs.THROUGHPUT
         if cores is not None:
             properties = {**properties, "INFERENCE_NUM_THREADS": str(cores)}
-        compiled = openvino_graphs.compile_graph(graph, properties, batch_size=part)
+        compiled = openvino_graphs.compile_graph(graph, properties, batch_size=chunk_size)
         streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         shape = tuple(compiled.output(0).shape)[1:]
-        # OpenVINO's bindings set themselves up when they first hand out an array; two threads
-        # that are both the first wait for each other for ever.
+        # OpenVINO's bindings initialize themselves when they first return an array; two threads
+        # that do so at the same time deadlock.
         np.copy(compiled.create_infer_request().input_tensors[0].data)
-        super().__init__(shape, batch_size, part, threads=1 if alone else streams)
+        super().__init__(shape, batch_size, chunk_size, threads=1 if single else streams)
         self._local = threading.local()
         self._compiled = compiled
 
-    def _infer(self, part: Pixels) -> Vectors:
+    def _infer(self, images: Pixels) -> Vectors:
         if not hasattr(self._local, "request"):
             self._local.request = self._compiled.create_infer_request()
-        vectors: Vectors = self._local.request.infer(part)[0].copy()
+        vectors: Vectors = self._local.request.infer(images)[0].copy()
         return vectors
 
 
 def load_engine(
-    kind: str, artifacts: Path, encoding: FeatureSpec, batch_size: int, cores: int | None = None
+    kind: str, artifacts: Path, feature_spec: FeatureSpec, batch_size: int, cores: int | None = None
 ) -> Engine:
-    """Return an engine for the encoder of the folder `artifacts`.
+    """Return an engine for the encoder in the folder `artifacts`.
 
     Args:
-        kind: "keras", "openvino" or "auto": OpenVINO on a CPU where it is installed, unless
-            KERAS_BACKEND asks for another backend than TensorFlow.
-        artifacts: the folder of encoder.json and encoder.weights.h5; OpenVINO's form of
-            them is kept there too.
-        encoding: what vectors to make.
-        batch_size: photos that a pass takes, with all their views.
-        cores: that OpenVINO uses, None being all; Keras' backends have variables for it.
+        kind: "keras", "openvino" or "auto": OpenVINO on a CPU if it is installed, unless
+            KERAS_BACKEND selects another backend than TensorFlow.
+        artifacts: the folder of encoder.json and encoder.weights.h5; the converted OpenVINO
+            graph is stored there too.
+        feature_spec: which vectors to compute.
+        batch_size: photos per pass, each with all its views.
+        cores: number of cores for OpenVINO, None being all. Keras' backends take theirs from
+            environment variables.
 
     Raises:
-        InputError: OpenVINO is asked for and cannot be had, or a file is absent or damaged.
+        InputError: OpenVINO is required but not available, or a file is absent or damaged.
     """
-    if kind == "openvino" and not openvino_graphs.installed():
+    if kind == "openvino" and not openvino_graphs.is_installed():
         raise InputError(
             "params.yaml: runtime.engine is openvino, which is not installed: "
             "`pip install -e '.[openvino]'`, or set it to auto"
         )
-    if kind == "openvino" and not openvino_graphs.convertible():
+    if kind == "openvino" and not openvino_graphs.can_convert():
         raise InputError(
-            "params.yaml: runtime.engine is openvino, whose graphs are made on TensorFlow: "
+            "params.yaml: runtime.engine is openvino, whose graphs are converted with TensorFlow: "
             "unset KERAS_BACKEND, or set it to auto"
         )
-    images = batch_size * encoding.view_count
-    fits = openvino_graphs.convertible() and openvino_graphs.installed() and not _has_accelerator()
-    if kind == "openvino" or (kind == "auto" and fits):
-        graph = GraphFile(artifacts / openvino_graphs.FOLDER, "encoder", encoding.fingerprint)
-        with openvino_graphs.ready(graph, lambda: _pixels_to_vectors(artifacts, encoding)) as path:
+
+    def build() -> Any:
+        return _build_network(artifacts, feature_spec)
+
+    images = batch_size * feature_spec.view_count
+    if kind == "openvino" or (kind == "auto" and _openvino_is_best()):
+        graph = GraphFile(artifacts / openvino_graphs.FOLDER, "encoder", feature_spec.fingerprint)
+        with openvino_graphs.converted_graph(graph, build) as path:
             return OpenVINOEngine(path, images, cores)
-    network = _pixels_to_vectors(artifacts, encoding)
-    if _has_accelerator() and encoding.dtype == "float16":
-        network = _mixed_if_it_agrees(network, lambda: _pixels_to_vectors(artifacts, encoding))
-    # A part of as many images as a pass has photos: more would need more memory.
-    return KerasEngine(network, images, part=batch_size)
+    network = build()
+    if _has_accelerator() and feature_spec.dtype == "float16":
+        network = _mixed_precision_if_accurate(network, build)
+    # A chunk has as many images as a pass has photos: with more it would need more memory.
+    return KerasEngine(network, images, chunk_size=batch_size)
 
 
-def _mixed_if_it_agrees(network: Any, build: Callable[[], Any]) -> Any:
-    """Return `network` computing in float16 where that changes no more than storing does.
+def _openvino_is_best() -> bool:
+    usable = openvino_graphs.can_convert() and openvino_graphs.is_installed()
+    return usable and not _has_accelerator()
+
+
+def _mixed_precision_if_accurate(network: Any, build: Callable[[], Any]) -> Any:
+    """Return the network in mixed precision if the error is below that of storing float16.
 
     Micikevicius et al. (2018), "Mixed precision training": weights and sums in float32.
 
     Args:
         network: from pixels to vectors.
-        build: builds it again.
+        build: builds the network again.
     """
     from pipeline.backend import keras  # noqa: PLC0415  (seconds)
 
-    before = keras.config.dtype_policy()
+    original_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
         mixed = build()
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(original_policy)
     pixels = np.random.default_rng(0).integers(0, 256, (8, *network.input_shape[1:]), np.uint8)
     exact, rounded = (np.asarray(n.predict_on_batch(pixels), np.float32) for n in (network, mixed))
-    apart = float(np.abs(exact - rounded).max() / np.abs(exact).max())
-    agrees = apart <= _AGREES
-    print(f"mixed precision {'used' if agrees else 'not used'}: {apart:.1e} apart from float32")
-    return mixed if agrees else network
+    error = float(np.abs(exact - rounded).max() / np.abs(exact).max())
+    accurate = error <= _MIXED_PRECISION_TOLERANCE
+    print(f"mixed precision {'used' if accurate else 'not used'}: error {error:.1e} of float32")
+    return mixed if accurate else network
 
 
-def _pixels_to_vectors(artifacts: Path, encoding: FeatureSpec) -> Any:
-    # Both import Keras, seconds that a converted graph spares.
+def _build_network(artifacts: Path, feature_spec: FeatureSpec) -> Any:
+    """Build the network from pixels to vectors."""
+    # Both import Keras, which takes seconds; an engine with a converted graph needs neither.
     from pipeline.features.encoders.networks import with_preprocessing  # noqa: PLC0415
     from pipeline.features.encoders.pretrained import load_encoder  # noqa: PLC0415
 
-    network = load_encoder(artifacts, encoding.pooling, encoding.scales)
-    return with_preprocessing(network, encoding.encoder)
+    network = load_encoder(artifacts, feature_spec.pooling, feature_spec.scales)
+    return with_preprocessing(network, feature_spec.encoder)
 
 
 def _has_accelerator() -> bool:

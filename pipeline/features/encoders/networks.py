@@ -1,4 +1,4 @@
-"""Encoders: the convolutional networks of keras.applications, without their classifier."""
+"""Encoder networks: the CNNs of keras.applications without their classifiers."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.features.encoders import pooling
 from pipeline.features.feature_spec import FORMAT_VERSION, EncoderConfig
 
-_POOLED: dict[str, Callable[[Sequence[Any]], Any]] = {
+_POOLINGS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "average": pooling.average,
     "quarters": pooling.quarters,
     "grid": pooling.grid,
@@ -23,7 +23,7 @@ _POOLED: dict[str, Callable[[Sequence[Any]], Any]] = {
 def make_encoder_config(
     name: str, input_size: int, weights_source: str, weights_sha256: str
 ) -> EncoderConfig:
-    """Describe the network `name` as this Keras has it."""
+    """Describe the network `name` of the installed Keras."""
     return EncoderConfig(
         format_version=FORMAT_VERSION,
         encoder=name,
@@ -36,29 +36,31 @@ def make_encoder_config(
 
 
 def default_input_size(name: str) -> int:
-    """Return the input side, in pixels, that Keras gives the network `name`."""
-    # Keras tells it only of a network with its classifier; of one class, to keep it small.
+    """Return the default side of the network's input, in pixels."""
+    # Only networks with a classifier have a default; a single class keeps that one small.
     network = _constructor(name)(weights=None, classes=1)
     return int(network.input_shape[1])
 
 
-def build_encoder(name: str, input_size: int, pooled_by: str = "average", scales: int = 1) -> Any:
-    """Build the network `name` with random weights; `weights.load` fills it.
+def build_encoder(
+    name: str, input_size: int, pooling_name: str = "average", scales: int = 1
+) -> Any:
+    """Build the network `name` with random weights.
 
     Args:
         name: a class of keras.applications.
-        input_size: pixels a side.
-        pooled_by: how maps become vectors, one of `encoding.POOLINGS`.
-        scales: of the network's maps: 1 is the last ones alone, 2 those before their last
-            halving too (Hariharan et al. 2015, "Hypercolumns").
+        input_size: side of the input, in pixels.
+        pooling_name: how feature maps become vectors, one of `feature_spec.POOLINGS`.
+        scales: number of feature-map resolutions to pool, from the last backwards (Hariharan
+            et al. 2015, "Hypercolumns").
 
     Returns:
-        A `keras.Model`: preprocessed photos (B, input_size, input_size, 3) float32 to
-        (B, D) or, of "quarters" and "grid", (B, P, D), P places in reading order.
+        A `keras.Model`: preprocessed photos (B, input_size, input_size, 3) float32 to (B, D)
+        or, with "quarters" and "grid", (B, P, D): P positions in reading order.
 
     Raises:
-        InputError: keras.applications has no such network, or not of that size, or it does
-            not have so many scales.
+        InputError: keras.applications has no such network, or the network does not work with
+            this input size, or it has fewer scales.
     """
     constructor = _constructor(name)
     try:
@@ -69,14 +71,14 @@ def build_encoder(name: str, input_size: int, pooled_by: str = "average", scales
         reason = str(error).splitlines()[0]
         raise InputError(
             f"params.yaml: encoder.input_size {input_size} does not fit {name} ({reason}); "
-            "null takes the network's own size"
+            "null is the network's default size"
         ) from None
-    pooled = _POOLED[pooled_by](_scales(network, scales))
+    pooled = _POOLINGS[pooling_name](_last_scales(network, scales))
     return keras.Model(network.input, pooled, name=name.lower())
 
 
-def _scales(network: Any, count: int) -> list[Any]:
-    maps = list(islice(pooling.scales(network), count))
+def _last_scales(network: Any, count: int) -> list[Any]:
+    maps = list(islice(pooling.scale_maps(network), count))
     if len(maps) < count:
         raise InputError(
             f"params.yaml: extract.scales is {count}, but {network.name} has only {len(maps)}: set "
@@ -86,15 +88,15 @@ def _scales(network: Any, count: int) -> list[Any]:
 
 
 def preprocessing_name(name: str) -> str:
-    """Return the dotted name of the function that prepares pixels for the network `name`."""
+    """Return the dotted name of the preprocessing function of the network `name`."""
     return f"{_module(name).__name__}.preprocess_input"
 
 
 def with_preprocessing(network: Any, name: str) -> Any:
-    """Put Keras' own `preprocess_input` of the network `name` before it.
+    """Prepend Keras' own preprocessing for the network `name` to `network`.
 
     Returns:
-        A `keras.Model`: RGB pixels (B, S, S, 3) uint8 to what `network` gives.
+        A `keras.Model`: RGB pixels (B, S, S, 3) uint8 to the output of `network`.
     """
     pixels = keras.Input(network.input_shape[1:], dtype="uint8", name="pixels")
     scaled = _module(name).preprocess_input(keras.ops.cast(pixels, "float32"))
@@ -102,7 +104,7 @@ def with_preprocessing(network: Any, name: str) -> Any:
 
 
 def preprocessing_sha256(name: str) -> str:
-    """Digest what the preprocessing does to each of the 256 values in each channel."""
+    """Digest the output of the preprocessing for each of the 256 values in each channel."""
     ramp = np.repeat(np.arange(256, dtype=np.float32), 3).reshape(1, 16, 16, 3)
     scaled = np.asarray(_module(name).preprocess_input(ramp), dtype="<f4")
     return hashlib.sha256(scaled.tobytes()).hexdigest()
@@ -113,7 +115,7 @@ def _constructor(name: str) -> Callable[..., Any]:
 
 
 def _module(name: str) -> ModuleType:
-    """Find the public submodule of keras.applications that holds the network `name`."""
+    """Return the public submodule of keras.applications that has the network `name`."""
     modules = [m for m in vars(keras.applications).values() if isinstance(m, ModuleType)]
     networks = {
         network: module
@@ -123,7 +125,7 @@ def _module(name: str) -> ModuleType:
     }
     if name not in networks:
         raise InputError(
-            f"params.yaml: encoder.name {name!r} is no network of keras.applications; "
+            f"params.yaml: encoder.name {name!r} is not a network of keras.applications; "
             f"it has {', '.join(sorted(networks))}"
         )
     return networks[name]

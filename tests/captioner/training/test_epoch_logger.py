@@ -128,7 +128,7 @@ def test_every_epochs_model_can_be_kept_and_loaded(diary: EpochLogger, decoder: 
     assert sorted(path.name for path in epochs.iterdir()) == ["epoch_001", "epoch_002"]
     for scale, folder in ((1, "epoch_001"), (2, "epoch_002")):
         loaded = Model.load(epochs / folder, diary.vocabulary)
-        assert loaded.description.encoding == diary.store.encoding
+        assert loaded.description.feature_spec == diary.store.feature_spec
         assert loaded.description.metadata == {"captions": "these"}
         (member,) = loaded.description.members
         assert member.metadata["best"] == asdict(HISTORY[scale - 1])

@@ -20,7 +20,7 @@ REFERENCES = {
 def test_it_is_what_the_searchs_captions_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beam_width: int, part: int
 ) -> None:
-    monkeypatch.setattr("pipeline.features.store._PART", part)
+    monkeypatch.setattr("pipeline.features.store._CHUNK", part)
     store, vocabulary = make_store(tmp_path / "features.h5"), make_vocabulary()
     decoder = make_decided_decoder()
     validation = Validation(store, vocabulary, REFERENCES, beam_width, max_words=6)

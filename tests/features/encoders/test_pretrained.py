@@ -12,14 +12,18 @@ from pipeline.backend import keras
 from pipeline.errors import InputError
 from pipeline.features.encoders import pretrained
 from pipeline.features.encoders.networks import build_encoder
-from pipeline.features.encoders.pretrained import already_there, fetch, load_encoder
+from pipeline.features.encoders.pretrained import (
+    existing_official_source,
+    fetch_encoder,
+    load_encoder,
+)
 from pipeline.files import sha256_file
 from pipeline.storage import keras_weights
-from pipeline.storage.hdf5 import arrays
+from pipeline.storage.hdf5 import iter_datasets
 from pipeline.storage.keras_weights import digest
 from tests.conftest import change_json, small_network
 
-FIX = "mend it"
+FIX = "fix it"
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +50,13 @@ def refusal(path: Path, model: Any = None) -> str:
 
 
 def test_random_weights_are_the_same_every_time() -> None:
-    network, source = fetch("MobileNet", "random", 32)
+    network, source = fetch_encoder("MobileNet", "random", 32)
     assert source == "random, seed 0"
-    assert digest(fetch("MobileNet", "random", 32)[0]) == digest(network)
-    assert digest(fetch("MobileNet", "random", 64)[0]) == digest(network)
+    assert digest(fetch_encoder("MobileNet", "random", 32)[0]) == digest(network)
+    assert digest(fetch_encoder("MobileNet", "random", 64)[0]) == digest(network)
 
 
-def test_the_digest_is_of_every_number(network: Any) -> None:
+def test_the_digest_covers_every_number(network: Any) -> None:
     other = build_encoder("MobileNet", 32)
     arrays = [array.copy() for array in network.get_weights()]
     other.set_weights(arrays)
@@ -62,51 +66,51 @@ def test_the_digest_is_of_every_number(network: Any) -> None:
     assert digest(other) != digest(network)
 
 
-def test_equal_weights_are_equal_bytes(tmp_path: Path, network: Any) -> None:
+def test_equal_weights_give_equal_bytes(tmp_path: Path, network: Any) -> None:
     first = saved(tmp_path / "1.weights.h5", network)
     second = saved(tmp_path / "2.weights.h5", network)
     assert first.read_bytes() == second.read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path: Path) -> None:
     model = small_network()
-    before = saved(tmp_path / "a.weights.h5", model).read_bytes()
+    original = saved(tmp_path / "a.weights.h5", model).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 1, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(original) - 1, hard))
     try:
         with pytest.raises(OSError, match="File too large") as caught:
             keras_weights.save(model, tmp_path / "a.weights.h5")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.filename.endswith("a.weights.h5")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [original]
 
 
-def test_a_local_file_is_taken(tiny_encoder: Path, network: Any) -> None:
+def test_a_local_file_is_loaded(tiny_encoder: Path, network: Any) -> None:
     path = tiny_encoder / "encoder.weights.h5"
-    taken, source = fetch("MobileNet", str(path), 32)
-    assert digest(taken) == digest(network)
+    loaded, source = fetch_encoder("MobileNet", str(path), 32)
+    assert digest(loaded) == digest(network)
     assert source == f"file encoder.weights.h5, sha256 {sha256_file(path)}"
 
 
 def test_a_local_file_of_another_network_is_refused(tiny_encoder: Path) -> None:
     path = tiny_encoder / "encoder.weights.h5"
     with pytest.raises(InputError) as caught:
-        fetch("MobileNetV2", str(path), 32)
+        fetch_encoder("MobileNetV2", str(path), 32)
     assert str(caught.value).startswith(f"{path} does not fit mobilenetv2 (")
     assert str(caught.value).endswith("is imagenet, random or a file that fits encoder.name")
 
 
-def test_a_local_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_absent_local_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.weights\.h5 is not there: encoder\.weights in"):
-        fetch("MobileNet", str(tmp_path / "nowhere.weights.h5"), 32)
+        fetch_encoder("MobileNet", str(tmp_path / "nowhere.weights.h5"), 32)
 
 
-# Files nobody vouches for.
+# Untrusted files.
 
 
-def test_weights_come_back(tmp_path: Path) -> None:
+def test_saved_weights_are_loaded(tmp_path: Path) -> None:
     model, other = small_network(), small_network()
     keras_weights.load(other, saved(tmp_path / "a.weights.h5", model), FIX)
     assert digest(other) == digest(model)
@@ -121,7 +125,7 @@ def test_other_shapes_and_layers_are_refused(tmp_path: Path) -> None:
     assert "does not fit deeper" in refusal(path, deeper)
 
 
-def test_a_file_name_that_keras_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_a_file_name_with_another_suffix_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.weights.h5").rename(tmp_path / "a.bin")
     assert "File format not supported" in refusal(path)
 
@@ -132,7 +136,7 @@ def test_absent_truncated_and_other_files_are_refused(tmp_path: Path) -> None:
     data = saved(path).read_bytes()
     for content in (data[: len(data) // 2], b"", b"some text", b"PK\x03\x04", b"\x80\x04."):
         path.write_bytes(content)
-        assert "is no readable HDF5 file" in refusal(path)
+        assert "is not a readable HDF5 file" in refusal(path)
 
 
 VARIABLE = "layers/dense/vars/0"
@@ -183,28 +187,28 @@ def nothing(file: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fill", "words"),
+    ("fill", "message"),
     [
         (external_link, f"/{VARIABLE} is a link"),
         (soft_link, f"/{VARIABLE} is a link"),
         (external_dataset, f"/{VARIABLE} takes its data from another file"),
         (virtual_dataset, f"/{VARIABLE} takes its data from another file"),
-        (strings, f"/{VARIABLE} holds |S1, no numbers"),
-        (variable_strings, f"/{VARIABLE} holds object, no numbers"),
+        (strings, f"/{VARIABLE} holds |S1, not numbers"),
+        (variable_strings, f"/{VARIABLE} holds object, not numbers"),
         (records, f"/{VARIABLE} holds "),
-        (dates, f"/{VARIABLE} holds no numbers"),
+        (dates, f"/{VARIABLE} does not hold numbers"),
         (a_group, "does not fit small"),
         (nothing, "does not fit small"),
     ],
 )
-def test_a_file_that_holds_more_than_its_own_numbers_is_refused(
-    tmp_path: Path, fill: Callable[[Any], None], words: str
+def test_a_file_with_anything_but_its_own_numbers_is_refused(
+    tmp_path: Path, fill: Callable[[Any], None], message: str
 ) -> None:
     path = saved(tmp_path / "a.weights.h5")
     with h5py.File(path, "r+") as file:
         del file[VARIABLE]
         fill(file)
-    assert words in refusal(path)
+    assert message in refusal(path)
 
 
 # encoder.json with encoder.weights.h5.
@@ -217,26 +221,26 @@ def artifacts(tiny_encoder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def describe(artifacts: Path, **changes: object) -> None:
+def change_config(artifacts: Path, **changes: object) -> None:
     change_json(artifacts / "encoder.json", changes)
 
 
 def test_the_encoder_is_rebuilt_from_its_files(artifacts: Path, network: Any) -> None:
-    described = json.loads((artifacts / "encoder.json").read_text())["weights_sha256"]
-    assert digest(load_encoder(artifacts)) == digest(network) == described
+    recorded = json.loads((artifacts / "encoder.json").read_text())["weights_sha256"]
+    assert digest(load_encoder(artifacts)) == digest(network) == recorded
 
 
-def test_weights_that_the_description_does_not_tell_of_are_refused(artifacts: Path) -> None:
+def test_weights_with_another_digest_than_recorded_are_refused(artifacts: Path) -> None:
     path = artifacts / "encoder.weights.h5"
     with h5py.File(path, "r+") as file:
-        array = next(arrays(file))
-        array[...] = array[...] + 1
-    with pytest.raises(InputError, match=rf"{path} holds other weights than encoder\.json .*dvc"):
+        dataset = next(iter_datasets(file))
+        dataset[...] = dataset[...] + 1
+    with pytest.raises(InputError, match=rf"{path} has other weights than encoder\.json .*dvc"):
         load_encoder(artifacts)
 
 
-def test_a_keras_that_prepares_pixels_otherwise_is_refused(artifacts: Path) -> None:
-    describe(artifacts, preprocessing_sha256="0" * 64)
+def test_another_preprocessing_in_the_installed_keras_is_refused(artifacts: Path) -> None:
+    change_config(artifacts, preprocessing_sha256="0" * 64)
     with pytest.raises(InputError) as caught:
         load_encoder(artifacts)
     message = str(caught.value)
@@ -246,7 +250,7 @@ def test_a_keras_that_prepares_pixels_otherwise_is_refused(artifacts: Path) -> N
     assert "\n" not in message
 
 
-def test_a_missing_part_of_the_encoder_is_named(artifacts: Path) -> None:
+def test_a_missing_file_of_the_encoder_is_named(artifacts: Path) -> None:
     (artifacts / "encoder.weights.h5").unlink()
     with pytest.raises(InputError, match=r"encoder\.weights\.h5 is not there: run `dvc repro enc"):
         load_encoder(artifacts)
@@ -255,36 +259,38 @@ def test_a_missing_part_of_the_encoder_is_named(artifacts: Path) -> None:
         load_encoder(artifacts)
 
 
-def test_official_weights_that_are_there_are_not_fetched_again(
+def test_existing_official_weights_are_not_fetched_again(
     artifacts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = "keras.applications 3.15"
-    describe(artifacts, weights_source=source)
-    assert already_there(artifacts, "MobileNet", "imagenet", 32) == source
-    assert already_there(artifacts, "MobileNet", "imagenet", 64) is None
-    assert already_there(artifacts, "Xception", "imagenet", 32) is None
-    assert already_there(artifacts, "MobileNet", "random", 32) is None
-    assert already_there(artifacts, "MobileNet", "my.weights.h5", 32) is None
-    assert already_there(artifacts / "nowhere", "MobileNet", "imagenet", 32) is None
+    change_config(artifacts, weights_source=source)
+    assert existing_official_source(artifacts, "MobileNet", "imagenet", 32) == source
+    assert existing_official_source(artifacts, "MobileNet", "imagenet", 64) is None
+    assert existing_official_source(artifacts, "Xception", "imagenet", 32) is None
+    assert existing_official_source(artifacts, "MobileNet", "random", 32) is None
+    assert existing_official_source(artifacts, "MobileNet", "my.weights.h5", 32) is None
+    assert existing_official_source(artifacts / "nowhere", "MobileNet", "imagenet", 32) is None
     assert capsys.readouterr().out == ""
 
 
-def test_weights_of_another_source_or_damaged_are_made_anew(
+def test_weights_from_another_source_or_damaged_are_fetched_again(
     artifacts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert already_there(artifacts, "MobileNet", "imagenet", 32) is None  # they are random
-    describe(artifacts, weights_source="wheel x", weights_sha256="0" * 64)
-    assert already_there(artifacts, "MobileNet", "imagenet", 32) is None
-    assert capsys.readouterr().out.startswith("made anew: ")
+    assert (
+        existing_official_source(artifacts, "MobileNet", "imagenet", 32) is None
+    )  # they are random
+    change_config(artifacts, weights_source="wheel x", weights_sha256="0" * 64)
+    assert existing_official_source(artifacts, "MobileNet", "imagenet", 32) is None
+    assert capsys.readouterr().out.startswith("fetching the weights again: ")
 
 
-def test_weights_described_by_another_keras_are_made_anew(
+def test_weights_with_another_preprocessing_are_fetched_again(
     artifacts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    describe(artifacts, weights_source="wheel x", preprocessing_sha256="0" * 64)
-    assert already_there(artifacts, "MobileNet", "imagenet", 32) is None
+    change_config(artifacts, weights_source="wheel x", preprocessing_sha256="0" * 64)
+    assert existing_official_source(artifacts, "MobileNet", "imagenet", 32) is None
     assert "scales pixels differently" in capsys.readouterr().out
 
 
-def test_keras_has_no_weights_of_a_network_that_is_not_its_own(network: Any) -> None:
-    assert pretrained._from_keras(network, "Ours", 32) == "it has no network of that name"
+def test_keras_has_no_weights_for_an_unknown_network(network: Any) -> None:
+    assert pretrained._load_from_keras(network, "Unknown", 32) == "it has no network of that name"
