@@ -88,7 +88,7 @@ def test_a_json_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    "key", ["decoder", "members", "encoding", "vocabulary", "metadata", "format_version"]
+    "key", ["decoder", "members", "feature_spec", "vocabulary", "metadata", "format_version"]
 )
 def test_a_missing_key_is_refused(path: Path, key: str) -> None:
     values = json.loads(path.read_text())

@@ -208,7 +208,7 @@ def test_one_of_other_captions_is_refused_where_they_are_known(file: Path) -> No
 
 def test_an_absent_or_cut_file_is_refused(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:900])
-    refused(file, "is no (readable HDF5 file|detector)")
+    refused(file, "is (not a readable HDF5 file|no detector)")
     file.unlink()
     refused(file, "is not there")
 

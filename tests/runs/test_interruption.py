@@ -118,7 +118,7 @@ def test_ctrl_c_ends_the_process_and_all_that_it_started(
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "interrupted; run `dvc repro` to go on\n"
+    assert errors == "interrupted; run `dvc repro` to resume\n"
     done = workspace.cached_count()
     assert 2 * BATCH <= done < 60
     assert workspace.extract().stats.computed == 60 - done
