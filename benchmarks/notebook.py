@@ -42,7 +42,7 @@ def caption(artifacts: Path, photo: Path) -> str:
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
     model = Model.load(artifacts / "model", vocabulary)
     network = model.decoders[0].network
-    features = encode(load_encoder(artifacts, model.description.encoding), photo)
+    features = encode(load_encoder(artifacts, model.config.encoding), photo)
     ids = [START]
     while len(ids) <= _MAX_WORDS and ids[-1] != END:
         logits = network.predict([features, np.array([ids], np.int32)], verbose=0)

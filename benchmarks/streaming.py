@@ -66,7 +66,7 @@ def _make(path: Path) -> Callable[[], tuple[float, int]]:
 
     def run() -> tuple[float, int]:
         start, done = time.perf_counter(), 0
-        for batch in batches.shuffled(seed=1, epoch=1):
+        for batch in batches.train_batches(seed=1, epoch=1):
             network.train_on_batch([batch.features, batch.inputs], batch.targets)
             done += len(batch.inputs)
             if done >= _BATCHES * 64:

@@ -23,7 +23,7 @@ from pipeline.captioner.decoders.decoder import build_decoder
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.batches import Batches
-from pipeline.captioner.training.loss import compile_network, mean_loss, mean_of
+from pipeline.captioner.training.loss import compile_network, mean_loss, mean_over_words
 from pipeline.datasets.sample.scenes import draw_scene
 from pipeline.datasets.sample.wordings import captions
 from pipeline.features.feature_spec import FeatureSpec
@@ -156,7 +156,7 @@ def _our_epoch(
 
     def epoch() -> float:
         start = time.perf_counter()
-        mean_of(network.train_on_batch, batches.shuffled(_SEED, next(numbers)))
+        mean_over_words(network.train_on_batch, batches.train_batches(_SEED, next(numbers)))
         return time.perf_counter() - start
 
     return epoch
@@ -210,8 +210,8 @@ class _Ours:
         self._captions, self._numbers = data.train, itertools.count(1)
 
     def epoch(self) -> None:
-        batches = self._captions.shuffled(_SEED, next(self._numbers))
-        mean_of(self.decoder.network.train_on_batch, batches)
+        batches = self._captions.train_batches(_SEED, next(self._numbers))
+        mean_over_words(self.decoder.network.train_on_batch, batches)
 
     def search(self, features: Any) -> None:
         search(self.decoder, features, 1, _MAX_WORDS)

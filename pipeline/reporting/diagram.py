@@ -109,7 +109,7 @@ class Diagram:
 
 def diagram(model: ModelConfig) -> Diagram:
     """Return the picture of a model; a plain one for a decoder that has none of its own."""
-    boxes, arrows = _DRAWN.get(model.config.name, _plain)(model)
+    boxes, arrows = _DRAWN.get(model.decoder.name, _plain)(model)
     return Diagram({box.key: box for box in boxes}, arrows)
 
 
@@ -117,10 +117,10 @@ Drawn = tuple[list[Box], list[tuple[str, str]]]
 
 
 def _merge(model: ModelConfig) -> Drawn:
-    units = f"{model.config.units:,}"
+    units = f"{model.decoder.units:,}"
     boxes = [
         *_inputs(model),
-        _image(model, "ReLU", model.config.units),
+        _image(model, "ReLU", model.decoder.units),
         Box("lstm", "LSTM", f"{units} units, sees no photo", "words", 3),
         Box("add", "Add", f"{units}, where both meet", "both", 4),
         _joined(model, 5),
@@ -133,11 +133,11 @@ def _merge(model: ModelConfig) -> Drawn:
 
 def _init_inject(model: ModelConfig) -> Drawn:
     state = Box("state", "First state", "hidden; the cell begins at 0", "photo", 4, "data")
-    return _begun(model, _image(model, "tanh", model.config.units), state)
+    return _begun(model, _image(model, "tanh", model.decoder.units), state)
 
 
 def _pre_inject(model: ModelConfig) -> Drawn:
-    size = model.config.embedding_size
+    size = model.decoder.embedding_size
     word = Box("before", "Word before the first", f"{size:,} numbers", "photo", 4, "data")
     return _begun(model, _image(model, "linear", size), word)
 
@@ -150,11 +150,11 @@ def _begun(model: ModelConfig, image: Box, first: Box) -> Drawn:
 
 
 def _par_inject(model: ModelConfig) -> Drawn:
-    size = f"{model.config.embedding_size:,}"
+    size = f"{model.decoder.embedding_size:,}"
     inject = Box("inject", "Concatenate", f"{size} + {size}, at every word", "both", 4)
     boxes = [
         *_inputs(model),
-        _image(model, "ReLU", model.config.embedding_size),
+        _image(model, "ReLU", model.decoder.embedding_size),
         inject,
         _lstm(model, 5),
         *_outputs(model, 6),
@@ -164,7 +164,7 @@ def _par_inject(model: ModelConfig) -> Drawn:
 
 
 def _attention(model: ModelConfig) -> Drawn:
-    config = model.config
+    config = model.decoder
     units = f"{config.units:,}"
     boxes = [
         *_inputs(model),
@@ -183,7 +183,7 @@ def _attention(model: ModelConfig) -> Drawn:
 
 
 def _plain(model: ModelConfig) -> Drawn:
-    config = model.config
+    config = model.decoder
     decoder = Box("decoder", f"{config.name} decoder", f"LSTM, {config.units:,} units", "both", 3)
     arrows = [*_INPUT_ARROWS, ("features", "decoder"), ("embedding", "decoder")]
     arrows += [("decoder", "softmax"), *_OUTPUT_ARROWS]
@@ -191,7 +191,7 @@ def _plain(model: ModelConfig) -> Drawn:
 
 
 def _inputs(model: ModelConfig) -> list[Box]:
-    config, encoding = model.config, model.encoding
+    config, encoding = model.decoder, model.encoding
     side = encoding.input_size
     *places, size = config.feature_shape
     shape = f"{places[0]:,} places of {size:,}" if places else f"{size:,} numbers"
@@ -209,30 +209,30 @@ def _inputs(model: ModelConfig) -> list[Box]:
 
 def _image(model: ModelConfig, activation: str, size: int) -> Box:
     """Return what is learned to be seen in a photo as a whole, see `layers.image_vector`."""
-    *places, _ = model.config.feature_shape
-    layout = math.prod(places) * model.config.spatial_residual_size if places else 0
+    *places, _ = model.decoder.feature_shape
+    layout = math.prod(places) * model.decoder.spatial_residual_size if places else 0
     layers = "Mean, layout" if layout else "Mean: dense" if places else "Dense"
     return Box("image", f"{layers}, {activation}", _learned(model, size, layout), "photo", 3)
 
 
 def _learned(model: ModelConfig, size: int, layout: int = 0) -> str:
     """Return the sizes of the first layer that learns, which is where features are dropped."""
-    given = model.config.feature_shape[-1] + layout
-    return f"{given:,}{_dropped(model.config.dropout)}, to {size:,}"
+    given = model.decoder.feature_shape[-1] + layout
+    return f"{given:,}{_dropped(model.decoder.dropout)}, to {size:,}"
 
 
 def _lstm(model: ModelConfig, row: int) -> Box:
-    detail = f"{model.config.units:,} units{_dropped(model.config.output_dropout)}"
+    detail = f"{model.decoder.units:,} units{_dropped(model.decoder.output_dropout)}"
     return Box("lstm", "LSTM", detail, "both", row)
 
 
 def _joined(model: ModelConfig, row: int) -> Box:
-    detail = f"{model.config.units:,}{_dropped(model.config.output_dropout)}"
+    detail = f"{model.decoder.units:,}{_dropped(model.decoder.output_dropout)}"
     return Box("joined", "Dense, ReLU", detail, "both", row)
 
 
 def _outputs(model: ModelConfig, row: int) -> list[Box]:
-    size = f"over {model.config.vocabulary_size:,} words and marks"
+    size = f"over {model.decoder.vocabulary_size:,} words and marks"
     return [
         Box("softmax", "Dense, softmax", size, "both", row),
         Box("next", "Next word", "until the end mark", "both", row + 1, "data"),

@@ -28,7 +28,7 @@ def model_card(found: Evaluation, model: ModelConfig) -> str:
 
 
 def _intended(model: ModelConfig) -> str:
-    config, encoding = model.config, model.encoding
+    config, encoding = model.decoder, model.encoding
     return (
         f"A `{config.name}` LSTM decoder of {config.units} units over {encoding.encoder} features, "
         "which describes a photo in one sentence, in the words of those it learned from.\n\n"

@@ -9,18 +9,18 @@ from pipeline.captioner.model_config import ModelConfig
 from pipeline.reporting.diagram import Box, Diagram, diagram
 from tests.support.report import CONFIG, MODEL, grid_model
 
-OTHER = replace(MODEL, config=replace(CONFIG, name="somebody's", dropout=0.0))
+OTHER = replace(MODEL, decoder=replace(CONFIG, name="somebody's", dropout=0.0))
 
 
 def model_of(name: str, *, grid: bool = False) -> ModelConfig:
     model = grid_model() if grid else MODEL
-    return replace(model, config=replace(model.config, name=name))
+    return replace(model, decoder=replace(model.decoder, name=name))
 
 
 INJECTS = [model_of(name, grid=grid) for name in list(DECODERS)[1:4] for grid in (False, True)]
 ATTENTION = model_of("attention", grid=True)
 MODELS = pytest.mark.parametrize(
-    "model", [MODEL, grid_model(), *INJECTS, ATTENTION, OTHER], ids=lambda m: m.config.name
+    "model", [MODEL, grid_model(), *INJECTS, ATTENTION, OTHER], ids=lambda m: m.decoder.name
 )
 
 
@@ -63,7 +63,7 @@ def default_model(name: str) -> ModelConfig:
         spatial_residual_size=8,
     )
     encoding = replace(MODEL.encoding, encoder="InceptionResNetV2", pooling="quarters", scales=2)
-    return replace(MODEL, config=config, encoding=encoding)
+    return replace(MODEL, decoder=config, encoding=encoding)
 
 
 def test_a_layout_is_told_beside_the_mean() -> None:
@@ -136,10 +136,10 @@ def test_every_decoder_has_a_picture_of_its_own(name: str) -> None:
     assert "decoder" not in diagram(model_of(name, grid=True)).boxes
 
 
-@pytest.mark.parametrize("model", [grid_model(), *INJECTS, ATTENTION], ids=lambda m: m.config.name)
+@pytest.mark.parametrize("model", [grid_model(), *INJECTS, ATTENTION], ids=lambda m: m.decoder.name)
 def test_the_sizes_are_those_of_the_decoder_s_own_layers(model: ModelConfig) -> None:
     """A dense layer that is drawn is there, between such sizes and with such an activation."""
-    network = build_decoder(model.config).network
+    network = build_decoder(model.decoder).network
     layers = {layer.name: layer for layer in network.layers}
     drawn = diagram(model)
     dense = [box for box in drawn.boxes.values() if box.key in {"image", "place"}]

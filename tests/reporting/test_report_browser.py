@@ -243,7 +243,7 @@ def test_a_diagram_s_words_stay_in_their_boxes(tab: Tab, tmp_path: Path, name: s
     config = DecoderConfig(name, 10_000, (100, 2048), 1024, 1024, 0.35, 0.35)
     path = tmp_path / "report.html"
     found = evaluation({"greedy": ["a dog"]}, {"x": ["a dog"]})
-    write_report(path, found, {}, tmp_path / "history.csv", replace(MODEL, config=config))
+    write_report(path, found, {}, tmp_path / "history.csv", replace(MODEL, decoder=config))
     tab.open(path)
     wider = """[...document.querySelectorAll('.diagram g text')].map(
         text => text.getBBox().width - text.parentNode.querySelector('rect').getBBox().width)"""

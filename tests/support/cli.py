@@ -1,4 +1,4 @@
-"""`caption image` in this process, and what it said."""
+"""Runs `caption image` in this process, and reads its output."""
 
 import json
 from typing import Any
@@ -14,24 +14,27 @@ def image(*arguments: object, data: bytes = b"") -> Result:
 
 
 def lines(result: Result) -> list[list[str]]:
-    """Return the lines on standard output, each [name, caption]."""
+    """Return the lines of standard output, each as [name, caption]."""
     return [line.split("\t") for line in result.stdout.splitlines()]
 
 
 def captions(result: Result) -> list[str]:
+    """Return the captions on standard output."""
     return [caption for _, caption in lines(result)]
 
 
 def objects(result: Result) -> list[dict[str, Any]]:
+    """Return the lines of standard output as JSON objects."""
     return [json.loads(line) for line in result.stdout.split("\n")[:-1]]
 
 
 def succeeded(result: Result) -> None:
+    """Assert exit code 0 and nothing on standard error."""
     assert (result.exit_code, result.stderr) == (0, "")
 
 
 def failed(result: Result, *messages: str) -> None:
-    """Assert exit code 1 and these lines, alone, on standard error."""
+    """Assert exit code 1 and exactly these lines on standard error."""
     assert isinstance(result.exception, SystemExit)
     assert result.exit_code == 1
     assert result.stderr.splitlines() == list(messages)

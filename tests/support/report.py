@@ -30,10 +30,10 @@ MODEL = ModelConfig(
     ),
     members=(Member(7, "c" * 64, {}),),
     encoding=ENCODING,
-    vocabulary="d" * 64,
+    vocabulary_fingerprint="d" * 64,
     metadata={"params": {"learning_rate": 0.0005}},
 )
-CONFIG = MODEL.config
+CONFIG = MODEL.decoder
 FLAT = dict.fromkeys(METRICS, 1.5)
 BASELINES = [
     Baseline(CONSTANT_CAPTION, FLAT, "a man is standing"),
@@ -45,7 +45,7 @@ BASELINES = [
 
 def grid_model() -> ModelConfig:
     """Return a model of photos in 49 places."""
-    return replace(MODEL, config=replace(CONFIG, feature_shape=(49, 576)))
+    return replace(MODEL, decoder=replace(CONFIG, feature_shape=(49, 576)))
 
 
 def searched(
