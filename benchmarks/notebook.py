@@ -42,7 +42,7 @@ def caption_greedily(artifacts: Path, photo: Path) -> str:
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
     model = Model.load(artifacts / "model", vocabulary)
     network = model.decoders[0].network
-    encoder = build_notebook_encoder(artifacts, model.description.feature_spec)
+    encoder = build_notebook_encoder(artifacts, model.config.feature_spec)
     features = encode_photo(encoder, photo)
     ids = [START]
     while len(ids) <= _MAX_WORDS and ids[-1] != END:

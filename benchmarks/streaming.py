@@ -68,7 +68,7 @@ def _make_training(path: Path) -> Callable[[], tuple[float, int]]:
 
     def train() -> tuple[float, int]:
         start, n_captions = time.perf_counter(), 0
-        for batch in batches.shuffled(seed=1, epoch=1):
+        for batch in batches.train_batches(seed=1, epoch=1):
             network.train_on_batch([batch.features, batch.inputs], batch.targets)
             n_captions += len(batch.inputs)
             if n_captions >= _BATCHES * _BATCH_SIZE:

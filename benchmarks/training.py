@@ -30,7 +30,7 @@ from pipeline.captioner.decoders.decoder import build_decoder
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.batches import Batches
-from pipeline.captioner.training.loss import compile_network, mean_loss, mean_of
+from pipeline.captioner.training.loss import compile_network, mean_loss, mean_over_words
 from pipeline.datasets.sample.scenes import generate_scene
 from pipeline.datasets.sample.wordings import caption_scene
 from pipeline.features.store import FeatureStore, write_store
@@ -173,7 +173,7 @@ def _make_epoch(path: Path, pairs: list[tuple[str, str]], vocabulary: Vocabulary
     batches = Batches(pairs, FeatureStore.open(path), vocabulary, _BATCH_SIZE, _MAX_WORDS)
     epochs = itertools.count(1)
     return make_timer(
-        lambda: mean_of(network.train_on_batch, batches.shuffled(_SEED, next(epochs)))
+        lambda: mean_over_words(network.train_on_batch, batches.train_batches(_SEED, next(epochs)))
     )
 
 
@@ -231,8 +231,8 @@ class _MergeTrainer:
         self._batches, self._epochs = data.train, itertools.count(1)
 
     def train_epoch(self) -> None:
-        batches = self._batches.shuffled(_SEED, next(self._epochs))
-        mean_of(self.decoder.network.train_on_batch, batches)
+        batches = self._batches.train_batches(_SEED, next(self._epochs))
+        mean_over_words(self.decoder.network.train_on_batch, batches)
 
     def caption_photos(self, features: Any) -> None:
         search(self.decoder, features, 1, _MAX_WORDS)

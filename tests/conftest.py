@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # How vectors might have been made; nothing is there to make them with.
-ENCODING = FeatureSpec(
+FEATURE_SPEC = FeatureSpec(
     encoder="MobileNet",
     input_size=32,
     weights_sha256="a" * 64,

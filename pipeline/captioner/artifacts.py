@@ -1,4 +1,4 @@
-"""Artifacts: what a whole run left, opened and cross-checked in one place."""
+"""Artifacts: the files of a finished run, opened and checked against each other in one place."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,14 +10,15 @@ from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.errors import InputError
 from pipeline.features.feature_spec import EncoderConfig, FeatureSpec, read_encoder_config
+from pipeline.features.store import FeatureStore
 from pipeline.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from pipeline.captioner.decoders.decoder import Decoder
 
-# What a photo is captioned with. No caption table and no feature store: a folder with these
-# files alone is a captioner.
-TO_CAPTION = (
+# The files that captioning a photo needs. The caption table and the feature store are not among
+# them: a folder with these files alone is a complete captioner.
+CAPTIONER_FILES = (
     "encoder.json",
     "encoder.weights.h5",
     "vocabulary.json",
@@ -32,69 +33,75 @@ class Artifacts(TrainingArtifacts):
 
     @cached_property
     def has_captions(self) -> bool:
-        """Whether the caption table is here, to check the other files against."""
+        """Whether the folder has the caption table, to check the other files against."""
         return (self.folder / "captions.parquet").is_file()
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary; of these captions, where they are here."""
-        fingerprint = self.table.fingerprint if self.has_captions else None
-        return Vocabulary.load(self.folder / "vocabulary.json", fingerprint)
+        """The vocabulary, checked against the captions if the folder has them."""
+        return Vocabulary.load(self.folder / "vocabulary.json", self._captions_fingerprint)
 
     @cached_property
     def encoder(self) -> EncoderConfig:
-        """The encoder's description."""
+        """The encoder's description; its weights are not loaded."""
         return read_encoder_config(self.folder / "encoder.json")
 
     @cached_property
     def model(self) -> ModelConfig:
-        """What model.json describes; checked against vocabulary and captions."""
+        """The model's description, checked against the vocabulary and the captions."""
         path = self.folder / "model" / "model.json"
         model = read_model_config(path, self.vocabulary)
-        if self.has_captions and model.metadata.get("captions") != self.table.fingerprint:
+        if self._captions_fingerprint not in (None, model.metadata.get("captions")):
             raise InputError(
-                f"{path.parent} was trained on other captions, perhaps on the present test "
-                f"split, than {self.folder / 'captions.parquet'} holds: {FIX}"
+                f"{path.parent} was trained on other captions than "
+                f"{self.folder / 'captions.parquet'} has, perhaps on its test split: {FIX}"
             )
         return model
 
     @cached_property
     def feature_spec(self) -> FeatureSpec:
-        """How the encoder has to make features for the model; checked against encoder.json."""
-        learned = self.model.feature_spec
+        """The features that the encoder makes for the model, checked against the model."""
+        trained = self.model.feature_spec
         spec = self.encoder.feature_spec(
-            learned.views, learned.pooling, learned.scales, learned.dtype
+            trained.views, trained.pooling, trained.scales, trained.dtype
         )
         self.model.check_feature_spec(spec, self.folder / "encoder.json")
         return spec
 
     @cached_property
+    def store(self) -> FeatureStore:
+        """The photos' features, checked against the model."""
+        store = FeatureStore.open(self.folder / "features.h5")
+        self.model.check_feature_spec(store.feature_spec, store.path)
+        return store
+
+    @cached_property
     def detector(self) -> WordDetector:
-        """The word detector; checked against vocabulary, captions and the model's features."""
+        """The word detector, checked against the vocabulary, the captions and the model."""
         return WordDetector.load(
             self.folder / "detector.h5",
             self.vocabulary,
             self.model.feature_spec,
-            self.model.config.feature_shape[-1],
-            self.table.fingerprint if self.has_captions else None,
+            self.model.decoder.feature_shape[-1],
+            self._captions_fingerprint,
         )
 
     @cached_property
-    def search(self) -> SearchSettings:
-        """The settings that the last evaluation searched with."""
+    def search_settings(self) -> SearchSettings:
+        """The search settings of the last evaluation."""
         return read_search_settings(self.folder / "search.json")
 
     @cached_property
     def decoders(self) -> Sequence["Decoder"]:
-        """The trained decoders on Keras, in the order of `train.seeds`."""
+        """The trained decoders, on Keras, in the order of `train.seeds`."""
         return [self.load_decoder(member) for member in self.model.members]
 
     def load_decoder(self, member: Member) -> "Decoder":
-        """Load one of the trained decoders on Keras."""
+        """Load one of the trained decoders, on Keras."""
         from pipeline.captioner.model_folder import load_member  # noqa: PLC0415  (seconds)
 
         return load_member(self.folder / "model", self.model, member)
 
-    def check_store(self) -> None:
-        """Refuse a feature store that other features are in than the model learned from."""
-        self.model.check_feature_spec(self.store.feature_spec, self.store.path)
+    @property
+    def _captions_fingerprint(self) -> str | None:
+        return self.table.fingerprint if self.has_captions else None

@@ -1,4 +1,4 @@
-"""The captioner: decoded photos in, captions out, from the artefacts of a run."""
+"""The captioner: generates captions for photos with the artifacts of a finished run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.artifacts import TO_CAPTION, Artifacts
+from pipeline.captioner.artifacts import CAPTIONER_FILES, Artifacts
 from pipeline.captioner.decoders.openvino import load_compiled
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import (
@@ -29,26 +29,31 @@ from pipeline.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from pipeline.captioner.decoders.decoder import Decoder
 
-MAX_PIXELS = 100_000_000  # of a photo; `extract.max_pixels` has the same limit by default
+MAX_PIXELS = 100_000_000  # of a photo; the default of `extract.max_pixels`
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and its log-probability (natural logarithm) under the model."""
+    """A generated caption.
 
-    caption: str
+    Attributes:
+        text: its words.
+        log_probability: natural logarithm of its probability under the model.
+    """
+
+    text: str
     log_probability: float
 
 
 @dataclass(frozen=True)
 class Captioner:
-    """A decoder to search with, and the encoder that makes the features it was trained on.
+    """An encoder, and a decoder that was trained on its features.
 
     Attributes:
-        model: what model.json describes.
-        settings: how captions are searched for.
-        decoder: all decoders of the model, guided.
-        vocabulary: of the decoder.
+        model: the contents of model.json.
+        settings: search settings.
+        decoder: all decoders of the model as one, with guidance.
+        vocabulary: the decoder's vocabulary.
         engine: runs the encoder.
     """
 
@@ -60,23 +65,23 @@ class Captioner:
 
     @staticmethod
     def load(
-        folder: Path, batch_size: int, engine_kind: str = "auto", **changed: Any
+        folder: Path, batch_size: int, engine_kind: str = "auto", **overrides: Any
     ) -> "Captioner":
-        """Load the model, and an encoder that makes features as the model learned them.
+        """Load encoder, decoders and search settings from the folder of a finished run.
 
         Args:
-            folder: the artefacts of a run.
-            batch_size: photos that `caption` takes at once.
+            folder: artifacts/, or a copy of it.
+            batch_size: maximum number of photos in a call of `caption` or `sample`.
             engine_kind: see `load_engine`; the decoder runs on the same engine.
-            changed: search settings other than those of search.json; see `SearchSettings`.
+            overrides: search settings that replace those of search.json; see `SearchSettings`.
 
         Raises:
-            InputError: an artefact is absent or damaged, or two do not belong together.
+            InputError: a file is absent or damaged, or two files do not belong together.
         """
-        artifacts = Artifacts.open(folder, *TO_CAPTION)
-        model, settings = artifacts.model, replace(artifacts.search, **changed)
+        artifacts = Artifacts.open(folder, *CAPTIONER_FILES)
+        model, settings = artifacts.model, replace(artifacts.search_settings, **overrides)
         engine = load_engine(engine_kind, artifacts.folder, artifacts.feature_spec, batch_size)
-        if engine.shape != model.config.feature_shape:
+        if engine.shape != model.decoder.feature_shape:
             raise InputError(
                 f"{artifacts.folder / 'model' / 'model.json'} is damaged (pooling "
                 f"{model.feature_spec.pooling!r} does not give its feature_shape): {FIX}"
@@ -88,29 +93,29 @@ class Captioner:
         return Captioner(model, settings, decoder, artifacts.vocabulary, engine)
 
     def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """Decode a photo's bytes to the pixels of its views, (V, S, S, 3), as `extract` did.
+        """Decode a photo's bytes to the pixels of its views, (V, S, S, 3), as `extract` does.
 
         Raises:
-            PhotoError: with the reason.
+            PhotoError: the photo cannot be decoded; says why.
         """
         spec = self.model.feature_spec
         return decode_photo(data, spec.input_size, MAX_PIXELS, spec.views)
 
     def caption(
-        self, photos: Sequence[npt.NDArray[np.uint8]], beam_width: int | None = None
+        self, images: Sequence[npt.NDArray[np.uint8]], beam_width: int | None = None
     ) -> list[list[Caption]]:
-        """Search captions of decoded photos, each (V, S, S, 3); at most `batch_size` of them.
+        """Generate captions by search.
 
         Args:
-            photos: decoded by `decode`.
-            beam_width: hypotheses kept for each photo; None: as the settings have it.
+            images: at most `batch_size` decoded photos, each (V, S, S, 3).
+            beam_width: hypotheses kept for each photo; None: as in the settings.
 
         Returns:
             For each photo `beam_width` captions or fewer, best first.
         """
         hypotheses = search(
             self.decoder,
-            self._features(photos),
+            self._features(images),
             beam_width or self.settings.beam_width,
             self.settings.max_words,
             no_repeat_ngram_size=self.settings.no_repeat_ngram_size,
@@ -118,37 +123,37 @@ class Captioner:
         return self._captions(hypotheses)
 
     def sample(
-        self, photos: Sequence[npt.NDArray[np.uint8]], count: int, sampling: Sampling
+        self, images: Sequence[npt.NDArray[np.uint8]], count: int, sampling: Sampling
     ) -> list[list[Caption]]:
-        """Draw `count` captions for each of at most `batch_size` decoded photos."""
-        features = self._features(photos)
+        """Sample `count` captions for each of at most `batch_size` decoded photos."""
+        features = self._features(images)
         return self._captions(
             sample(self.decoder, features, count, self.settings.max_words, sampling)
         )
 
-    def _features(self, photos: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    def _features(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         spec = self.model.feature_spec
-        vectors = self.engine.encode(np.concatenate(photos))
-        # The decoder was trained on stored vectors, so these need the same rounding.
-        stored = vectors.astype(spec.dtype).astype(np.float32)
+        features = self.engine.encode(np.concatenate(images))
+        # The decoder was trained on stored features, so these need the same rounding.
+        rounded = features.astype(spec.dtype).astype(np.float32)
         if spec.view_count == 1:
-            return stored
-        return merge_views(stored.reshape(len(photos), spec.view_count, *stored.shape[1:]))
+            return rounded
+        return merge_views(rounded.reshape(len(images), spec.view_count, *rounded.shape[1:]))
 
     def _captions(self, hypotheses: list[list[Hypothesis]]) -> list[list[Caption]]:
         return [
-            [Caption(self.vocabulary.decode(h.ids), h.log_probability) for h in of_photo]
-            for of_photo in hypotheses
+            [Caption(self.vocabulary.decode(h.ids), h.log_probability) for h in photo_hypotheses]
+            for photo_hypotheses in hypotheses
         ]
 
 
 def _load_decoder(artifacts: Artifacts, member: Member, *, compiled: bool) -> SupportsUnconditional:
-    """Load a decoder: its OpenVINO graphs, converted the first time, or Keras' own."""
+    """Load a decoder: as OpenVINO graphs, converted when there are none yet, or on Keras."""
 
     @cache
-    def on_keras() -> "Decoder":
+    def load_on_keras() -> "Decoder":
         return artifacts.load_decoder(member)
 
     if compiled:
-        return load_compiled(artifacts.folder, artifacts.model, member, on_keras)
-    return on_keras()
+        return load_compiled(artifacts.folder, artifacts.model, member, load_on_keras)
+    return load_on_keras()

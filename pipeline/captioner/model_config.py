@@ -1,4 +1,4 @@
-"""What model.json says of trained decoders; nothing here needs Keras."""
+"""The contents of model.json, which describes trained decoders; needs no Keras."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,23 +16,24 @@ FIX = "run `dvc repro train`"
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """All that is needed to rebuild a decoder's graph.
+    """Architecture of a decoder: everything that is needed to rebuild its graphs.
 
     Attributes:
-        name: of the decoder, a key of `decoder.DECODERS`.
-        vocabulary_size: ids, markers included.
-        feature_shape: of one photo's vectors: (D,) or (P, D).
-        embedding_size: length of a word's vector.
-        units: of the LSTM.
-        dropout: share of the image's and the words' numbers dropped while learning.
-        output_dropout: the same of what the next word is told from.
-        tied_embeddings: whether words are told by the vectors that they are read by.
-        feature_norm: "center": the mean of the training photos' vectors is taken off them;
-            "l2": they are all made equally long; or "none". Of places seen as a whole it is
-            their mean that is meant.
-        feature_noise: deviation of noise added to the same while learning.
-        spatial_residual_size: numbers that tell how each place differs from the mean of all, where a
-            photo is seen as a whole.
+        name: a key of `decoder.DECODERS`.
+        vocabulary_size: number of ids, special tokens included.
+        feature_shape: shape of one photo's features: (D,) or (P, D).
+        embedding_size: size of the word embeddings.
+        units: size of the LSTM.
+        dropout: dropout rate of the image features and the word embeddings.
+        output_dropout: dropout rate before the logits.
+        tied_embeddings: whether the output layer shares the weights of the word embeddings.
+        feature_norm: "center" subtracts the mean of the training photos' features, "l2" scales
+            each vector to one length, "none" does neither. A decoder that reads features (P, D)
+            as one vector normalizes their mean over P.
+        feature_noise: standard deviation of Gaussian noise added in training to the normalized
+            features.
+        spatial_residual_size: for a decoder that reads features (P, D) as one vector: numbers
+            per position that encode its difference from the mean; 0 turns them off.
     """
 
     name: str
@@ -50,12 +51,12 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class Member:
-    """One training of a decoder.
+    """One of the model's decoders: a member of the ensemble.
 
     Attributes:
-        seed: that it began with; it names the file of its weights.
-        weights_sha256: digest of them, see `weights.digest`.
-        metadata: how it went, for reports.
+        seed: seed of its training; part of the name of its weights file.
+        weights_sha256: digest of its weights, see `keras_weights.digest`.
+        metadata: how its training went, for reports.
     """
 
     seed: int
@@ -65,30 +66,30 @@ class Member:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Decoders of one kind, trained from several seeds, and what they belong to.
+    """Decoders of one architecture, trained from several seeds, and the inputs they belong to.
 
     Attributes:
-        config: of their graphs.
-        members: the trainings, in the order of `train.seeds`.
-        feature_spec: of the features they learned from; they work with no other features.
-        vocabulary: fingerprint of the vocabulary that their ids are of.
-        metadata: what was the same for all, for reports.
+        decoder: the architecture.
+        members: the decoders, in the order of `train.seeds`.
+        feature_spec: specification of the features they were trained on; they work with no others.
+        vocabulary_fingerprint: fingerprint of the vocabulary that defines their ids.
+        metadata: what all trainings have in common, for reports.
     """
 
-    config: DecoderConfig
+    decoder: DecoderConfig
     members: tuple[Member, ...]
     feature_spec: FeatureSpec
-    vocabulary: str
+    vocabulary_fingerprint: str
     metadata: dict[str, Any]
 
     def check_feature_spec(self, feature_spec: FeatureSpec, path: Path) -> None:
-        """Refuse features, or an encoder, of another making than the model learned from.
+        """Check that features, or an encoder, match those that the model was trained on.
 
         Raises:
-            InputError: naming `path`, which holds them, and what differs.
+            InputError: they do not match; names `path`, their file, and what differs.
         """
-        ours, theirs = asdict(self.feature_spec), asdict(feature_spec)
-        different = [name for name in ours if ours[name] != theirs[name]]
+        expected, actual = asdict(self.feature_spec), asdict(feature_spec)
+        different = [name for name in expected if expected[name] != actual[name]]
         if different:
             raise InputError(
                 f"{path} and the model do not belong together (other {', '.join(different)}): "
@@ -101,10 +102,10 @@ class ModelConfig:
             path,
             {
                 "format_version": FORMAT_VERSION,
-                "decoder": asdict(self.config),
+                "decoder": asdict(self.decoder),
                 "members": [asdict(member) for member in self.members],
                 "feature_spec": asdict(self.feature_spec),
-                "vocabulary": self.vocabulary,
+                "vocabulary": self.vocabulary_fingerprint,
                 "metadata": self.metadata,
             },
         )
@@ -114,19 +115,18 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
     """Read model.json.
 
     Raises:
-        InputError: the file is absent, damaged or of another version, or the vocabulary
-            is not the one that the model was trained with.
+        InputError: the file is absent, damaged or has another format version, or the model was
+            trained with another vocabulary.
     """
     values = read_json(path, FIX)
     if values.get("format_version") != FORMAT_VERSION:
-        raise InputError(f"{path} is of another format version: {FIX}")
+        raise InputError(f"{path} has another format version: {FIX}")
     try:
         decoder = values["decoder"]
         if missing := {field.name for field in fields(DecoderConfig)} - set(decoder):
             raise KeyError(min(missing))
-        config = DecoderConfig(**decoder | {"feature_shape": tuple(decoder["feature_shape"])})
-        model = ModelConfig(
-            config,
+        config = ModelConfig(
+            DecoderConfig(**decoder | {"feature_shape": tuple(decoder["feature_shape"])}),
             tuple(Member(**member) for member in values["members"]),
             FeatureSpec(**values["feature_spec"]),
             values["vocabulary"],
@@ -134,18 +134,19 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): {FIX}") from None
-    if not _are_members(model.members):
+    if not _are_valid_members(config.members):
         raise InputError(f"{path} is damaged (members {values['members']!r:.80}): {FIX}")
-    if not isinstance(model.metadata, dict):
-        raise InputError(f"{path} is damaged (metadata {model.metadata!r:.80}): {FIX}")
-    if not model.feature_spec.is_valid:
+    if not isinstance(config.metadata, dict):
+        raise InputError(f"{path} is damaged (metadata {config.metadata!r:.80}): {FIX}")
+    if not config.feature_spec.is_valid:
         raise InputError(f"{path} is damaged (its feature_spec is invalid): {FIX}")
-    if model.vocabulary != vocabulary.fingerprint or config.vocabulary_size != len(vocabulary):
+    same_vocabulary = config.vocabulary_fingerprint == vocabulary.fingerprint
+    if not same_vocabulary or config.decoder.vocabulary_size != len(vocabulary):
         raise InputError(f"{path} was trained with another vocabulary: {FIX}")
-    return model
+    return config
 
 
-def _are_members(members: Sequence[Member]) -> bool:
-    """Whether there are some, as they have to be, and no two of one seed."""
-    sound = all(isinstance(m.seed, int) and isinstance(m.metadata, dict) for m in members)
-    return sound and 0 < len(members) == len({m.seed for m in members})
+def _are_valid_members(members: Sequence[Member]) -> bool:
+    """Whether there is at least one, all fields have the right types and seeds differ."""
+    valid = all(isinstance(m.seed, int) and isinstance(m.metadata, dict) for m in members)
+    return valid and 0 < len(members) == len({m.seed for m in members})

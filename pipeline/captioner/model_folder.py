@@ -1,4 +1,4 @@
-"""The model folder: decoders' weights, and a JSON that says what they are."""
+"""The model folder: the decoders' weights, and model.json that describes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,83 +16,83 @@ from pipeline.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Model:
-    """Trained decoders, one of each seed, and what is told of them.
+    """Trained decoders, one for each seed, and their description.
 
     Attributes:
-        decoders: with their weights, in the order of the description's members.
-        description: what they are and belong to.
+        decoders: the decoders with their weights, in the order of `config.members`.
+        config: the contents of model.json.
     """
 
     decoders: tuple[Decoder, ...]
-    description: ModelConfig
+    config: ModelConfig
 
     @staticmethod
-    def of(
+    def from_decoders(
         trained: Mapping[int, tuple[Decoder, dict[str, Any]]],
         feature_spec: FeatureSpec,
-        vocabulary: str,
+        vocabulary_fingerprint: str,
         metadata: dict[str, Any],
     ) -> "Model":
-        """Describe decoders just trained.
+        """Make a model of trained decoders.
 
         Args:
-            trained: each seed's decoder, and how its training went.
+            trained: seed to the decoder and the metadata of its training, see `Member`.
             feature_spec: see `ModelConfig`.
-            vocabulary: see `ModelConfig`.
+            vocabulary_fingerprint: see `ModelConfig`.
             metadata: see `ModelConfig`.
         """
         decoders = tuple(decoder for decoder, _ in trained.values())
         members = tuple(
-            Member(seed, keras_weights.digest(decoder.network), how)
-            for seed, (decoder, how) in trained.items()
+            Member(seed, keras_weights.digest(decoder.network), training)
+            for seed, (decoder, training) in trained.items()
         )
-        config = decoders[0].config
-        return Model(decoders, ModelConfig(config, members, feature_spec, vocabulary, metadata))
+        architecture = decoders[0].config
+        config = ModelConfig(architecture, members, feature_spec, vocabulary_fingerprint, metadata)
+        return Model(decoders, config)
 
     def save(self, folder: Path) -> None:
         """Write `seed_N.weights.h5` for each member, and then `model.json`."""
-        for decoder, member in zip(self.decoders, self.description.members, strict=True):
+        for decoder, member in zip(self.decoders, self.config.members, strict=True):
             network = decoder.network
-            # A network in training has its optimizer with it, which Keras would save as well.
+            # Without the optimizer of a network in training, which Keras would save too.
             bare = keras.Model(network.inputs, network.outputs, name=network.name)
             keras_weights.save(bare, weights_file(folder, member.seed))
-        self.description.write(folder / "model.json")
+        self.config.write(folder / "model.json")
 
     @staticmethod
     def load(folder: Path, vocabulary: Vocabulary) -> "Model":
-        """Rebuild the decoders' graphs in code and fill them from the weights files.
+        """Rebuild the decoders in code and load their weights.
 
         Raises:
-            InputError: a file is absent, damaged or of another version, or the
-                vocabulary is not the one that the model was trained with.
+            InputError: a file is absent, damaged or has another format version, or the model
+                was trained with another vocabulary.
         """
-        description = read_model_config(folder / "model.json", vocabulary)
-        decoders = tuple(load_member(folder, description, member) for member in description.members)
-        return Model(decoders, description)
+        config = read_model_config(folder / "model.json", vocabulary)
+        decoders = tuple(load_member(folder, config, member) for member in config.members)
+        return Model(decoders, config)
 
 
-def load_member(folder: Path, description: ModelConfig, member: Member) -> Decoder:
-    """Rebuild one of the decoders.
+def load_member(folder: Path, config: ModelConfig, member: Member) -> Decoder:
+    """Rebuild one of the decoders and load its weights.
 
     Raises:
-        InputError: its weights are absent or damaged, or the description is.
+        InputError: the weights are absent or damaged, or model.json is damaged.
     """
     path = folder / "model.json"
-    if description.config.name not in list(DECODERS):
-        name = description.config.name
-        raise InputError(f"{path} names an unknown decoder {name!r}: {FIX}")
+    if config.decoder.name not in list(DECODERS):  # a list: the name may be unhashable
+        raise InputError(f"{path} names an unknown decoder {config.decoder.name!r}: {FIX}")
     try:
-        decoder = build_decoder(description.config)
+        decoder = build_decoder(config.decoder)
     except (InputError, TypeError, ValueError) as error:
         reason = collapsed(error)[:200]
         raise InputError(f"{path} is damaged ({reason}): {FIX}") from None
     file = weights_file(folder, member.seed)
     keras_weights.load(decoder.network, file, FIX)
     if keras_weights.digest(decoder.network) != member.weights_sha256:
-        raise InputError(f"{file} is not what {path} tells of: {FIX}")
+        raise InputError(f"{file} has other weights than {path} records: {FIX}")
     return decoder
 
 
 def weights_file(folder: Path, seed: int) -> Path:
-    """Return where the weights of the training from `seed` are."""
+    """Return the path of the weights of the decoder trained from `seed`."""
     return folder / f"seed_{seed}.weights.h5"

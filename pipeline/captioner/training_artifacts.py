@@ -1,7 +1,7 @@
-"""What a decoder and a word detector are trained from: captions, their words, features.
+"""The artifacts that decoders and the word detector are trained from.
 
-It stands apart from `artifacts.Artifacts`, which adds what training made, so that the stages
-that train do not depend on the code that reads their own outputs.
+They are separate from `artifacts.Artifacts`, which adds the outputs of training, so that the
+stages that train do not depend on the code that reads their own outputs.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from pipeline.features.store import FeatureStore
 from pipeline.files import read_json
 from pipeline.text.vocabulary import Vocabulary
 
-# Which stage writes each file.
+# The stage that writes each file.
 STAGES = {
     "captions.parquet": "clean",
     "encoder.json": "encoder",
@@ -33,7 +33,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class TrainingArtifacts:
-    """The folder that the stages fill: each file is opened once, when it is first needed.
+    """The folder that the stages write to; each file is opened once, when it is first used.
 
     Attributes:
         folder: the folder's absolute path.
@@ -42,18 +42,18 @@ class TrainingArtifacts:
     folder: Path
 
     @classmethod
-    def open(cls, folder: Path, *needed: str) -> Self:
-        """Open the folder, after checking that it has the files `needed`.
+    def open(cls, folder: Path, *required: str) -> Self:
+        """Open the folder after checking that it has the required files.
 
         Args:
             folder: artifacts/, or a copy of it.
-            needed: keys of `STAGES`.
+            required: keys of `STAGES`.
 
         Raises:
-            InputError: a file is missing; names all that are, and the stages that write them.
+            InputError: files are missing; names all of them and the stages that write them.
         """
         folder = folder.absolute()
-        missing = [name for name in needed if not (folder / name).is_file()]
+        missing = [name for name in required if not (folder / name).is_file()]
         if missing:
             stages = " ".join(dict.fromkeys(STAGES[name] for name in missing))
             raise InputError(
@@ -69,7 +69,7 @@ class TrainingArtifacts:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary, of these captions."""
+        """The vocabulary, checked against the captions."""
         return Vocabulary.load(self.folder / "vocabulary.json", self.table.fingerprint)
 
     @cached_property
@@ -79,20 +79,20 @@ class TrainingArtifacts:
 
     @cached_property
     def image_paths(self) -> Mapping[str, Path]:
-        """image_id to the photo's file, as `extract` saw it; it may be gone by now."""
+        """image_id to the photo's file when `extract` ran; it may no longer exist."""
         path, fix = self.folder / "extract.json", "run `dvc repro extract`"
         paths = read_json(path, fix).get("paths")
         if not isinstance(paths, dict) or not all(isinstance(p, str) for p in paths.values()):
-            raise InputError(f"{path} has no paths of photos: {fix}")
+            raise InputError(f"{path} has no valid paths of photos: {fix}")
         return {image_id: Path(name) for image_id, name in paths.items()}
 
     def captions(self, split: str) -> list[tuple[str, str]]:
         """Return the (image_id, clean text) pairs of a split's photos that have features.
 
-        Prints how many captions belong to photos without features.
+        Prints how many captions are left out because their photos have no features.
 
         Raises:
-            InputError: too few photos have features; a single photo has no CIDEr-D.
+            InputError: fewer photos than `MIN_PHOTOS_PER_SPLIT` have features.
         """
         captions = self.table.captions(split)
         usable = [pair for pair in captions if pair[0] in self.store.rows]
@@ -107,7 +107,7 @@ class TrainingArtifacts:
         return usable
 
     def references(self, split: str) -> dict[str, list[str]]:
-        """Return the raw captions of a split's photos that have features, by image_id."""
+        """Return image_id to raw captions for a split's photos that have features."""
         references = self.table.references(split)
         return {
             image_id: raw for image_id, raw in references.items() if image_id in self.store.rows

@@ -1,9 +1,10 @@
-"""The word detector: which words people would use of a photo, in whatever order.
+"""The word detector: predicts from a photo's features which words its captions have.
 
-A linear regression with a ridge (Hoerl and Kennard 1970) from what the CNN saw to the share of a
-photo's captions that have each word. A decoder learns to see and to speak from the same captions;
-this learns to see alone, and of few photos sees more (docs/results.md). Visual word
-detectors beside a language model: Fang et al. 2015, "From captions to visual concepts and back".
+A ridge regression (Hoerl and Kennard 1970) from features to the share of a photo's captions that
+have each word. A decoder learns vision and language together from the same captions; the
+detector learns only vision, and detects more than the decoder does where photos are few
+(docs/experiments.md). Visual word detectors beside a language model: Fang et al. 2015, "From
+captions to visual concepts and back".
 """
 
 import hashlib
@@ -29,81 +30,81 @@ from pipeline.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 FORMAT_VERSION = 2
 FIX = "run `dvc repro detector`"
-_BELONGS_TO = ("vocabulary", "captions", "encoding")
-_PHOTOS = 64  # read at once: a grid of Xception's two scales is 1.1 MB of each
-# Added to a share of captions before it is compared with another: a tenth of one of five captions.
-_FLOOR = 0.02
-# What no regression of shares comes near; numbers beyond would become infinite in use.
-_GREATEST = 1e6
+_INPUTS = ("vocabulary", "captions", "feature_spec")  # attributes with their fingerprints
+_CHUNK = 64  # photos read at once: a photo's grid from two scales of Xception is 1.1 MB
+# Added to shares before their ratio is taken: a tenth of one caption in five.
+_SHARE_FLOOR = 0.02
+# No regression of shares comes near it; larger numbers could overflow in use.
+_MAX_ABS = 1e6
 
-Array = npt.NDArray[np.float32]
-Read = Callable[[Iterable[str]], Array]
+_Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class WordDetector:
-    """The regression, and what is known of words without a photo.
+    """The regression, and the words' statistics in the training captions.
 
     Attributes:
-        mean: (D,) of the training photos' vectors, of all places.
-        weights: (D, V) from a photo's direction from that mean to what each id's share has more
-            than usual.
-        prior: (V,) the share of a training photo's captions that have each id; 0 of markers.
-        idf: (V,) natural logarithm of how many training photos there are for each one whose
-            captions have the id, as CIDEr-D weighs words; 0 of markers.
+        mean: (D,) mean of the training photos' features, over all photos and positions.
+        weights: (D, V) coefficients, from the direction of a photo's features relative to the
+            mean, to the difference of each id's share from its prior.
+        prior: (V,) mean share of a training photo's captions that have each id; 0 for special
+            tokens.
+        idf: (V,) inverse document frequency, log(photos / photos whose captions have the id),
+            the weight of words in CIDEr-D; 0 for special tokens.
     """
 
-    mean: Array
-    weights: Array
-    prior: Array
-    idf: Array
+    mean: _Floats
+    weights: _Floats
+    prior: _Floats
+    idf: _Floats
 
-    def detect(self, features: Array) -> Array:
-        """Return the share of captions that would have each id, (N, V), of (N, D) or (N, P, D)."""
+    def detect(self, features: _Floats) -> _Floats:
+        """Predict the share of captions that have each id, (N, V), from (N, D) or (N, P, D)."""
         directions = np.zeros((len(features), len(self.mean)), np.float32)
-        for start in range(0, len(features), _PHOTOS):
-            part = slice(start, start + _PHOTOS)
-            directions[part] = _directions(features[part], self.mean)
-        expected: Array = np.maximum(directions @ self.weights + self.prior, np.float32(0))
-        return expected
+        for start in range(0, len(features), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            directions[chunk] = _unit_directions(features[chunk], self.mean)
+        shares: _Floats = np.maximum(directions @ self.weights + self.prior, np.float32(0))
+        return shares
 
-    def top_words(self, features: Array, count: int) -> list[list[int]]:
-        """Return the ids detected that tell most of each photo, likely and rare ones first.
+    def top_words(self, features: _Floats, count: int) -> list[list[int]]:
+        """Return each photo's most informative ids, by falling product of share and idf.
 
         Args:
             features: (N, D) or (N, P, D).
-            count: of each photo, at most; none is told that is not detected at all.
+            count: maximum number of ids for each photo; ids with a share of 0 are left out.
         """
-        found: list[list[int]] = []
-        for shares in self.detect(features):
-            weighed = shares * self.idf
-            first = np.argsort(-weighed, kind="stable")[:count]
-            found.append(first[weighed[first] > 0].tolist())
-        return found
+        result: list[list[int]] = []
+        for scores in self.detect(features) * self.idf:
+            top = np.argsort(-scores, kind="stable")[:count]
+            result.append(top[scores[top] > 0].tolist())
+        return result
 
-    def log_odds(self, shares: Array) -> Array:
-        """Return the logarithm of how much likelier than usual ids are, (N, V), of such shares.
+    def log_odds(self, shares: _Floats) -> _Floats:
+        """Return log((share + floor) / (prior + floor)), (N, V), for shares (N, V).
 
-        Negative where they are less likely; hardly beyond -4 to 4, since shares have a floor.
+        Positive for ids that are likelier than in the average photo. The floor keeps it roughly
+        between -4 and 4.
         """
-        return np.log((shares + _FLOOR) / (self.prior + _FLOOR))
+        return np.log((shares + _SHARE_FLOOR) / (self.prior + _SHARE_FLOOR))
 
-    def save(self, path: Path, vocabulary: Vocabulary, encoding: FeatureSpec) -> None:
-        """Write the detector as HDF5, equal ones to equal bytes.
+    def save(self, path: Path, vocabulary: Vocabulary, feature_spec: FeatureSpec) -> None:
+        """Write the detector as HDF5; equal detectors give equal bytes.
 
         Args:
             path: the file to write.
-            vocabulary: that the ids are of; of the captions that were learned from.
-            encoding: of the features.
+            vocabulary: defines the ids; records which captions were used.
+            feature_spec: specification of the features.
 
         Raises:
-            OSError: the disk does not take it all; `path` is left as it was.
+            OSError: writing failed; `path` is left as it was.
         """
         with atomic_path(path) as temporary, create_file(temporary) as (file, output):
             file.attrs["format_version"] = FORMAT_VERSION
             file.attrs["vocabulary"] = np.bytes_(vocabulary.fingerprint)
             file.attrs["captions"] = np.bytes_(vocabulary.captions_fingerprint)
-            file.attrs["encoding"] = np.bytes_(encoding.fingerprint)
+            file.attrs["feature_spec"] = np.bytes_(feature_spec.fingerprint)
             file.attrs["sha256"] = np.bytes_(self.digest)
             for name, array in self._arrays.items():
                 file.create_dataset(name, data=array)
@@ -113,156 +114,168 @@ class WordDetector:
     def load(
         path: Path,
         vocabulary: Vocabulary,
-        encoding: FeatureSpec,
-        width: int,
-        captions: str | None = None,
+        feature_spec: FeatureSpec,
+        feature_size: int,
+        captions_fingerprint: str | None = None,
     ) -> "WordDetector":
-        """Read a detector.
+        """Read a detector and check that it belongs to these inputs.
 
         Args:
             path: the file.
-            vocabulary: that its ids have to be of.
-            encoding: of the features that it has to have learned from.
-            width: numbers of one vector of those.
-            captions: fingerprint of the caption table that it has to have learned from; None is
-                any with these words.
+            vocabulary: must define its ids.
+            feature_spec: specification of the features it must have been fitted on.
+            feature_size: length D of such a feature vector.
+            captions_fingerprint: fingerprint of the caption table that it must have been fitted
+                on; None accepts any table with this vocabulary.
 
         Raises:
-            InputError: the file is absent, damaged, of another version, or does not belong
-                to these.
+            InputError: the file is absent, damaged, has another format version, or does not
+                belong to these inputs.
         """
         with open_self_contained(path, FIX) as file:
             try:
-                version = file.attrs["format_version"]
-                if version != FORMAT_VERSION:
-                    raise ValueError(f"format version {version}, not {FORMAT_VERSION}")
-                own = {name: read_attribute(file, name) for name in _BELONGS_TO}
-                found = WordDetector(
-                    **{field.name: _read(file[field.name]) for field in fields(WordDetector)}
-                )
-                if found.digest != read_attribute(file, "sha256"):
-                    raise ValueError("its numbers are not those that were written")
-                found.check()
+                detector = _read_detector(file)
+                inputs = {name: read_attribute(file, name) for name in _INPUTS}
             except CORRUPTION_ERRORS as error:
-                raise InputError(f"{path} is no detector ({collapsed(error)}): {FIX}") from None
-        if own["vocabulary"] != vocabulary.fingerprint or len(found.prior) != len(vocabulary):
-            raise InputError(f"{path} was made with another vocabulary: {FIX}")
-        if own["encoding"] != encoding.fingerprint or len(found.mean) != width:
-            raise InputError(f"{path} was made from features of another making: {FIX}")
-        if captions not in (None, own["captions"]):
-            raise InputError(f"{path} was made from other captions: {FIX}")
-        return found
+                raise InputError(
+                    f"{path} is not a word detector ({collapsed(error)}): {FIX}"
+                ) from None
+        same_vocabulary = inputs["vocabulary"] == vocabulary.fingerprint
+        if not same_vocabulary or len(detector.prior) != len(vocabulary):
+            raise InputError(f"{path} was fitted with another vocabulary: {FIX}")
+        if inputs["feature_spec"] != feature_spec.fingerprint or len(detector.mean) != feature_size:
+            raise InputError(f"{path} was fitted on other features than the model's: {FIX}")
+        if captions_fingerprint not in (None, inputs["captions"]):
+            raise InputError(f"{path} was fitted on other captions: {FIX}")
+        return detector
 
     def check(self) -> None:
-        """Refuse arrays that do not fit together, or numbers that make no sense.
+        """Check that the arrays fit together and their numbers are within bounds.
 
         Raises:
-            ValueError: naming the array.
+            ValueError: an array is invalid; names it.
         """
         width, size = self.mean.size, self.prior.size
         shapes = {"mean": (width,), "weights": (width, size), "prior": (size,), "idf": (size,)}
-        least = {"mean": -_GREATEST, "weights": -_GREATEST, "prior": 0, "idf": 0}
+        minimum = {"mean": -_MAX_ABS, "weights": -_MAX_ABS, "prior": 0, "idf": 0}
         for name, array in self._arrays.items():
             if array.shape != shapes[name]:
-                raise ValueError(f"{name} does not fit the others")
-            # So written, it refuses what is no number as well.
-            if not ((array >= least[name]) & (array <= _GREATEST)).all():
-                raise ValueError(f"{name} has numbers out of all bounds")
+                raise ValueError(f"the shape of {name} does not fit the other arrays")
+            # Written so that NaN is refused too.
+            if not ((array >= minimum[name]) & (array <= _MAX_ABS)).all():
+                raise ValueError(f"{name} has numbers out of bounds")
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all numbers as little-endian float32, and of their shapes."""
-        whole = hashlib.sha256()
+        """SHA-256 of the arrays, as little-endian float32, with their names and shapes."""
+        digest = hashlib.sha256()
         for name, array in self._arrays.items():
-            whole.update(f"{name} {array.shape}".encode())
-            whole.update(np.ascontiguousarray(array, "<f4").tobytes())
-        return whole.hexdigest()
+            digest.update(f"{name} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+        return digest.hexdigest()
 
     @property
-    def _arrays(self) -> dict[str, Array]:
+    def _arrays(self) -> dict[str, _Floats]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def fit_detector(
     captions: Mapping[str, Sequence[Sequence[int]]],
-    read: Read,
+    read_features: Callable[[Iterable[str]], _Floats],
     vocabulary_size: int,
     ridge_alpha: float,
 ) -> WordDetector:
-    """Learn which words are said of what; memory does not grow with the photos.
+    """Fit the regression; the memory it needs does not depend on the number of photos.
 
     Args:
-        captions: of each training photo, the ids of their words.
-        read: returns photos' features, (n, D) or (n, P, D).
-        vocabulary_size: ids, markers included.
-        ridge_alpha: of the ridge, added to the squared lengths of all photos' directions, each 1.
+        captions: image_id of each training photo to the ids of its captions.
+        read_features: returns the features of photos, (n, D) or (n, P, D).
+        vocabulary_size: number of ids, special tokens included.
+        ridge_alpha: strength of the L2 penalty; the inputs are unit vectors.
 
     Raises:
         ValueError: the penalty is too small for so few photos.
     """
-    ids = list(captions)
+    image_ids = list(captions)
 
-    def parts() -> Iterator[tuple[Array, Array]]:
-        for start in range(0, len(ids), _PHOTOS):
-            part = ids[start : start + _PHOTOS]
-            yield read(part), _shares([captions[i] for i in part], vocabulary_size)
+    def chunks() -> Iterator[tuple[_Floats, _Floats]]:
+        for start in range(0, len(image_ids), _CHUNK):
+            chunk = image_ids[start : start + _CHUNK]
+            shares = _caption_shares([captions[i] for i in chunk], vocabulary_size)
+            yield read_features(chunk), shares
 
-    mean, prior, idf = _averages(parts(), len(ids))
-    products = np.eye(len(mean)) * ridge_alpha
-    said = np.zeros((len(mean), vocabulary_size))
-    for features, shares in parts():
-        seen = _directions(features, mean).astype(np.float64)
-        products += seen.T @ seen
-        said += seen.T @ (shares - prior)
-    weights = np.linalg.solve(products, said).astype(np.float32)  # or a LinAlgError, a ValueError
+    mean, prior, idf = _statistics(chunks(), len(image_ids))
+    # The normal equations: (X'X + alpha I) weights = X'Y.
+    gram = np.eye(len(mean)) * ridge_alpha
+    moments = np.zeros((len(mean), vocabulary_size))
+    for features, shares in chunks():
+        directions = _unit_directions(features, mean).astype(np.float64)
+        gram += directions.T @ directions
+        moments += directions.T @ (shares - prior)
+    weights = np.linalg.solve(gram, moments).astype(np.float32)  # LinAlgError is a ValueError
     detector = WordDetector(mean, weights, prior, idf)
     detector.check()
     return detector
 
 
-def _averages(parts: Iterable[tuple[Array, Array]], count: int) -> tuple[Array, Array, Array]:
-    """Return mean, usual and rarity (see `WordDetector`) of so many photos."""
-    mean, prior, photos = np.zeros(()), np.zeros(()), np.zeros(())
-    for features, shares in parts:
-        of_each = features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
-        mean = mean + of_each.sum(axis=0, dtype=np.float64)
+def _statistics(
+    chunks: Iterable[tuple[_Floats, _Floats]], photo_count: int
+) -> tuple[_Floats, _Floats, _Floats]:
+    """Return mean, prior and idf (see `WordDetector`) from features and shares."""
+    mean, prior, document_frequency = np.zeros(()), np.zeros(()), np.zeros(())
+    for features, shares in chunks:
+        photo_means = features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
+        mean = mean + photo_means.sum(axis=0, dtype=np.float64)
         prior = prior + shares.sum(axis=0, dtype=np.float64)
-        photos = photos + (shares > 0).sum(axis=0)
-    idf = np.log(count / np.maximum(photos, 1))
+        document_frequency = document_frequency + (shares > 0).sum(axis=0)
+    idf = np.log(photo_count / np.maximum(document_frequency, 1))
     idf[: len(SPECIAL_TOKENS)] = 0
     return (
-        (mean / count).astype(np.float32),
-        (prior / count).astype(np.float32),
+        (mean / photo_count).astype(np.float32),
+        (prior / photo_count).astype(np.float32),
         idf.astype(np.float32),
     )
 
 
-def _directions(features: Array, mean: Array) -> Array:
-    """Return the direction in which photos differ from the mean one, (N, D), each of length 1.
+def _unit_directions(features: _Floats, mean: _Floats) -> _Floats:
+    """Return the directions of features relative to the mean, (N, D), each of length 1.
 
-    Of places it is the mean of theirs: none counts for more because its numbers are larger.
+    For features (N, P, D) it is the mean of the positions' directions, so that no position
+    counts more because its numbers are larger.
     """
-    apart = _unit(features - mean)
-    return apart if apart.ndim == mean.ndim + 1 else _unit(apart.mean(axis=1))
+    directions = _normalize(features - mean)
+    return directions if directions.ndim == mean.ndim + 1 else _normalize(directions.mean(axis=1))
 
 
-def _unit(vectors: Array) -> Array:
-    """Make vectors (..., D) equally long; those of zeros stay."""
+def _normalize(vectors: _Floats) -> _Floats:
+    """Scale vectors (..., D) to length 1; zero vectors stay zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    unit: Array = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    unit: _Floats = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
     return unit
 
 
-def _shares(captions: Sequence[Sequence[Sequence[int]]], vocabulary_size: int) -> Array:
-    """Return the share of each photo's captions that have each id, (N, V); 0 of markers."""
-    shares = np.zeros((len(captions), vocabulary_size), np.float32)
-    for row, of_photo in zip(shares, captions, strict=True):
-        for ids in of_photo:
-            row[list(set(ids))] += 1 / len(of_photo)
+def _caption_shares(photos: Sequence[Sequence[Sequence[int]]], vocabulary_size: int) -> _Floats:
+    """Return the share of each photo's captions that have each id, (N, V); 0 for special tokens."""
+    shares = np.zeros((len(photos), vocabulary_size), np.float32)
+    for row, captions in zip(shares, photos, strict=True):
+        for ids in captions:
+            row[list(set(ids))] += 1 / len(captions)
     shares[:, : len(SPECIAL_TOKENS)] = 0
     return shares
 
 
-def _read(dataset: Any) -> Array:
+def _read_detector(file: Any) -> WordDetector:
+    version = file.attrs["format_version"]
+    if version != FORMAT_VERSION:
+        raise ValueError(f"format version {version}, not {FORMAT_VERSION}")
+    arrays = {field.name: _read_array(file[field.name]) for field in fields(WordDetector)}
+    detector = WordDetector(**arrays)
+    if detector.digest != read_attribute(file, "sha256"):
+        raise ValueError("its numbers do not match their digest")
+    detector.check()
+    return detector
+
+
+def _read_array(dataset: Any) -> _Floats:
     check_extent(dataset)
     return np.asarray(dataset, np.float32)

@@ -15,11 +15,15 @@ from pipeline.cli.photo_arguments import Photo, expand
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Caption, Captioner
 
-_BATCH = 32  # photos that go through encoder and search together
+_BATCH_SIZE = 32  # photos that are encoded and captioned together
 
-# Search settings that differ from those of the last evaluation.
+_GenerateCaptions = Callable[[list[Any]], list[list["Caption"]]]
+
+# Each option replaces a setting of search.json; without it, the setting stays.
 _search_options = all_of(
-    click.option("--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept."),
+    click.option(
+        "--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept; 1: greedy search."
+    ),
     click.option(
         "--guidance", type=Number(0, 10), help="Weight of classifier-free guidance; 0: none."
     ),
@@ -36,12 +40,12 @@ _search_options = all_of(
     click.option(
         "--ensemble/--no-ensemble",
         default=None,
-        help="Let the decoders of all seeds vote, or use the first alone.",
+        help="Average the decoders of all seeds, or use only the first.",
     ),
 )
 
 _sampling_options = all_of(
-    click.option("--sample", is_flag=True, help="Draw captions at random, without a search."),
+    click.option("--sample", is_flag=True, help="Sample captions at random instead of searching."),
     click.option(
         "--temperature",
         type=Number(0, min_open=True),
@@ -49,15 +53,23 @@ _sampling_options = all_of(
         show_default=True,
         help="With --sample: below 1, likely words become likelier.",
     ),
-    click.option("--top-k", type=click.IntRange(1), help="With --sample: among so many words."),
+    click.option(
+        "--top-k", type=click.IntRange(1), help="With --sample: sample from the K likeliest words."
+    ),
     click.option(
         "--top-p",
         type=Number(0, 1, min_open=True),
         default=1.0,
         show_default=True,
-        help="With --sample: among words that hold this share of the probability.",
+        help="With --sample: sample from the likeliest words with this share of the probability.",
     ),
-    click.option("--seed", type=click.IntRange(0), default=0, help="With --sample."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="With --sample: another seed gives other captions.",
+    ),
 )
 
 
@@ -74,7 +86,7 @@ _sampling_options = all_of(
     type=click.Path(path_type=Path),
     default=Path("artifacts"),
     show_default=True,
-    help="The folder that `dvc repro` fills.",
+    help="The folder that `dvc repro` writes to.",
 )
 def image(
     photos: tuple[str, ...],
@@ -82,11 +94,7 @@ def image(
     top: int,
     artifacts: Path,
     sample: bool,
-    temperature: float,
-    top_k: int | None,
-    top_p: float,
-    seed: int,
-    **search: Any,
+    **options: Any,
 ) -> None:
     """Caption PHOTOS: files, folders, or - for standard input.
 
@@ -94,7 +102,7 @@ def image(
     photo, or a list of files, one per line. A photo that cannot be read is reported on
     standard error; the others are still captioned, and the exit code is 1.
 
-    The search is the one that `dvc repro` evaluated, unless an option changes it.
+    The search settings are those of the last evaluation, in search.json; options override them.
 
     \b
     Examples:
@@ -104,80 +112,86 @@ def image(
       caption image --sample --top 5 --temperature 0.8 holiday.jpg
       find . -name '*.png' | caption image -
     """  # noqa: D301  (click wants a real backspace)
-    settings = {name: value for name, value in search.items() if value is not None}
-    _check_options(settings, top, sample=sample)
+    sampling = {name: options.pop(name) for name in ("temperature", "top_k", "top_p", "seed")}
+    overrides = {name: value for name, value in options.items() if value is not None}
+    _check_options(overrides, list(sampling), top, sample=sample)
     arguments = list(expand(photos))
     readable = [photo for photo in arguments if isinstance(photo, Photo)]
-    for failure in arguments:
-        if isinstance(failure, str):
-            click.echo(failure, err=True)
+    for problem in arguments:
+        if isinstance(problem, str):
+            click.echo(problem, err=True)
     failed = len(arguments) - len(readable)
     if readable:
         from pipeline.captioner.captioner import Captioner  # noqa: PLC0415  (imports NumPy)
 
-        captioner = Captioner.load(artifacts, min(_BATCH, len(readable)), **settings)
-        if sample:
-            from pipeline.captioner.generation.sampling import Sampling  # noqa: PLC0415  (NumPy)
-
-            sampling = Sampling(temperature, top_k, top_p, seed)
-            caption = partial(captioner.sample, count=top, sampling=sampling)
-        else:
-            width = settings.get("beam_width") or max(captioner.settings.beam_width, top)
-            caption = partial(captioner.caption, beam_width=width)
-        failed += _caption_all(captioner, caption, readable, top, as_json)
+        captioner = Captioner.load(artifacts, min(_BATCH_SIZE, len(readable)), **overrides)
+        generate = _generator(captioner, top, sampling if sample else None)
+        failed += _caption_all(captioner, generate, readable, top, as_json)
     if failed:
         raise SystemExit(1)
 
 
-def _check_options(settings: dict[str, Any], top: int, *, sample: bool) -> None:
+def _check_options(
+    overrides: dict[str, Any], sampling_options: list[str], top: int, *, sample: bool
+) -> None:
     """Refuse options that do not go together."""
-    if settings.get("beam_width", top) < top:
+    if overrides.get("beam_width", top) < top:
         raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
-    if sample and ({"beam_width", "word_rerank_weight"} & set(settings)):
-        raise click.UsageError(
-            "--beam-width and --word-rerank-weight belong to a search, not to --sample"
-        )
-    if not sample and any(map(_is_given, ("temperature", "top_k", "top_p", "seed"))):
+    if sample and ({"beam_width", "word_rerank_weight"} & set(overrides)):
+        raise click.UsageError("--beam-width and --word-rerank-weight do not work with --sample")
+    if not sample and any(map(_is_given, sampling_options)):
         raise click.UsageError("--temperature, --top-k, --top-p and --seed need --sample")
 
 
 def _is_given(option: str) -> bool:
-    """Whether an option is on the command line, with whatever value."""
+    """Whether an option is on the command line, even with its default value."""
     source = click.get_current_context().get_parameter_source(option)
     return source is click.core.ParameterSource.COMMANDLINE
 
 
+def _generator(
+    captioner: "Captioner", top: int, sampling: dict[str, Any] | None
+) -> _GenerateCaptions:
+    """Return the function that captions decoded photos: by sampling, or else by search."""
+    if sampling is None:
+        # A wider search where more captions are wanted than the settings would keep.
+        return partial(captioner.caption, beam_width=max(captioner.settings.beam_width, top))
+    from pipeline.captioner.generation.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
+
+    return partial(captioner.sample, count=top, sampling=Sampling(**sampling))
+
+
 def _caption_all(
     captioner: "Captioner",
-    caption: Callable[[list[Any]], list[list["Caption"]]],
+    generate: _GenerateCaptions,
     photos: Sequence[Photo],
     top: int,
     as_json: bool,
 ) -> int:
-    """Print every photo's captions in the order of `photos`; return how many photos failed."""
+    """Print every photo's captions, in the order of `photos`; return how many photos failed."""
     from pipeline.features.photos import PhotoError, read_photo  # noqa: PLC0415  (imports NumPy)
     from pipeline.progress import Progress  # noqa: PLC0415
 
     failed = 0
-    # A single batch is over before a bar could be read.
-    total = len(photos) if len(photos) > _BATCH else 0
+    # A single batch is done before anyone could read a progress bar.
+    total = len(photos) if len(photos) > _BATCH_SIZE else 0
     with Progress("caption", total, "photos") as progress:
-        for start in range(0, len(photos), _BATCH):
-            batch = photos[start : start + _BATCH]
-            pixels = {}
+        for start in range(0, len(photos), _BATCH_SIZE):
+            batch = photos[start : start + _BATCH_SIZE]
+            images = {}
             for position, photo in enumerate(batch):
                 try:
                     data = photo.data if photo.path is None else read_photo(photo.path)
-                    pixels[position] = captioner.decode(data)
+                    images[position] = captioner.decode(data)
                 except PhotoError as error:
                     with progress.hidden():
                         click.echo(f"{on_one_line(photo.name)}: {error}", err=True)
                     failed += 1
-            if pixels:
-                captions = caption(list(pixels.values()))
+            if images:
+                results = generate(list(images.values()))
                 with progress.hidden():
-                    for position, of_photo in zip(pixels, captions, strict=True):
-                        _print(batch[position].name, of_photo[:top], as_json)
+                    for position, captions in zip(images, results, strict=True):
+                        _print(batch[position].name, captions[:top], as_json)
             if total:
                 progress.advance(len(batch))
     return failed
@@ -186,10 +200,11 @@ def _caption_all(
 def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
     if as_json:
         best, *others = [
-            {"caption": c.caption, "log_probability": round(c.log_probability, 4)} for c in captions
+            {"caption": c.text, "log_probability": round(c.log_probability, 4)} for c in captions
         ]
         line = {"photo": name, **best, "alternatives": others}
-        click.echo(json.dumps(line))  # ASCII: a name that is no UTF-8 comes through unharmed
+        # ASCII, so that a name that is not valid UTF-8 survives.
+        click.echo(json.dumps(line))
     else:
         for caption in captions:
-            click.echo(f"{on_one_line(name)}\t{caption.caption}")
+            click.echo(f"{on_one_line(name)}\t{caption.text}")

@@ -30,9 +30,9 @@ def model_card(evaluation: Evaluation, model: ModelConfig) -> str:
 
 
 def _intended_use(model: ModelConfig) -> str:
-    config, feature_spec = model.config, model.feature_spec
+    decoder, feature_spec = model.decoder, model.feature_spec
     return (
-        f"A `{config.name}` LSTM decoder with {config.units} units over {feature_spec.encoder} "
+        f"A `{decoder.name}` LSTM decoder with {decoder.units} units over {feature_spec.encoder} "
         "features. It describes a photo in one sentence, in the words of its training captions.\n\n"
         "It knows only photos and captions like those it was trained on. For any other photo it "
         "writes what would be likely among those. Do not use its captions for decisions about "

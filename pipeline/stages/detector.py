@@ -1,4 +1,4 @@
-"""Stage `detector`: fit the word detector on the training photos' features and captions."""
+"""Stage `detector`: fit the word detector to the training photos' features and captions."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: caption the test split with every search, score it, write the report."""
+"""Stage `evaluate`: caption the test photos with every search, score them, write the report."""
 
 import math
 import statistics
@@ -27,23 +27,22 @@ from pipeline.stages.run import run_stage
 ARTIFACTS = Path("artifacts")
 EVALUATION = ARTIFACTS / "evaluation"
 SPLIT = "test"
-_BATCH_SIZE = 64  # captions, for perplexity
-_DETECTED_WORDS = 6  # of each photo, in the report
+_BATCH_SIZE = 64  # captions in a batch, for the perplexity
+_DETECTED_WORDS = 6  # shown for each photo in the report
 
 
 def main() -> None:
     """Write search.json, metrics.json, predictions.parquet, report.html and model_card.md."""
     params = load_params().evaluate
     settings = _settings(params)
-    # First, so that `caption image` works as soon as there is a model.
+    # Written first, so that `caption image` works even if the evaluation fails.
     settings.write(ARTIFACTS / FILE)
     artifacts = Artifacts.open(
         ARTIFACTS,
         *("captions.parquet", "vocabulary.json", "features.h5", "extract.json", "detector.h5"),
         "model/model.json",
     )
-    artifacts.check_store()
-    run = _Run(params.beam_widths, settings, artifacts, artifacts.captions(SPLIT))
+    run = _EvaluateRun(params.beam_widths, settings, artifacts, artifacts.captions(SPLIT))
     evaluation = run.evaluate()
     searches = evaluation.searches.values()
     write_predictions(
@@ -75,13 +74,13 @@ def _settings(params: EvaluateParams) -> SearchSettings:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _EvaluateRun:
     """One run of the stage.
 
     Attributes:
-        beam_widths: the searches beside greedy search.
-        settings: what all searches share.
-        artifacts: what the earlier stages left.
+        beam_widths: the searches besides greedy search.
+        settings: what all searches have in common.
+        artifacts: the outputs of earlier stages.
         captions: (image_id, clean text) pairs of the split's photos that have features.
     """
 
@@ -91,24 +90,23 @@ class _Run:
     captions: Sequence[tuple[str, str]]
 
     @cached_property
-    def image_ids(self) -> list[str]:
-        """The photos of `captions`."""
-        return list(dict.fromkeys(image_id for image_id, _ in self.captions))
+    def references(self) -> dict[str, list[str]]:
+        """image_id to raw captions for the photos of `captions`."""
+        return self.artifacts.references(SPLIT)
 
     @cached_property
-    def references(self) -> dict[str, list[str]]:
-        """Their raw captions."""
-        references = self.artifacts.table.references(SPLIT)
-        return {image_id: references[image_id] for image_id in self.image_ids}
+    def image_ids(self) -> list[str]:
+        """The photos of `captions`."""
+        return list(self.references)
 
     @property
     def members(self) -> Sequence[Member]:
-        """The trainings whose decoders caption together."""
+        """The decoders in the ensemble, or the first alone."""
         members = self.artifacts.model.members
         return members if self.settings.ensemble else members[:1]
 
     def evaluate(self) -> Evaluation:
-        """Caption and score."""
+        """Caption the split with the ensemble and with each decoder alone, and score both."""
         decoders = self.artifacts.decoders
         seeds = [member.seed for member in self.artifacts.model.members]
         by_seed = {
@@ -116,17 +114,17 @@ class _Run:
             for seed, decoder in zip(seeds, decoders, strict=True)
             if len(seeds) > 1
         }
-        voting = decoders[: len(self.members)]
-        alone = len(voting) == 1 and seeds[0] in by_seed
+        ensemble = decoders[: len(self.members)]
+        reuse_first = len(ensemble) == 1 and seeds[0] in by_seed
         training = self.artifacts.table.references("train").values()
         return evaluate(
-            by_seed[seeds[0]] if alone else self._predict(voting),
+            by_seed[seeds[0]] if reuse_first else self._predict(ensemble),
             primary_search=search_name(self.settings.beam_width),
             references=self.references,
             training=[raw for group in training for raw in group],
             vocabulary=self.artifacts.vocabulary,
             clean_references=[text for _, text in self.captions],
-            perplexity=self._perplexity(voting),
+            perplexity=self._perplexity(ensemble),
             detected=self._detected_words(),
             provenance=self._provenance(),
             by_seed=by_seed,
@@ -160,7 +158,7 @@ class _Run:
         return math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in decoders))
 
     def _detected_words(self) -> dict[str, list[str]]:
-        """Return each photo's most telling detected words."""
+        """Return each photo's most informative detected words."""
         vocabulary, detector = self.artifacts.vocabulary, self.artifacts.detector
         return {
             image_id: vocabulary.decode(ids).split()
@@ -171,17 +169,20 @@ class _Run:
         }
 
     def _provenance(self) -> dict[str, str]:
-        """Return what these captions were made from and with."""
+        """Return the inputs and settings that determine these captions."""
         artifacts, settings = self.artifacts, self.settings
-        config, spec = artifacts.model.config, artifacts.store.feature_spec
-        kind = f"{config.name}, {config.units} units, {len(artifacts.vocabulary.words)} words"
+        architecture, spec = artifacts.model.decoder, artifacts.store.feature_spec
+        decoder = (
+            f"{architecture.name}, {architecture.units} units, "
+            f"{len(artifacts.vocabulary.words)} words"
+        )
         ensemble = f"ensemble of {len(self.members)}: " if len(self.members) > 1 else ""
         return {
             "tokenizer": tokenizer.NAME,
             "split": SPLIT,
             "references": fingerprint(self.references),
-            "decoder": f"{ensemble}{kind}",
-            "training": "; ".join(_training(member) for member in self.members),
+            "decoder": f"{ensemble}{decoder}",
+            "training": "; ".join(_training_summary(member) for member in self.members),
             "model": " ".join(member.weights_sha256 for member in self.members),
             "encoder": (
                 f"{spec.encoder} at {spec.input_size} x {spec.input_size} pixels, "
@@ -200,7 +201,7 @@ class _Run:
         }
 
 
-def _training(member: Member) -> str:
+def _training_summary(member: Member) -> str:
     best = member.metadata["best"]
     return (
         f"seed {member.seed}: epoch {best['epoch']} of {member.metadata['epochs']} kept, "
@@ -210,7 +211,7 @@ def _training(member: Member) -> str:
 
 
 def _print_scores(evaluation: Evaluation) -> None:
-    """Print the scores, the baselines to compare them with, and where the report is."""
+    """Print the scores, the baselines and the path of the report."""
     print(f"{len(evaluation.image_ids)} test photos")
     width = 11 if evaluation.over_seeds else 9
     print(f"{'':20}" + "".join(f"{name:>{width}}" for name in (*METRICS, "distinct")))
@@ -224,7 +225,7 @@ def _print_scores(evaluation: Evaluation) -> None:
         values = list(baseline.corpus.values())
         print(f"{baseline.name:20}" + "".join(f"{value:{width}.2f}" for value in values))
     if not evaluation.uses_image:
-        print("the model hardly uses the image: its captions score as well for other photos")
+        print("the model hardly uses the photo: its captions score as well for other photos")
     print(f"report: {EVALUATION / 'report.html'}")
 
 

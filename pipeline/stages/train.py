@@ -1,6 +1,6 @@
 """Stage `train`: train decoders, one per seed, from cached features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +16,19 @@ from pipeline.captioner.training.cross_entropy import CrossEntropy
 from pipeline.captioner.training.epoch_logger import EpochLogger
 from pipeline.captioner.training.history import EpochRow, SelfCriticalEpoch, write_history
 from pipeline.captioner.training.optimizer import OptimizerConfig
-from pipeline.captioner.training.samples import choose
+from pipeline.captioner.training.samples import choose_sample_photos
 from pipeline.captioner.training.self_critical import SelfCritical
-from pipeline.captioner.training.tensorboard import TensorBoard
+from pipeline.captioner.training.tensorboard import TensorBoardWriter
 from pipeline.captioner.training.trainer import (
     CROSS_ENTROPY,
     SELF_CRITICAL,
-    AfterEpoch,
+    EpochCallback,
     SelfCriticalConfig,
     TrainConfig,
     Trainer,
     TrainingData,
     TrainResult,
-    epochs_of,
+    phase_history,
 )
 from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.files import fingerprint, sha256_file, sole_writer
@@ -37,11 +37,11 @@ from pipeline.stages.run import run_stage
 from pipeline.storage import openvino_graphs
 
 ARTIFACTS = Path("artifacts")
-LOGS = Path("runs")
-# The tables of the phases' epochs.
-TABLES = {CROSS_ENTROPY: "history.csv", SELF_CRITICAL: "self_critical.csv"}
-# Rooms whose code can change the result of a training.
-_ROOMS = ("captioner", "features", "metrics", "storage", "text")
+TENSORBOARD_LOGS = Path("runs")
+# The file with each phase's history.
+HISTORY_FILES = {CROSS_ENTROPY: "history.csv", SELF_CRITICAL: "self_critical.csv"}
+# Packages whose code can change the result of a training.
+_CODE = ("captioner", "features", "metrics", "storage", "text")
 
 
 def main() -> None:
@@ -52,17 +52,12 @@ def main() -> None:
     )
     cache = Path(params.runtime.cache)
     with sole_writer(cache / "training", "training"), ExitStack() as stack:
-        run = _Run(params, artifacts, _training_data(artifacts), stack)
+        run = _TrainRun(params, artifacts, _training_data(artifacts), stack)
         results = run.trainer().train(params.train.seeds)
-        # The second table is written even without rows: DVC needs every output.
-        write_history(ARTIFACTS / TABLES[CROSS_ENTROPY], epochs_of(results, CrossEntropy))
-        write_history(
-            ARTIFACTS / TABLES[SELF_CRITICAL], epochs_of(results, SelfCritical), SelfCriticalEpoch
-        )
         run.save(results)
         complete = len(results) == len(params.train.seeds)
         if not complete or any(result.interrupted for result in results.values()):
-            print("to resume from here later: dvc repro --force --single-item train")
+            print("to resume later: dvc repro --force --single-item train")
             return
         for result in results.values():
             result.remove_checkpoints()
@@ -80,8 +75,8 @@ def _training_data(artifacts: TrainingArtifacts) -> TrainingData:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One run of the stage: what the trainer needs to know of params and artefacts."""
+class _TrainRun:
+    """One run of the stage: provides what the trainer needs, from params and artifacts."""
 
     params: Params
     artifacts: TrainingArtifacts
@@ -89,19 +84,22 @@ class _Run:
     stack: ExitStack
 
     def trainer(self) -> Trainer:
-        second = self.params.self_critical
+        self_critical = self.params.self_critical
         return Trainer(
             self.data,
             _train_config(self.params, self.data),
-            SelfCriticalConfig(**second.model_dump()) if second.epochs else None,
+            SelfCriticalConfig(**self_critical.model_dump()) if self_critical.epochs else None,
             self.checkpoint,
             self.start_logging,
         )
 
     def checkpoint(self, phase: str, seed: int) -> Checkpoint:
-        """Name a checkpoint by everything that decides its training, the other seeds excluded."""
+        """Return the checkpoint named by everything that determines this phase's result.
+
+        The other seeds are not part of it.
+        """
         package = Path(__file__).parent.parent
-        code = [path for room in _ROOMS for path in sorted((package / room).rglob("*.py"))]
+        code = [path for name in _CODE for path in sorted((package / name).rglob("*.py"))]
         second = self.params.self_critical.model_dump() if phase == SELF_CRITICAL else None
         identity = [
             [self.params.train.model_dump(exclude={"seeds"}), phase, seed],
@@ -115,55 +113,71 @@ class _Run:
         return Checkpoint(Path(self.params.runtime.cache), fingerprint(identity))
 
     def start_logging(
-        self, phase: str, seed: int, decoder: Decoder, earlier: Sequence[tuple[int, EpochRow]]
-    ) -> AfterEpoch:
-        """Start logging a phase's epochs."""
-        first = phase == CROSS_ENTROPY
+        self,
+        phase: str,
+        seed: int,
+        decoder: Decoder,
+        earlier_epochs: Sequence[tuple[int, EpochRow]],
+    ) -> EpochCallback:
+        """Start logging a phase; return the function that logs an epoch."""
+        is_first_phase = phase == CROSS_ENTROPY
         if len(self.params.train.seeds) > 1:
-            print(f"seed {seed}{'' if first else ', self-critical phase'}", flush=True)
+            print(f"seed {seed}{'' if is_first_phase else ', self-critical phase'}", flush=True)
         folder = self.checkpoint(phase, seed).folder
         tensorboard = None
         if self.params.runtime.tensorboard:
-            tensorboard = self.stack.enter_context(TensorBoard(LOGS / folder.name))
+            writer = TensorBoardWriter(TENSORBOARD_LOGS / folder.name)
+            tensorboard = self.stack.enter_context(writer)
         logger = EpochLogger(
             folder=folder / "log",
             artifacts=ARTIFACTS,
-            table=TABLES[phase],
+            history_file=HISTORY_FILES[phase],
             seed=seed,
-            earlier=earlier,
+            earlier_epochs=earlier_epochs,
             decoder=decoder,
             vocabulary=self.data.vocabulary,
             store=self.data.store,
-            samples=self.sample_photos() if first else {},
+            sample_photos=self.sample_photos() if is_first_phase else {},
             max_words=self.params.train.max_words,
-            keep_every_epoch=self.params.train.keep_every_epoch and first,
+            keep_every_epoch=self.params.train.keep_every_epoch and is_first_phase,
             metadata=self.metadata(),
             tensorboard=tensorboard,
         )
-        # Shows what a killed training had logged; a resumed one may have no epoch to add.
+        # Publish the log of a killed training: a resumed one may have no epoch left to log.
         logger.publish()
-        return logger.write
+        return logger.log_epoch
 
     def sample_photos(self) -> Mapping[str, Path | None]:
+        """Return the files of the dev photos to caption after each epoch, by image_id."""
         params, dev = self.params.train, list(self.data.references["dev"])
         if not params.sample_photos:
             return {}
         paths = self.artifacts.image_paths
-        image_ids = choose(dev, params.sample_photos, params.seeds[0])
+        image_ids = choose_sample_photos(dev, params.sample_photos, params.seeds[0])
         return {image_id: paths.get(image_id) for image_id in image_ids}
 
     def metadata(self) -> dict[str, Any]:
-        """Return what is the same for all decoders, for model.json."""
-        second = self.params.self_critical
+        """Return the metadata for model.json that all decoders have in common."""
+        self_critical = self.params.self_critical
         return {
             "params": self.params.train.model_dump(),
-            "self_critical": second.model_dump() if second.epochs else None,
+            "self_critical": self_critical.model_dump() if self_critical.epochs else None,
             "captions": self.artifacts.table.fingerprint,
             "features": self.data.store.fingerprint,
         }
 
     def save(self, results: Mapping[int, TrainResult]) -> None:
-        model = Model.of(
+        """Write the histories and the model."""
+        write_history(
+            ARTIFACTS / HISTORY_FILES[CROSS_ENTROPY], phase_history(results, CrossEntropy)
+        )
+        # Written even without rows: DVC requires every output of a stage.
+        write_history(
+            ARTIFACTS / HISTORY_FILES[SELF_CRITICAL],
+            phase_history(results, SelfCritical),
+            SelfCriticalEpoch,
+        )
+        model = Model.from_decoders(
             {seed: (result.decoder, result.metadata) for seed, result in results.items()},
             self.data.store.feature_spec,
             self.data.vocabulary.fingerprint,
@@ -171,12 +185,13 @@ class _Run:
         )
         model.save(ARTIFACTS / "model")
         if openvino_graphs.is_enabled(ARTIFACTS):
-            # Now, while the decoders are in memory, so that the first `caption image` need not.
-            for decoder, member in zip(model.decoders, model.description.members, strict=True):
-                load_compiled(ARTIFACTS, model.description, member, _returning(decoder))
+            # Converted here, while the decoders are in memory, to save the first `caption image`
+            # the time.
+            for decoder, member in zip(model.decoders, model.config.members, strict=True):
+                load_compiled(ARTIFACTS, model.config, member, _returning(decoder))
 
 
-def _returning(decoder: Decoder) -> Any:
+def _returning(decoder: Decoder) -> Callable[[], Decoder]:
     return lambda: decoder
 
 

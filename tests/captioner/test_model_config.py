@@ -8,17 +8,17 @@ import pytest
 from pipeline.captioner.model_config import DecoderConfig, Member, ModelConfig, read_model_config
 from pipeline.errors import InputError
 from pipeline.text.vocabulary import Vocabulary
-from tests.conftest import ENCODING, change_json, slow_imports
+from tests.conftest import FEATURE_SPEC, change_json, slow_imports
 
 VOCABULARY = Vocabulary.build(["a dog runs", "a cat sleeps"], 1, "captions")
 MODEL = ModelConfig(
-    config=DecoderConfig("merge", len(VOCABULARY), (4, 6), 8, 16, 0.5, 0.25),
+    decoder=DecoderConfig("merge", len(VOCABULARY), (4, 6), 8, 16, 0.5, 0.25),
     members=(
         Member(3, "c" * 64, {"epochs": 3, "best": {"epoch": 2, "validation_loss": 1.5}}),
         Member(1, "d" * 64, {"epochs": 4, "best": {"epoch": 4, "validation_loss": 1.25}}),
     ),
-    feature_spec=ENCODING,
-    vocabulary=VOCABULARY.fingerprint,
+    feature_spec=FEATURE_SPEC,
+    vocabulary_fingerprint=VOCABULARY.fingerprint,
     metadata={"captions": "these"},
 )
 
@@ -36,16 +36,16 @@ def refused(path: Path, problem: str, vocabulary: Vocabulary = VOCABULARY) -> No
     assert "\n" not in str(error.value)
 
 
-def test_a_description_comes_back_as_it_was(path: Path) -> None:
+def test_model_json_reads_as_it_was_written(path: Path) -> None:
     assert read_model_config(path, VOCABULARY) == MODEL
 
 
-def test_equal_descriptions_are_equal_bytes(path: Path, tmp_path: Path) -> None:
+def test_equal_configs_give_equal_bytes(path: Path, tmp_path: Path) -> None:
     read_model_config(path, VOCABULARY).write(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
 
 
-def test_reading_one_imports_no_keras() -> None:
+def test_reading_model_json_imports_no_keras() -> None:
     _, modules = slow_imports("import pipeline.captioner.model_config")
     assert modules == ["PIL", "numpy"]
 
@@ -80,9 +80,7 @@ def test_another_vocabulary_is_refused(path: Path) -> None:
         ({"vocabulary": None}, "was trained with another vocabulary"),
     ],
 )
-def test_a_json_that_does_not_fit_is_refused(
-    path: Path, values: dict[str, Any], problem: str
-) -> None:
+def test_invalid_values_are_refused(path: Path, values: dict[str, Any], problem: str) -> None:
     change_json(path, values)
     refused(path, problem)
 
@@ -97,8 +95,8 @@ def test_a_missing_key_is_refused(path: Path, key: str) -> None:
     refused(path, "another format version" if key == "format_version" else key)
 
 
-@pytest.mark.parametrize("field", asdict(MODEL.config))
-def test_a_missing_size_of_the_decoder_is_refused(path: Path, field: str) -> None:
+@pytest.mark.parametrize("field", asdict(MODEL.decoder))
+def test_a_missing_key_of_the_decoder_is_refused(path: Path, field: str) -> None:
     values = json.loads(path.read_text())
     del values["decoder"][field]
     path.write_text(json.dumps(values))
@@ -106,7 +104,7 @@ def test_a_missing_size_of_the_decoder_is_refused(path: Path, field: str) -> Non
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
-def test_what_is_no_json_is_refused(path: Path, data: bytes) -> None:
+def test_a_file_that_is_not_json_is_refused(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     refused(path, "JSON")
 
@@ -116,10 +114,10 @@ def test_a_missing_file_is_refused(path: Path) -> None:
     refused(path, "is not there")
 
 
-def test_features_of_another_making_are_refused() -> None:
+def test_features_with_another_spec_are_refused() -> None:
     path = Path("artifacts/features.h5")
-    MODEL.check_feature_spec(ENCODING, path)
-    other = replace(ENCODING, pooling="grid", dtype="float16")
+    MODEL.check_feature_spec(FEATURE_SPEC, path)
+    other = replace(FEATURE_SPEC, pooling="grid", dtype="float16")
     with pytest.raises(
         InputError, match=r"features\.h5 and the model .*other pooling, dtype.*run `dvc repro`"
     ):

@@ -11,17 +11,19 @@ from pipeline.captioner.model_folder import Model
 from pipeline.errors import InputError
 from pipeline.storage.keras_weights import digest
 from pipeline.text.vocabulary import START, Vocabulary
-from tests.conftest import ENCODING, change_json
+from tests.conftest import FEATURE_SPEC, change_json
 from tests.support.captioner import logits_of, make_decided_decoder, make_vocabulary, vectors
 
 IDS = [[START, 4, 5]] * 3
 
 
 def make_model(seed: int = 1, shape: tuple[int, ...] = (6,)) -> Model:
-    metadata = {"epochs": 3, "best": {"validation_loss": 1.5}}
+    training = {"epochs": 3, "best": {"validation_loss": 1.5}}
     decoder = make_decided_decoder(feature_shape=shape, seed=seed)
-    trained = {5: (decoder, metadata)}
-    return Model.of(trained, ENCODING, make_vocabulary().fingerprint, {"captions": "these"})
+    trained = {5: (decoder, training)}
+    return Model.from_decoders(
+        trained, FEATURE_SPEC, make_vocabulary().fingerprint, {"captions": "these"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
-    """Copy a saved model, to spoil it."""
+    """Copy a saved model, to damage it."""
     return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
@@ -45,30 +47,29 @@ def refused(folder: Path, problem: str, vocabulary: Vocabulary | None = None) ->
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 6)], ids=["pooled", "grid"])
-def test_a_model_comes_back_as_it_was(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_a_model_loads_as_it_was_saved(tmp_path: Path, shape: tuple[int, ...]) -> None:
     model = make_model(shape=shape)
     model.save(tmp_path)
     loaded = Model.load(tmp_path, make_vocabulary())
-    assert loaded.description == model.description
-    assert loaded.description.config == model.description.config
+    assert loaded.config == model.config
     features = vectors(shape, 3)
     np.testing.assert_array_equal(
         logits_of(loaded.decoders[0], features, IDS), logits_of(model.decoders[0], features, IDS)
     )
 
 
-def test_a_model_is_described_as_it_is() -> None:
+def test_the_config_describes_the_decoders() -> None:
     model = make_model()
-    described = model.description
-    assert described.config == model.decoders[0].config
-    assert described.feature_spec == ENCODING
-    assert described.vocabulary == make_vocabulary().fingerprint
-    assert described.metadata == {"captions": "these"}
-    (member,) = described.members
+    config = model.config
+    assert config.decoder == model.decoders[0].config
+    assert config.feature_spec == FEATURE_SPEC
+    assert config.vocabulary_fingerprint == make_vocabulary().fingerprint
+    assert config.metadata == {"captions": "these"}
+    (member,) = config.members
     assert member.seed == 5
     assert member.metadata["epochs"] == 3
     assert member.weights_sha256 == digest(model.decoders[0].network)
-    assert member.weights_sha256 != make_model(seed=2).description.members[0].weights_sha256
+    assert member.weights_sha256 != make_model(seed=2).config.members[0].weights_sha256
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -114,11 +115,11 @@ def test_another_vocabulary_is_refused(folder: Path) -> None:
         ({"decoder": {"feature_shape": [2, 2, 6]}}, "damaged"),
         (
             {"members": [{"seed": 5, "weights_sha256": "0" * 64, "metadata": {}}]},
-            r"seed_5\.weights\.h5 is not what .*model\.json tells of",
+            r"seed_5\.weights\.h5 has other weights than .*model\.json records",
         ),
     ],
 )
-def test_a_json_that_does_not_fit_is_refused(
+def test_invalid_values_in_model_json_are_refused(
     folder: Path, values: dict[str, Any], problem: str
 ) -> None:
     change_json(folder / "model.json", values)
@@ -134,13 +135,15 @@ def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
 def test_the_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
     make_model(seed=2).save(tmp_path / "other")
     shutil.copy(tmp_path / "other" / "seed_5.weights.h5", folder)
-    refused(folder, r"seed_5\.weights\.h5 is not what .*model\.json tells of")
+    refused(folder, r"seed_5\.weights\.h5 has other weights than .*model\.json records")
 
 
-def test_the_weights_of_a_model_of_another_size_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_the_weights_of_a_model_with_another_shape_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
     make_model(shape=(7,)).save(tmp_path / "other")
     shutil.copy(tmp_path / "other" / "seed_5.weights.h5", folder)
-    refused(folder, r"seed_5\.weights\.h5 (does not fit|is not what)")
+    refused(folder, r"seed_5\.weights\.h5 (does not fit|has other weights than)")
 
 
 def test_damaged_weights_are_refused(folder: Path) -> None:
@@ -149,7 +152,7 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
     refused(folder, r"seed_5\.weights\.h5 is not a readable HDF5 file")
 
 
-def test_weights_that_lie_in_another_file_are_refused(folder: Path) -> None:
+def test_weights_linked_from_another_file_are_refused(folder: Path) -> None:
     path = folder / "seed_5.weights.h5"
     with h5py.File(path, "r+") as file:
         del file["layers/embedding"]
@@ -157,7 +160,7 @@ def test_weights_that_lie_in_another_file_are_refused(folder: Path) -> None:
     refused(folder, r"seed_5\.weights\.h5: /layers/embedding is a link")
 
 
-def test_weights_that_lack_a_layer_are_refused(folder: Path) -> None:
+def test_weights_without_a_layer_are_refused(folder: Path) -> None:
     with h5py.File(folder / "seed_5.weights.h5", "r+") as file:
         del file["layers/embedding"]
-    refused(folder, r"seed_5\.weights\.h5 (does not fit|is not what)")
+    refused(folder, r"seed_5\.weights\.h5 (does not fit|has other weights than)")

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,9 +31,13 @@ def loaded(artifacts: Path) -> Captioner:
 def caption(
     artifacts: Path, loaded: Captioner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Run:
-    """Return `image` in an empty folder, with a captioner that is loaded already."""
+    """Return a function that runs `image` in an empty folder, with a loaded captioner."""
+
+    def load(*_: object, **overrides: Any) -> Captioner:
+        return replace(loaded, settings=replace(loaded.settings, **overrides))
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Captioner, "load", staticmethod(lambda *_, **__: loaded))
+    monkeypatch.setattr(Captioner, "load", staticmethod(load))
 
     def run(*arguments: object, data: bytes = b"") -> Result:
         return image("--artifacts", artifacts, *arguments, data=data)
@@ -43,14 +48,14 @@ def caption(
 # What is captioned.
 
 
-def test_photos_are_captioned_a_line_each_in_the_order_asked_for(caption: Run) -> None:
+def test_photos_are_captioned_in_the_order_of_the_arguments_a_line_each(caption: Run) -> None:
     write_photos(Path(), 4)
     result = caption("03.png", "00.png", "02.png", "03.png")
     succeeded(result)
     assert lines(result) == [[f"{seed:02}.png", LEARNED[seed]] for seed in (3, 0, 2, 3)]
 
 
-def test_a_folder_stands_for_the_photos_anywhere_in_it_in_order(caption: Run) -> None:
+def test_a_folder_means_all_photos_in_it_and_its_subfolders_sorted(caption: Run) -> None:
     names = ["a/b/z.WEBP", "a/c.JPG", "b.jpeg", "a.png"]
     for seed, name in enumerate(names):
         path = Path("folder", name)
@@ -67,7 +72,7 @@ def test_a_folder_stands_for_the_photos_anywhere_in_it_in_order(caption: Run) ->
     assert captions(result) == [LEARNED[0], LEARNED[1], LEARNED[3], LEARNED[2]]
 
 
-def test_a_folder_without_photos_is_said(caption: Run) -> None:
+def test_a_folder_without_photos_is_reported(caption: Run) -> None:
     write_photos(Path(), 1)
     Path("empty").mkdir()
     result = caption("empty", "00.png")
@@ -87,11 +92,11 @@ def test_standard_input_may_be_a_photo(caption: Run, kind: str, options: dict[st
 
 def test_standard_input_may_be_a_list_of_files(caption: Run) -> None:
     write_photos(Path("some photos"), 3)
-    # A name like a WebP's first bytes, and one that other systems take for two lines.
+    # A name that starts like a WebP file, and one with a line separator of Unicode.
     for name, seed in (("RIFF.png", 3), ("one\u2028name.png", 4)):
         drawn(seed).save(name)
-    listed = "RIFF.png\nsome photos/01.png\r\n\n  \none\u2028name.png\nsome photos/00.png"
-    result = caption("-", "some photos/02.png", data=listed.encode())
+    file_list = "RIFF.png\nsome photos/01.png\r\n\n  \none\u2028name.png\nsome photos/00.png"
+    result = caption("-", "some photos/02.png", data=file_list.encode())
     succeeded(result)
     assert captions(result) == [LEARNED[seed] for seed in (3, 1, 4, 0, 2)]
 
@@ -108,18 +113,18 @@ def test_standard_input_may_be_a_list_of_files(caption: Run) -> None:
     ],
     ids=["nothing", "blank", "bytes", "NUL", "GIF", "BMP"],
 )
-def test_standard_input_of_another_kind_is_said(caption: Run, data: bytes) -> None:
+def test_standard_input_of_another_kind_is_reported(caption: Run, data: bytes) -> None:
     result = caption("-", data=data)
     failed(result, "-: standard input is neither a photo nor a list of files")
     assert result.stdout == ""
 
 
-def test_a_closed_standard_input_is_said(caption: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_standard_input_is_reported(caption: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.cli.photo_arguments.sys", SimpleNamespace(stdin=None))
     failed(caption("-"), "-: standard input is neither a photo nor a list of files")
 
 
-def test_a_list_may_hold_names_that_are_no_utf_8(caption: Run) -> None:
+def test_a_list_may_contain_names_that_are_not_utf_8(caption: Run) -> None:
     write_photos(Path(), 1)
     name = os.fsdecode(b"caf\xe9.png")
     shutil.copyfile("00.png", name)
@@ -136,13 +141,13 @@ def test_endless_standard_input_is_not_read_to_its_end(
     failed(result, "-: more than 1000 bytes, more than any photo has")
 
 
-def test_a_damaged_photo_on_standard_input_is_said(caption: Run) -> None:
+def test_a_damaged_photo_on_standard_input_is_reported(caption: Run) -> None:
     result = caption("-", data=encoded(drawn(0), "PNG")[:100])
     assert re.fullmatch(r"-: damaged image: .+\n", result.stderr)
     assert (result.exit_code, result.stdout) == (1, "")
 
 
-def test_names_that_no_file_can_have_are_said(caption: Run) -> None:
+def test_names_that_no_file_can_have_are_reported(caption: Run) -> None:
     long = "x" * 300
     result = caption(long, "")
     failed(
@@ -156,7 +161,7 @@ def _photos_of_every_kind() -> dict[str, bytes]:
     photo = drawn(6)
     deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 256)
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side
+    exif[0x0112] = 6  # the camera was held sideways
     frames = [drawn(1), drawn(2)]
     return {
         "plain": encoded(photo, "PNG"),
@@ -178,41 +183,46 @@ def test_photos_of_every_kind_are_captioned(caption: Run) -> None:
         Path(name).write_bytes(data)
     result = caption("--json", *kinds)
     succeeded(result)
-    said = {line["photo"]: (line["caption"], line["log_probability"]) for line in objects(result)}
-    assert list(said) == list(kinds)
-    assert all(words for words, _ in said.values())
-    best, log_probability = said["plain"]
+    results = {
+        line["photo"]: (line["caption"], line["log_probability"]) for line in objects(result)
+    }
+    assert list(results) == list(kinds)
+    assert all(words for words, _ in results.values())
+    best, log_probability = results["plain"]
     assert best == LEARNED[6]
     for same in ("opaque RGBA", "animated WebP", "turned"):
-        assert said[same] == (best, pytest.approx(log_probability, rel=1e-3))
-    assert said["grey"] != said["plain"]
-    assert said["16-bit grey"] == (said["grey"][0], pytest.approx(said["grey"][1], rel=1e-3))
+        assert results[same] == (best, pytest.approx(log_probability, rel=1e-3))
+    assert results["grey"] != results["plain"]
+    assert results["16-bit grey"] == (
+        results["grey"][0],
+        pytest.approx(results["grey"][1], rel=1e-3),
+    )
 
 
-def test_a_photo_turned_by_its_exif_says_what_its_upright_original_says(caption: Run) -> None:
+def test_a_photo_rotated_by_its_exif_gets_the_caption_of_its_upright_original(caption: Run) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    lying = drawn(7).transpose(Image.Transpose.ROTATE_90)
+    sideways = drawn(7).transpose(Image.Transpose.ROTATE_90)
     options: dict[str, Any] = {"quality": 100, "subsampling": 0}
     drawn(7).save("upright.png")
-    lying.save("turned.jpg", exif=exif, **options)
-    lying.save("lying.jpg", **options)
-    result = caption("--json", "upright.png", "turned.jpg", "lying.jpg")
+    sideways.save("turned.jpg", exif=exif, **options)
+    sideways.save("sideways.jpg", **options)
+    result = caption("--json", "upright.png", "turned.jpg", "sideways.jpg")
     succeeded(result)
-    upright, turned, without = objects(result)
+    upright, turned, without_exif = objects(result)
     assert turned["caption"] == upright["caption"] == LEARNED[7]
     assert turned["log_probability"] == pytest.approx(upright["log_probability"], rel=0.2)
-    # Were the tag not heeded, the test above would fail.
-    assert without["log_probability"] != pytest.approx(upright["log_probability"], rel=0.5)
+    # If the tag were ignored, the comparison above would fail.
+    assert without_exif["log_probability"] != pytest.approx(upright["log_probability"], rel=0.5)
 
 
-def test_photos_that_cannot_be_read_are_said_and_the_others_captioned(caption: Run) -> None:
+def test_photos_that_cannot_be_read_are_reported_and_the_others_captioned(caption: Run) -> None:
     write_photos(Path(), 3)
     Path("empty.jpg").touch()
     Path("letter.jpg").write_text("Dear photo", "utf-8")
     Path("half.png").write_bytes(encoded(drawn(0), "PNG")[:-40])
-    asked = ["gone.jpg", "00.png", "empty.jpg", "letter.jpg", "01.png", "half.png", "02.png"]
-    result = caption(*asked)
+    arguments = ["gone.jpg", "00.png", "empty.jpg", "letter.jpg", "01.png", "half.png", "02.png"]
+    result = caption(*arguments)
     assert result.exit_code == 1
     assert lines(result) == [[f"{seed:02}.png", LEARNED[seed]] for seed in range(3)]
     *first, last = result.stderr.splitlines()
@@ -224,21 +234,21 @@ def test_photos_that_cannot_be_read_are_said_and_the_others_captioned(caption: R
     assert re.fullmatch("half.png: damaged image: .+", last)
 
 
-def test_more_photos_than_a_batch_come_in_order_with_their_progress(
+def test_several_batches_are_captioned_in_order_with_progress(
     caption: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count(step=10)
     monkeypatch.setattr("pipeline.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
     paths = write_photos(Path("photos"), 40)
-    Path("photos/33.png").write_text("spoilt", "utf-8")
+    Path("photos/33.png").write_text("damaged", "utf-8")
     result = caption("--json", "photos")
-    said = objects(result)
-    assert [line["photo"] for line in said] == [str(p) for p in paths if p.stem != "33"]
-    assert [line["caption"] for line in said[:12]] == LEARNED
+    captioned = objects(result)
+    assert [line["photo"] for line in captioned] == [str(p) for p in paths if p.stem != "33"]
+    assert [line["caption"] for line in captioned[:12]] == LEARNED
     alone = objects(caption("--json", *paths[34:]))
-    assert [line["caption"] for line in said[33:]] == [line["caption"] for line in alone]
+    assert [line["caption"] for line in captioned[33:]] == [line["caption"] for line in alone]
     np.testing.assert_allclose(
-        [line["log_probability"] for line in said[33:]],
+        [line["log_probability"] for line in captioned[33:]],
         [line["log_probability"] for line in alone],
         rtol=1e-4,
     )
@@ -272,7 +282,7 @@ def test_json_has_the_best_caption_and_the_alternatives(caption: Run) -> None:
 AWKWARD = ['a "quoted" name.png', "two\nlines.png", "a\ttab.png", "Überfluß 犬.png", "back\\slash"]
 
 
-def test_json_holds_any_name_as_it_is(caption: Run) -> None:
+def test_json_keeps_any_name_unchanged(caption: Run) -> None:
     for name in AWKWARD:
         drawn(0).save(name, "PNG")
     result = caption("--json", *AWKWARD)
@@ -280,26 +290,26 @@ def test_json_holds_any_name_as_it_is(caption: Run) -> None:
     assert [line["photo"] for line in objects(result)] == AWKWARD
 
 
-def test_a_name_that_is_no_utf_8_is_captioned(caption: Run) -> None:
+def test_a_photo_whose_name_is_not_utf_8_is_captioned(caption: Run) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     try:
         drawn(0).save(name)
     except OSError:
-        pytest.skip("this file system has no such names")
+        pytest.skip("this file system does not allow such names")
     result = caption("--json", name)
     succeeded(result)
     assert [line["photo"] for line in objects(result)] == [name]
     assert lines(caption(name)) == [["caf\ufffd.png", LEARNED[0]]]
 
 
-def test_a_name_stays_on_its_line_whatever_it_holds(caption: Run) -> None:
+def test_a_name_with_line_breaks_is_printed_on_one_line(caption: Run) -> None:
     drawn(0).save("a\nb\rc\td\u2028e \x1b[2J é.png")
     result = caption(next(Path().iterdir()), "gone\r\n\x1b.png")
     assert lines(result) == [[r"a\nb\rc\td\u2028e \x1b[2J é.png", LEARNED[0]]]
     failed(result, r"gone\r\n\x1b.png: cannot be read: No such file or directory")
 
 
-def test_top_prints_so_many_captions_a_photo_best_first(caption: Run) -> None:
+def test_top_prints_several_captions_per_photo_best_first(caption: Run) -> None:
     write_photos(Path(), 2)
     result = caption("--top", "3", "00.png", "01.png")
     succeeded(result)
@@ -317,53 +327,73 @@ def test_top_alone_widens_the_beam(caption: Run) -> None:
     assert len(set(captions(caption("--top", "5", "00.png")))) == 5
 
 
-def test_the_beam_width_is_the_search_s(caption: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_beam_width_is_that_of_the_settings_or_of_the_option(
+    caption: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_photos(Path(), 1)
-    asked = []
+    widths = []
 
     def spy(_: Captioner, photos: Sequence[Any], beam_width: int) -> list[Any]:
-        asked.append(beam_width)
+        widths.append(beam_width)
         return [[] for _ in photos]
 
     monkeypatch.setattr(Captioner, "caption", spy)
     for arguments in ([], ["--beam-width", "1"], ["--beam-width", "7", "--top", "2"], ["--top", 4]):
         succeeded(caption(*arguments, "00.png"))
-    assert asked == [20, 1, 7, 20]
-    asked.clear()
+    assert widths == [20, 1, 7, 20]
+    widths.clear()
     succeeded(caption("--top", "30", "00.png"))
-    assert asked == [30]
+    assert widths == [30]
 
 
-def test_the_decoders_of_all_seeds_are_asked_and_guided_unless_told_otherwise(
-    caption: Run, loaded: Captioner, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {}),
+        (["--beam-width", "7"], {"beam_width": 7}),
+        (["--guidance", "0"], {"guidance": 0.0}),
+        (["--word-logit-bias", "1"], {"word_logit_bias": 1.0}),
+        (["--word-rerank-weight", "0"], {"word_rerank_weight": 0.0}),
+        (["--ensemble"], {"ensemble": True}),
+        (["--no-ensemble"], {"ensemble": False}),
+        (
+            ["--guidance", "0", "--word-logit-bias", "1", "--word-rerank-weight", "2"],
+            {"guidance": 0.0, "word_logit_bias": 1.0, "word_rerank_weight": 2.0},
+        ),
+        (["--sample", "--top-k", "3", "--no-ensemble"], {"ensemble": False}),
+    ],
+)
+def test_only_the_options_given_override_settings(
+    caption: Run,
+    loaded: Captioner,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    expected: dict[str, Any],
 ) -> None:
     write_photos(Path(), 1)
-    asked = []
+    calls = []
 
-    def load(*_: object, **asked_for: float) -> Captioner:
-        asked.append(tuple(asked_for.values()))
+    def load(*_: object, **overrides: Any) -> Captioner:
+        calls.append(overrides)
         return loaded
 
     monkeypatch.setattr(Captioner, "load", staticmethod(load))
-    weighed = ["--guidance", "0", "--word-logit-bias", "1", "--word-rerank-weight", "2"]
-    for arguments in ([], ["--ensemble"], ["--no-ensemble"], weighed):
-        succeeded(caption(*arguments, "00.png"))
-    usual = (0.2, 0.3, 3.0)
-    assert asked == [(True, *usual), (True, *usual), (False, *usual), (True, 0.0, 1.0, 2.0)]
+    succeeded(caption(*arguments, "00.png"))
+    assert calls == [expected]
 
 
-def test_captions_may_be_drawn(caption: Run) -> None:
+def test_captions_can_be_sampled(caption: Run) -> None:
     write_photos(Path(), 2)
-    drawn = caption("--sample", "--top", "20", "--temperature", "3", "00.png", "01.png")
-    succeeded(drawn)
-    assert [name for name, _ in lines(drawn)] == ["00.png"] * 20 + ["01.png"] * 20
-    assert len(set(captions(drawn))) > 10
+    samples = caption("--sample", "--top", "20", "--temperature", "3", "00.png", "01.png")
+    succeeded(samples)
+    assert [name for name, _ in lines(samples)] == ["00.png"] * 20 + ["01.png"] * 20
+    assert len(set(captions(samples))) > 10
     again = caption("--sample", "--top", "20", "--temperature", "3", "00.png", "01.png")
     other = caption("--sample", "--top", "20", "--temperature", "3", "--seed", "1", "00.png")
-    assert captions(again) == captions(drawn)
-    assert captions(other) != captions(drawn)[:20]
-    likely = caption("--sample", "--top-k", "1", "00.png")
-    assert captions(likely) == captions(caption("--beam-width", "1", "00.png"))
+    assert captions(again) == captions(samples)
+    assert captions(other) != captions(samples)[:20]
+    likeliest = caption("--sample", "--top-k", "1", "00.png")
+    assert captions(likeliest) == captions(caption("--beam-width", "1", "00.png"))
 
 
 @pytest.mark.parametrize(
@@ -374,13 +404,22 @@ def test_captions_may_be_drawn(caption: Run) -> None:
         (["--beam-width", "101", "a.jpg"], "Invalid value for '--beam-width'"),
         (["--beam", "3", "a.jpg"], "No such option"),
         ([], "Missing argument 'PHOTOS...'"),
-        (["--sample", "--beam-width", "3", "a.jpg"], "--word-rerank-weight are of a search"),
+        (
+            ["--sample", "--beam-width", "3", "a.jpg"],
+            "--beam-width and --word-rerank-weight do not work with --sample",
+        ),
         (
             ["--sample", "--word-rerank-weight", "3", "a.jpg"],
-            "--word-rerank-weight are of a search",
+            "--beam-width and --word-rerank-weight do not work with --sample",
         ),
-        (["--top-k", "3", "a.jpg"], "--top-p and --seed are of --sample"),
-        (["--seed", "0", "a.jpg"], "--top-p and --seed are of --sample"),
+        (
+            ["--top-k", "3", "a.jpg"],
+            "--temperature, --top-k, --top-p and --seed need --sample",
+        ),
+        (
+            ["--seed", "0", "a.jpg"],
+            "--temperature, --top-k, --top-p and --seed need --sample",
+        ),
         (["--sample", "--temperature", "0", "a.jpg"], "Invalid value for '--temperature'"),
         (["--sample", "--temperature", "inf", "a.jpg"], "inf is not a finite number"),
         (["--sample", "--top-p", "nan", "a.jpg"], "nan is not a finite number"),
@@ -390,7 +429,7 @@ def test_captions_may_be_drawn(caption: Run) -> None:
         (["--word-rerank-weight", "101", "a.jpg"], "Invalid value for '--word-rerank-weight'"),
     ],
 )
-def test_misuse_is_said_before_anything_is_read(arguments: list[str], problem: str) -> None:
+def test_misuse_is_reported_before_anything_is_read(arguments: list[str], problem: str) -> None:
     result = image("--artifacts", "nowhere", *arguments)
     assert result.exit_code == 2
     assert problem in result.stderr
@@ -400,8 +439,8 @@ def test_misuse_is_said_before_anything_is_read(arguments: list[str], problem: s
 def test_the_examples_are_not_misuse(caption: Run) -> None:
     write_photos(Path(), 1)
     shutil.copyfile("00.png", "holiday.jpg")
-    shown = CliRunner().invoke(main, ["image", "--help"]).stdout
-    examples = re.findall(r"^ +(?:.*\| )?caption image (.*)$", shown, re.MULTILINE)
+    help_text = CliRunner().invoke(main, ["image", "--help"]).stdout
+    examples = re.findall(r"^ +(?:.*\| )?caption image (.*)$", help_text, re.MULTILINE)
     assert len(examples) == 5
     for arguments in examples:
         succeeded(caption(*arguments.split(), data=b"00.png\n"))

@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli.main import main
 from pipeline.features.store import FeatureStore, write_store
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 
 VECTORS = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
 PHOTOS = {f"{name}.jpg": f"{number:064x}" for number, name in enumerate("abc")}
@@ -17,7 +17,9 @@ PHOTOS = {f"{name}.jpg": f"{number:064x}" for number, name in enumerate("abc")}
 def store(tmp_path: Path) -> Path:
     path = tmp_path / "features.h5"
     failed = {"d\n.jpg": "empty file"}
-    write_store(path, ENCODING, PHOTOS, failed, [([0, 1, 2], VECTORS.astype(ENCODING.dtype))])
+    write_store(
+        path, FEATURE_SPEC, PHOTOS, failed, [([0, 1, 2], VECTORS.astype(FEATURE_SPEC.dtype))]
+    )
     return path
 
 
@@ -31,7 +33,7 @@ def test_a_sound_store_is_described(store: Path) -> None:
     first, *lines = result.output.splitlines()
     assert first == f"{store}: sound"
     assert "  photos                3, and 1 that failed" in lines
-    assert f"  encoder               {ENCODING.encoder}" in lines
+    assert f"  encoder               {FEATURE_SPEC.encoder}" in lines
     assert f"  fingerprint           {FeatureStore.open(store).fingerprint}" in lines
     assert lines[-1] == "  failed: d\\n.jpg: empty file"
 
@@ -57,9 +59,9 @@ def test_a_changed_row_is_reported_with_its_photo(
 )
 def test_a_row_that_was_never_right_is_named(tmp_path: Path, value: float, wrong: str) -> None:
     path = tmp_path / "features.h5"
-    vectors = VECTORS.astype(ENCODING.dtype)
+    vectors = VECTORS.astype(FEATURE_SPEC.dtype)
     vectors[1] = value
-    write_store(path, ENCODING, PHOTOS, {}, [([0, 1, 2], vectors)])
+    write_store(path, FEATURE_SPEC, PHOTOS, {}, [([0, 1, 2], vectors)])
     result = inspect(path)
     assert result.exit_code == 1
     assert f"the row of b.jpg {wrong}" in result.output
@@ -69,7 +71,7 @@ def test_a_dataset_stored_in_another_file_is_refused(store: Path, tmp_path: Path
     with h5py.File(store, "r+") as file:
         del file["features"]
         file.create_dataset(
-            "features", (3, 4), ENCODING.dtype, external=[(str(tmp_path / "raw"), 0, 96)]
+            "features", (3, 4), FEATURE_SPEC.dtype, external=[(str(tmp_path / "raw"), 0, 96)]
         )
     result = inspect(store)
     assert result.exit_code == 1
@@ -78,7 +80,7 @@ def test_a_dataset_stored_in_another_file_is_refused(store: Path, tmp_path: Path
 
 def test_a_flipped_bit_in_any_byte_of_the_vectors_is_detected(store: Path) -> None:
     content = store.read_bytes()
-    data = VECTORS.astype(ENCODING.dtype).tobytes()
+    data = VECTORS.astype(FEATURE_SPEC.dtype).tobytes()
     start = content.index(data)
     for position in range(start, start + len(data)):
         store.write_bytes(

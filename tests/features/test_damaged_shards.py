@@ -18,7 +18,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.features.shard_cache import ShardCache
 from tests.support import kill_points
-from tests.support.kill_points import ENCODING, PASS
+from tests.support.kill_points import FEATURE_SPEC, PASS
 from tests.support.small_extraction import (
     PHOTOS,
     extracted_again,
@@ -160,7 +160,7 @@ def test_shards_of_other_params_are_not_used(
     dtype: str,
     shape: tuple[int, ...],
 ) -> None:
-    other = ShardCache(spoilable / "cache", replace(ENCODING, **changes).fingerprint)
+    other = ShardCache(spoilable / "cache", replace(FEATURE_SPEC, **changes).fingerprint)
     for shard in shards(spoilable):
         keys = [key.decode() for key in np.load(shard)["sha256"].tolist()]
         other.add(keys, np.full((len(keys), *shape), 7, dtype))
@@ -172,7 +172,7 @@ def test_shards_of_other_params_are_not_used(
 
 
 def shards_folder(spoilable: Path) -> Path:
-    return ShardCache(spoilable / "cache", ENCODING.fingerprint).folder
+    return ShardCache(spoilable / "cache", FEATURE_SPEC.fingerprint).folder
 
 
 class Malicious:
@@ -275,7 +275,7 @@ def test_a_shard_without_read_permission_is_kept(
 
 
 def test_another_reader_leaves_a_half_written_file_alone(spoilable: Path) -> None:
-    cache = ShardCache(spoilable / "cache", ENCODING.fingerprint)
+    cache = ShardCache(spoilable / "cache", FEATURE_SPEC.fingerprint)
     half_written = cache.folder / ".tmp-1-x.npz"
     half_written.write_bytes(b"PK")
     assert len(cache.index()) == PHOTOS

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.features.store import FeatureStore, vector_sha256
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 from tests.support.store import ALL, IDS, IDS_UTF8, vectors, write
 
 
@@ -39,12 +39,12 @@ def other_fingerprint(file: Any) -> None:
 
 
 def other_spec(file: Any) -> None:
-    values = asdict(replace(ENCODING, weights_sha256="c" * 64))
+    values = asdict(replace(FEATURE_SPEC, weights_sha256="c" * 64))
     file.attrs["feature_spec"] = np.bytes_(json.dumps(values))
 
 
 def spec_with_another_field(file: Any) -> None:
-    file.attrs["feature_spec"] = np.bytes_(json.dumps(asdict(ENCODING) | {"more": 1}))
+    file.attrs["feature_spec"] = np.bytes_(json.dumps(asdict(FEATURE_SPEC) | {"more": 1}))
 
 
 def invalid_json(file: Any) -> None:
@@ -52,7 +52,7 @@ def invalid_json(file: Any) -> None:
 
 
 def variable_length_text(file: Any) -> None:
-    file.attrs["feature_spec"] = json.dumps(asdict(ENCODING))
+    file.attrs["feature_spec"] = json.dumps(asdict(FEATURE_SPEC))
 
 
 def changed_id(file: Any) -> None:
@@ -222,7 +222,7 @@ def test_damage_is_found_when_opening_or_when_verifying(tmp_path: Path) -> None:
 def test_the_digest_of_a_verified_store_covers_every_row(
     tmp_path: Path, dtype: str, shape: tuple[int, ...]
 ) -> None:
-    feature_spec = replace(ENCODING, dtype=dtype)
+    feature_spec = replace(FEATURE_SPEC, dtype=dtype)
     stored = vectors(*shape).astype(dtype)
     path = write(tmp_path / "a.h5", feature_spec=feature_spec, rows=[(ALL, stored)])
     digests = [hashlib.sha256(vector.tobytes()).hexdigest() for vector in stored]

@@ -19,7 +19,7 @@ from pipeline.features.executors.local import EncodeStats, LocalExecutor
 from pipeline.features.extractor import ExtractionResult
 from pipeline.features.shard_cache import ShardCache
 from pipeline.features.store import FeatureStore
-from tests.conftest import ENCODING, encoded, make_photo
+from tests.conftest import FEATURE_SPEC, encoded, make_photo
 from tests.support.extraction import BATCH, MeanColourEngine, Workspace, add_bad_photos
 
 
@@ -35,7 +35,7 @@ def test_every_photo_gets_its_own_vector(workspace: Workspace) -> None:
     assert (result.stats.computed, result.stats.passes, result.cached) == (10, 3, 0)
     assert result.failed == result.stats.failed == {}
     assert result.fingerprint == store.fingerprint
-    assert store.feature_spec == ENCODING
+    assert store.feature_spec == FEATURE_SPEC
     data = (workspace.root / "03.png").read_bytes()
     assert result.photos["03.png"] == hashlib.sha256(data).hexdigest()
 
@@ -256,7 +256,7 @@ def test_a_disk_that_damages_new_shards_is_given_up_after_three_attempts(
 def test_another_spec_has_its_own_vectors_and_going_back_is_free(workspace: Workspace) -> None:
     workspace.extract()
     original = workspace.store.read_bytes()
-    other = replace(ENCODING, dtype="float16")
+    other = replace(FEATURE_SPEC, dtype="float16")
     assert workspace.extract(feature_spec=other).stats.computed == 10
     assert workspace.check().features.dtype == np.float16
     assert workspace.extract().stats.computed == 0
@@ -269,7 +269,7 @@ def test_a_second_writer_is_told_to_wait(workspace: Workspace) -> None:
     with FileLock(folder / "lock"):
         with pytest.raises(InputError, match=r"another extraction is writing to .*: wait"):
             workspace.extract()
-        other = replace(ENCODING, dtype="float16")
+        other = replace(FEATURE_SPEC, dtype="float16")
         assert workspace.extract(feature_spec=other).stats.computed == 10
     assert workspace.extract().stats.computed == 0
 
@@ -418,7 +418,7 @@ def test_with_a_real_encoder_an_interrupted_run_writes_the_same_store(
     workspace: Workspace, tiny_encoder: Path, pooling: str, shape: tuple[int, ...]
 ) -> None:
     network = with_preprocessing(load_encoder(tiny_encoder, pooling), "MobileNet")
-    feature_spec = replace(ENCODING, pooling=pooling, dtype="float16")
+    feature_spec = replace(FEATURE_SPEC, pooling=pooling, dtype="float16")
 
     class InterruptedEngine(KerasEngine):
         runs = 0
@@ -481,6 +481,6 @@ def test_the_executor_gets_only_new_photos_and_the_status(
     sha = hashlib.sha256((workspace.root / "77.png").read_bytes()).hexdigest()
     paths, feature_spec, max_pixels, cache, status = received
     assert paths == {sha: workspace.root / "77.png"}
-    assert (feature_spec, max_pixels) == (ENCODING, 10_000)
+    assert (feature_spec, max_pixels) == (FEATURE_SPEC, 10_000)
     assert cache.folder == workspace.shards().folder
     assert status == "10 cached, 1 failed"

@@ -9,16 +9,16 @@ from pipeline.errors import InputError
 from pipeline.features.feature_spec import EncoderConfig, read_encoder_config
 from pipeline.features.photos import DECODING
 from pipeline.files import write_json
-from tests.conftest import ENCODING, change_json, slow_imports
+from tests.conftest import FEATURE_SPEC, change_json, slow_imports
 
 CONFIG = EncoderConfig(
     format_version=1,
-    encoder=ENCODING.encoder,
-    input_size=ENCODING.input_size,
+    encoder=FEATURE_SPEC.encoder,
+    input_size=FEATURE_SPEC.input_size,
     weights_source="random, seed 0",
-    weights_sha256=ENCODING.weights_sha256,
-    preprocessing=ENCODING.preprocessing,
-    preprocessing_sha256=ENCODING.preprocessing_sha256,
+    weights_sha256=FEATURE_SPEC.weights_sha256,
+    preprocessing=FEATURE_SPEC.preprocessing,
+    preprocessing_sha256=FEATURE_SPEC.preprocessing_sha256,
 )
 
 
@@ -28,19 +28,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "encoder.json"
 
 
-@pytest.mark.parametrize("field", asdict(ENCODING))
+@pytest.mark.parametrize("field", asdict(FEATURE_SPEC))
 def test_the_fingerprint_changes_with_each_field(field: str) -> None:
-    value = asdict(ENCODING)[field]
+    value = asdict(FEATURE_SPEC)[field]
     other: Any = value + 1 if isinstance(value, int) else value + "x"
-    assert replace(ENCODING, **{field: other}).fingerprint != ENCODING.fingerprint
-    assert replace(ENCODING, **{field: value}).fingerprint == ENCODING.fingerprint
+    assert replace(FEATURE_SPEC, **{field: other}).fingerprint != FEATURE_SPEC.fingerprint
+    assert replace(FEATURE_SPEC, **{field: value}).fingerprint == FEATURE_SPEC.fingerprint
 
 
 def test_an_encoder_config_is_read_back_and_gives_a_feature_spec(path: Path) -> None:
     assert read_encoder_config(path) == CONFIG
     feature_spec = read_encoder_config(path).feature_spec("whole", "grid", 2, "float16")
     assert feature_spec == replace(
-        ENCODING, decoding=DECODING, pooling="grid", scales=2, dtype="float16"
+        FEATURE_SPEC, decoding=DECODING, pooling="grid", scales=2, dtype="float16"
     )
 
 
@@ -97,4 +97,4 @@ def test_an_absent_incomplete_or_unreadable_config_is_refused(path: Path) -> Non
     ],
 )
 def test_a_spec_from_a_file_may_be_invalid(changes: dict[str, Any], is_valid: bool) -> None:
-    assert replace(ENCODING, **changes).is_valid == is_valid
+    assert replace(FEATURE_SPEC, **changes).is_valid == is_valid

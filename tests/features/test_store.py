@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.features.store import FeatureStore, write_store
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 from tests.support.store import ALL, FAILED, IDS, PHOTOS, vectors, write
 
 
@@ -16,7 +16,7 @@ def test_a_store_is_read_back_as_it_was_written(
     tmp_path: Path, dtype: str, shape: tuple[int, ...]
 ) -> None:
     pooling = "average" if len(shape) == 1 else "grid"
-    feature_spec = replace(ENCODING, dtype=dtype, pooling=pooling)
+    feature_spec = replace(FEATURE_SPEC, dtype=dtype, pooling=pooling)
     stored = vectors(*shape).astype(dtype)
     path = tmp_path / "features.h5"
     rows = [([6, 0, 3], stored[[6, 0, 3]]), ([1, 2, 4, 5, 7], stored[[1, 2, 4, 5, 7]])]
@@ -56,7 +56,7 @@ def test_the_fingerprint_covers_the_spec_and_the_photos(tmp_path: Path) -> None:
         {},
         {"photos": other_photo},
         {"photos": other_name},
-        {"feature_spec": replace(ENCODING, decoding="otherwise")},
+        {"feature_spec": replace(FEATURE_SPEC, decoding="otherwise")},
     ]
     fingerprints = {
         FeatureStore.open(write(tmp_path / "a.h5", **change)).fingerprint for change in changes

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:PIL"),
 ]
 CORPUS = [] if sys.platform == "win32" else corpus()
-ENCODING = FeatureSpec(
+FEATURE_SPEC = FeatureSpec(
     "Corners", 32, "a" * 64, "none", "b" * 64, "as it is", "whole", "average", 1, "float32"
 )
 
@@ -53,7 +53,7 @@ class CornersEngine(Engine):
 
 def extract(root: Path, max_failed_share: float) -> FeatureStore:
     Extractor(
-        feature_spec=ENCODING,
+        feature_spec=FEATURE_SPEC,
         executor=LocalExecutor(CornersEngine, workers=2, progress_seconds=3600),
         cache=root / "cache",
         max_pixels=MAX_PIXELS,

@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.features.photos import decode_photo
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import VIEWS, View, merge_views
-from tests.conftest import ENCODING, encoded
+from tests.conftest import FEATURE_SPEC, encoded
 from tests.support.extraction import MeanColourEngine, Workspace, add_bad_photos
 from tests.support.store import IDS, vectors, write
 
@@ -39,7 +39,7 @@ def test_a_photo_is_decoded_to_all_its_views_starting_with_the_whole_photo(views
     images = decoded(views)
     assert images.shape == (COUNTS[views], SIZE, SIZE, 3)
     assert images.dtype == np.uint8
-    assert replace(ENCODING, views=views).view_count == COUNTS[views]
+    assert replace(FEATURE_SPEC, views=views).view_count == COUNTS[views]
     assert VIEWS[views][0] == View()
     np.testing.assert_array_equal(images[:1], decode_photo(gradient(), SIZE, 10_000))
 
@@ -95,7 +95,9 @@ def test_of_grids_the_whole_photos_is_taken() -> None:
 def store_of(path: Path, *shape: int, views: str = "mirror") -> FeatureStore:
     """Write and open a store whose photos have vectors of a shape."""
     rows = [(list(range(len(IDS))), vectors(*shape))]
-    feature_spec = replace(ENCODING, views=views, pooling="grid" if len(shape) > 2 else "average")
+    feature_spec = replace(
+        FEATURE_SPEC, views=views, pooling="grid" if len(shape) > 2 else "average"
+    )
     return FeatureStore.open(write(path, feature_spec=feature_spec, rows=rows))
 
 
@@ -163,7 +165,7 @@ def test_every_photo_gets_the_vectors_of_its_views(
     tmp_path: Path, views: str, batch: int, passes: int
 ) -> None:
     workspace = Workspace.drawn(tmp_path, 10)
-    feature_spec = replace(ENCODING, views=views)
+    feature_spec = replace(FEATURE_SPEC, views=views)
     # A batch size that is not a multiple of the number of views: two photos fit.
     result = workspace.extract(MeanColourEngine(batch_size=batch), feature_spec=feature_spec)
     store = workspace.check()
@@ -174,7 +176,7 @@ def test_every_photo_gets_the_vectors_of_its_views(
 def test_damaged_photos_do_not_affect_the_views_of_others(tmp_path: Path) -> None:
     workspace = Workspace.drawn(tmp_path, 10)
     reasons = add_bad_photos(workspace)
-    feature_spec = replace(ENCODING, views="mirror")
+    feature_spec = replace(FEATURE_SPEC, views="mirror")
     result = workspace.extract(feature_spec=feature_spec)
     assert result.failed == reasons
     assert workspace.check().features.shape == (7, 2, 3)
@@ -185,7 +187,7 @@ def test_damaged_photos_do_not_affect_the_views_of_others(tmp_path: Path) -> Non
 def test_each_choice_of_views_is_cached_separately(tmp_path: Path) -> None:
     workspace = Workspace.drawn(tmp_path, 3)
     workspace.extract()
-    assert workspace.extract(feature_spec=replace(ENCODING, views="mirror")).cached == 0
+    assert workspace.extract(feature_spec=replace(FEATURE_SPEC, views="mirror")).cached == 0
     assert workspace.check().features.shape == (3, 2, 3)
     assert workspace.extract().cached == 3
     assert workspace.check().features.shape == (3, 3)

@@ -4,14 +4,14 @@ from pipeline.captioner.model_config import DecoderConfig, Member, ModelConfig
 from pipeline.reporting.baselines import CONSTANT_CAPTION, Baseline
 from pipeline.reporting.evaluation import Evaluation
 from pipeline.reporting.model_card import model_card
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 from tests.reporting.test_evaluation import GOOD, evaluation
 from tests.support.report import FLAT
 
 MODEL = ModelConfig(
     DecoderConfig("merge", 99, (2048,), 256, 128, 0.5, 0.5),
     (Member(7, "c" * 64, {}),),
-    ENCODING,
+    FEATURE_SPEC,
     "d" * 64,
     {"params": {"units": 128, "decoder": "merge"}},
 )

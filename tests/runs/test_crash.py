@@ -69,7 +69,7 @@ def test_a_killed_training_goes_on_at_its_last_epoch(project: Project) -> None:
         with _params(project, "runtime", cache=".killed"):
             assert _signal_at(project, signal.SIGKILL, "epoch 5:", *stage) == -signal.SIGKILL
             run = project.run(*stage)
-        assert "going on after epoch" in run.output
+        assert "resuming after epoch" in run.output
         assert "epoch 1:" not in run.output
         assert whole == {name: project.read(f"artifacts/{name}") for name in names}
     assert project.run("dvc", "checkout", "--force").code == 0

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.errors import InputError
 from tests.support import kill_points
-from tests.support.kill_points import ENCODING
+from tests.support.kill_points import FEATURE_SPEC
 from tests.support.project import Project, environment
 from tests.support.small_extraction import draw, extracted_again, run
 
@@ -71,7 +71,7 @@ def test_a_writer_with_other_params_keeps_out_of_the_same_store(
     tmp_path: Path, finished: Path
 ) -> None:
     draw(tmp_path)
-    other = replace(ENCODING, dtype="float16")
+    other = replace(FEATURE_SPEC, dtype="float16")
     told = f"another extraction is writing to {tmp_path}/artifacts: {WAIT}"
     with stopped_in_the_middle(tmp_path) as first:
         with pytest.raises(InputError, match=re.escape(told)):

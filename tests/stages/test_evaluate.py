@@ -1,4 +1,4 @@
-"""Stage `evaluate`, of decoders from two seeds."""
+"""Stage `evaluate` with decoders from two seeds."""
 
 import json
 import math
@@ -42,7 +42,7 @@ from tests.support.captioner import (
 )
 
 MAX_WORDS = 6
-HOW = {
+TRAINING = {
     "epochs": 1,
     "best": {"epoch": 1, "validation_loss": 1.0, "validation_cider_d": 9.0},
     "stopped": "set by hand",
@@ -55,8 +55,8 @@ def decoders() -> list[Decoder]:
 
 
 @pytest.fixture(scope="module")
-def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> Path:
-    """Lay what the stages before `evaluate` leave."""
+def project(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> Path:
+    """Write the outputs of the stages before `evaluate`."""
     folder = tmp_path_factory.mktemp("project")
     artifacts = folder / "artifacts"
     training = [(f"{number}-train.jpg", text) for number, (_, text) in enumerate(CAPTIONS)]
@@ -67,125 +67,125 @@ def laid(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -> P
     vocabulary = Vocabulary.build(table.texts("train"), 1, table.fingerprint)
     assert vocabulary.words == make_vocabulary().words
     vocabulary.save(artifacts / "vocabulary.json")
-    trained = {seed: (decoder, HOW) for seed, decoder in zip((7, 8), decoders, strict=True)}
+    trained = {seed: (decoder, TRAINING) for seed, decoder in zip((7, 8), decoders, strict=True)}
     metadata = {"captions": table.fingerprint, "params": {"max_words": 50}}
-    Model.of(trained, store.feature_spec, vocabulary.fingerprint, metadata).save(
-        artifacts / "model"
-    )
-    told = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
-    detector = fit_detector(told, store.read, len(vocabulary), 0.3)
+    model = Model.from_decoders(trained, store.feature_spec, vocabulary.fingerprint, metadata)
+    model.save(artifacts / "model")
+    encoded = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
+    detector = fit_detector(encoded, store.read, len(vocabulary), 0.3)
     detector.save(artifacts / "detector.h5", vocabulary, store.feature_spec)
     return folder
 
 
-def detector_of(laid: Path) -> WordDetector:
-    artifacts = laid / "artifacts"
+def detector_of(project: Path) -> WordDetector:
+    artifacts = project / "artifacts"
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
     feature_spec = FeatureStore.open(artifacts / "features.h5").feature_spec
     return WordDetector.load(artifacts / "detector.h5", vocabulary, feature_spec, 6)
 
 
-def metrics_of(laid: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> dict[str, Any]:
+def metrics_of(project: Path, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dict[str, Any]:
     """Run the stage; return metrics.json."""
-    monkeypatch.chdir(laid)
-    values = {"beam_widths": [3], "max_words": MAX_WORDS} | wanted
-    write_params(laid, evaluate=values, dataset={"root": "no such folder"})
+    monkeypatch.chdir(project)
+    values = {"beam_widths": [3], "max_words": MAX_WORDS} | params
+    write_params(project, evaluate=values, dataset={"root": "no such folder"})
     evaluate.main()
-    found = json.loads((laid / "artifacts" / "evaluation" / "metrics.json").read_text("utf-8"))
-    assert isinstance(found, dict)
-    return found
+    text = (project / "artifacts" / "evaluation" / "metrics.json").read_text("utf-8")
+    metrics: dict[str, Any] = json.loads(text)
+    return metrics
 
 
-def captions(laid: Path, decoder: StepDecoder, width: int) -> list[str]:
-    """Return what a search finds, by image_id."""
-    store = FeatureStore.open(laid / "artifacts" / "features.h5")
-    found = search(decoder, store.read(sorted(PHOTOS)), width, MAX_WORDS, no_repeat_ngram_size=3)
-    return [make_vocabulary().decode(hypotheses[0].ids) for hypotheses in found]
+def captions(project: Path, decoder: StepDecoder, width: int) -> list[str]:
+    """Return the captions that a search finds, in the order of image_id."""
+    store = FeatureStore.open(project / "artifacts" / "features.h5")
+    features = store.read(sorted(PHOTOS))
+    results = search(decoder, features, width, MAX_WORDS, no_repeat_ngram_size=3)
+    return [make_vocabulary().decode(hypotheses[0].ids) for hypotheses in results]
 
 
-def scores(said: Sequence[str]) -> dict[str, float]:
+def scores(candidates: Sequence[str]) -> dict[str, float]:
     """Return METRICS as metrics.json has them."""
     scorer = Scorer([[tokenize(dict(EVEN)[image_id])] for image_id in sorted(PHOTOS)])
-    corpus = scorer.score([tokenize(caption) for caption in said]).corpus
+    corpus = scorer.score([tokenize(caption) for caption in candidates]).corpus
     return {name: round(value, 2) for name, value in corpus.items()}
 
 
-def perplexity(laid: Path, decoders: list[Decoder]) -> float:
-    batches = make_batches(FeatureStore.open(laid / "artifacts" / "features.h5"), EVEN)
+def perplexity(project: Path, decoders: list[Decoder]) -> float:
+    batches = make_batches(FeatureStore.open(project / "artifacts" / "features.h5"), EVEN)
     return math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in decoders))
 
 
-def only(found: dict[str, Any], names: Any = METRICS) -> dict[str, Any]:
-    return {name: found[name] for name in names}
+def only_metrics(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in METRICS}
 
 
-def test_all_seeds_are_asked_together_and_each_alone(
-    laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
+def test_the_ensemble_and_each_seed_are_evaluated(
+    project: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
-    weighed = {"guidance": 0.5, "word_logit_bias": 0.7, "word_rerank_weight": 4.0}
-    found = metrics_of(laid, monkeypatch, beam_widths=[6, 3], **weighed)
-    (details,) = found["details"]
-    searches = {row["name"]: only(row) for row in details["searches"]}
-    guides = [with_guidance(decoder, 0.5) for decoder in decoders]
-    detector = detector_of(laid)
-    ensemble = with_word_guidance(make_ensemble(guides), detector, 0.7, 4.0)
+    weights = {"guidance": 0.5, "word_logit_bias": 0.7, "word_rerank_weight": 4.0}
+    metrics = metrics_of(project, monkeypatch, beam_widths=[6, 3], **weights)
+    (details,) = metrics["details"]
+    searches = {row["name"]: only_metrics(row) for row in details["searches"]}
+    guided = [with_guidance(decoder, 0.5) for decoder in decoders]
+    detector = detector_of(project)
+    ensemble = with_word_guidance(make_ensemble(guided), detector, 0.7, 4.0)
     widths = {"greedy": 1, "beam_6": 6, "beam_3": 3}
-    said = {name: captions(laid, ensemble, width) for name, width in widths.items()}
-    assert searches == {name: scores(found_by) for name, found_by in said.items()}
+    expected = {name: captions(project, ensemble, width) for name, width in widths.items()}
+    assert searches == {name: scores(candidates) for name, candidates in expected.items()}
     assert details["primary_search"] == "beam_6"
-    assert only(found) == searches["beam_6"]
-    assert found["perplexity"] == pytest.approx(perplexity(laid, decoders), rel=1e-4)
+    assert only_metrics(metrics) == searches["beam_6"]
+    assert metrics["perplexity"] == pytest.approx(perplexity(project, decoders), rel=1e-4)
 
-    alone = {(row["seed"], row["search"]): only(row) for row in details["seeds"]}
-    assert list(alone) == [(seed, name) for seed in (7, 8) for name in searches]
-    for seed, guide in zip((7, 8), guides, strict=True):
-        decoder = with_word_guidance(guide, detector, 0.7, 4.0)
-        assert alone[seed, "beam_3"] == scores(captions(laid, decoder, 3))
-    assert alone[7, "beam_3"] != alone[8, "beam_3"]
+    by_seed = {(row["seed"], row["search"]): only_metrics(row) for row in details["seeds"]}
+    assert list(by_seed) == [(seed, name) for seed in (7, 8) for name in searches]
+    for seed, guided_decoder in zip((7, 8), guided, strict=True):
+        decoder = with_word_guidance(guided_decoder, detector, 0.7, 4.0)
+        assert by_seed[seed, "beam_3"] == scores(captions(project, decoder, 3))
+    assert by_seed[7, "beam_3"] != by_seed[8, "beam_3"]
     (beam,) = (row for row in details["over_seeds"] if row["search"] == "beam_3")
-    ciders = [alone[seed, "beam_3"]["CIDEr-D"] for seed in (7, 8)]
+    ciders = [by_seed[seed, "beam_3"]["CIDEr-D"] for seed in (7, 8)]
     assert beam["CIDEr-D"]["mean"] == pytest.approx(statistics.mean(ciders), abs=0.02)
     assert beam["CIDEr-D"]["deviation"] == pytest.approx(statistics.stdev(ciders), abs=0.02)
     assert details["provenance"]["decoder"].startswith("ensemble of 2: merge")
     assert details["provenance"]["guidance"] == "0.5"
     guidance = f"logit bias 0.7, rerank weight 4, detector {detector.digest}"
     assert details["provenance"]["word guidance"] == guidance
-    settings = read_search_settings(laid / "artifacts" / "search.json")
+    settings = read_search_settings(project / "artifacts" / "search.json")
     assert settings == SearchSettings(6, MAX_WORDS, 3, 0.5, 0.7, 4.0, ensemble=True)
 
-    report = (laid / "artifacts" / "evaluation" / "report.html").read_text("utf-8")
-    features = FeatureStore.open(laid / "artifacts" / "features.h5").read(["0.jpg"])
+    report = (project / "artifacts" / "evaluation" / "report.html").read_text("utf-8")
+    features = FeatureStore.open(project / "artifacts" / "features.h5").read(["0.jpg"])
     words = make_vocabulary().decode(detector.top_words(features, 6)[0]).split()
     assert len(words) == 6
     assert f'"detected":"{", ".join(words)}"' in report
 
-    assert len({*map(tuple, said.values())}) == 3  # no search stands for another
-    rows = pq.read_table(laid / "artifacts" / "evaluation" / "predictions.parquet").to_pylist()
+    assert len({*map(tuple, expected.values())}) == 3  # the searches find different captions
+    rows = pq.read_table(project / "artifacts" / "evaluation" / "predictions.parquet").to_pylist()
     assert {(row["image_id"], row["search"], row["caption"]) for row in rows} == {
         (image_id, name, caption)
-        for name, found_by in said.items()
-        for image_id, caption in zip(sorted(PHOTOS), found_by, strict=True)
+        for name, candidates in expected.items()
+        for image_id, caption in zip(sorted(PHOTOS), candidates, strict=True)
     }
 
 
 def test_without_an_ensemble_the_first_seed_is_evaluated(
-    laid: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
+    project: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
-    wanted = {"ensemble": False, "guidance": 0.0, "word_logit_bias": 0.0, "word_rerank_weight": 0.0}
-    found = metrics_of(laid, monkeypatch, **wanted)
-    (details,) = found["details"]
+    weights = {"guidance": 0.0, "word_logit_bias": 0.0, "word_rerank_weight": 0.0}
+    metrics = metrics_of(project, monkeypatch, ensemble=False, **weights)
+    (details,) = metrics["details"]
     assert details["primary_search"] == "beam_3"
-    assert only(found) == scores(captions(laid, decoders[0], 3))
-    assert found["perplexity"] == pytest.approx(perplexity(laid, decoders[:1]), rel=1e-4)
-    # What chance does is told all the same.
+    assert only_metrics(metrics) == scores(captions(project, decoders[0], 3))
+    assert metrics["perplexity"] == pytest.approx(perplexity(project, decoders[:1]), rel=1e-4)
+    # The spread over seeds is reported all the same.
     assert {row["seed"] for row in details["seeds"]} == {7, 8}
     assert details["provenance"]["decoder"].startswith("merge")
 
 
 def test_a_single_photo_with_features_is_refused(
-    laid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(laid, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     make_store(tmp_path / "artifacts" / "features.h5", [dict(EVEN).popitem()[0]])
     with pytest.raises(InputError, match=r"fewer than 2 test photos.*features.*list the reasons"):
         metrics_of(tmp_path, monkeypatch)

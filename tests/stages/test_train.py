@@ -33,7 +33,7 @@ from tests.support.captioner import (
 )
 from tests.support.closure import ROOT, closure
 
-TINY: dict[str, Any] = {
+TRAIN_PARAMS: dict[str, Any] = {
     "units": 8,
     "embedding_size": 8,
     "batch_size": 3,
@@ -51,10 +51,10 @@ OUTPUTS = [
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Lay what the stages before `train` leave."""
+    """Write the outputs of the stages before `train`."""
     monkeypatch.chdir(tmp_path)
     write_params(
-        tmp_path, train=TINY, tokenize={"min_count": 1}, dataset={"root": "no such folder"}
+        tmp_path, train=TRAIN_PARAMS, tokenize={"min_count": 1}, dataset={"root": "no such folder"}
     )
     training = [pair for pair in EVEN if pair[0] not in dict(EVEN_DEV)]
     captions = {"train": [*training, ("gone.jpg", "a bed")], "dev": EVEN_DEV}
@@ -65,8 +65,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def artifacts(project: Path) -> dict[str, bytes]:
-    """Return what the stage writes, by its path."""
+def outputs_of(project: Path) -> dict[str, bytes]:
+    """Return the files that the stage writes, by their paths."""
     folder = project / "artifacts"
     inputs = {"captions.parquet", "extract.json", "features.h5", "vocabulary.json"}
     return {
@@ -80,7 +80,7 @@ def test_the_stage_writes_model_history_and_samples_the_same_each_time(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train.main()
-    first = artifacts(project)
+    first = outputs_of(project)
     samples = [f"samples/seed_2026/epoch_00{n}.{kind}" for n in (1, 2) for kind in ("png", "txt")]
     assert sorted(first) == sorted([*OUTPUTS, *samples])
     rows = list(csv.DictReader(first["history.csv"].decode().splitlines()))
@@ -92,63 +92,63 @@ def test_the_stage_writes_model_history_and_samples_the_same_each_time(
     model = Model.load(
         project / "artifacts" / "model", Vocabulary.load(project / "artifacts" / "vocabulary.json")
     )
-    assert model.description.metadata["params"]["units"] == 8
-    metadata = model.description.members[0].metadata
+    assert model.config.metadata["params"]["units"] == 8
+    metadata = model.config.members[0].metadata
     assert metadata["epochs"] == 2
     assert metadata["stopped"] == "all 2 epochs done"
     assert f"{metadata['best']['validation_loss']}" in {r["validation_loss"] for r in rows}
-    # A training that came to its end is forgotten, so this one starts anew.
+    # The checkpoint of a complete training is removed, so the next one starts over.
     assert [path.name for path in (project / ".cache" / "training").iterdir()] == ["lock"]
 
     for path in (project / "artifacts" / "model", project / "artifacts" / "samples"):
         shutil.rmtree(path)
     train.main()
-    assert artifacts(project) == first
+    assert outputs_of(project) == first
 
 
-def test_what_the_training_photos_have_in_common_is_kept_with_the_weights(project: Path) -> None:
+def test_the_mean_of_the_training_features_is_saved_with_the_weights(project: Path) -> None:
     table = read_caption_table(project / "artifacts" / "captions.parquet")
     store = FeatureStore.open(project / "artifacts" / "features.h5")
-    taught = [image_id for image_id, _ in table.captions("train") if image_id in store.rows]
+    image_ids = [image_id for image_id, _ in table.captions("train") if image_id in store.rows]
     train.main()
     (decoder,) = model_of(project).decoders
     (mean,) = decoder.network.get_layer("feature_norm").get_weights()
-    np.testing.assert_allclose(mean, store.read(taught).mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(mean, store.read(image_ids).mean(axis=0), atol=1e-6)
 
 
-def test_captions_are_learned_without_photos_as_often_as_asked(
+def test_the_param_condition_dropout_is_used(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[float] = []
-    make = CrossEntropy.__init__
+    rates: list[float] = []
+    initialize = CrossEntropy.__init__
 
-    def spy(phase: CrossEntropy, *given: Any, **named: Any) -> None:
-        asked.append(named["condition_dropout"])
-        make(phase, *given, **named)
+    def spy(phase: CrossEntropy, *arguments: Any, **options: Any) -> None:
+        rates.append(options["condition_dropout"])
+        initialize(phase, *arguments, **options)
 
     monkeypatch.setattr(CrossEntropy, "__init__", spy)
     write_params(project, train={"condition_dropout": 0.4, "epochs": 1})
     train.main()
-    assert asked == [0.4]
+    assert rates == [0.4]
 
 
-def test_where_graphs_are_in_use_the_stage_makes_those_of_its_decoder(project: Path) -> None:
+def test_where_graphs_are_used_the_stage_converts_its_decoder(project: Path) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     folder = project / "artifacts" / openvino_graphs.FOLDER
     folder.mkdir()
     train.main()
     vocabulary = Vocabulary.load(project / "artifacts" / "vocabulary.json")
     model = Model.load(project / "artifacts" / "model", vocabulary)
-    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert len(before) == 9
-    (decoder,), (member,) = model.decoders, model.description.members
-    compiled = load_compiled(project / "artifacts", model.description, member, lambda: decoder)
-    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    graphs = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(graphs) == 9
+    (decoder,), (member,) = model.decoders, model.config.members
+    compiled = load_compiled(project / "artifacts", model.config, member, lambda: decoder)
+    assert graphs == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     for array, other in zip(compiled.begin(vectors()), decoder.begin(vectors()), strict=True):
         np.testing.assert_allclose(array, other, atol=1e-6)
 
 
-def test_a_stage_killed_before_its_end_goes_on_with_its_diary(
+def test_a_killed_stage_resumes_with_its_log(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = Checkpoint.save
@@ -165,12 +165,12 @@ def test_a_stage_killed_before_its_end_goes_on_with_its_diary(
     (project / "artifacts" / "history.csv").unlink()
     shutil.rmtree(project / "artifacts" / "samples")
     train.main()
-    assert "going on after epoch 1" in capsys.readouterr().out
+    assert "resuming after epoch 1" in capsys.readouterr().out
     assert (project / "artifacts" / "samples" / "seed_2026" / "epoch_001.txt").exists()
     assert (project / "artifacts" / "history.csv").read_text().count("\n") == 3
 
 
-def test_a_vocabulary_of_other_captions_is_refused_by_the_stage(project: Path) -> None:
+def test_a_vocabulary_of_other_captions_is_refused(project: Path) -> None:
     path = project / "artifacts" / "captions.parquet"
     write_captions(path, {"train": [("0.jpg", "a dog")], "dev": [("1.jpg", "a dog")]})
     with pytest.raises(InputError, match=r"vocabulary\.json.*other captions.*dvc repro tokenize"):
@@ -178,11 +178,11 @@ def test_a_vocabulary_of_other_captions_is_refused_by_the_stage(project: Path) -
     assert not (project / "artifacts" / "model").exists()
 
 
-@pytest.mark.parametrize("left", [0, 1])
-def test_a_split_without_two_photos_of_features_is_refused_by_the_stage(
-    project: Path, left: int
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_split_with_fewer_than_two_photos_with_features_is_refused(
+    project: Path, count: int
 ) -> None:
-    without = sorted(dict(EVEN_DEV))[left:]
+    without = sorted(dict(EVEN_DEV))[count:]
     make_store(project / "artifacts" / "features.h5", [p for p in PHOTOS if p not in without])
     with pytest.raises(InputError, match=r"fewer than 2 dev photos.*features.*list the reasons"):
         train.main()
@@ -198,7 +198,7 @@ def test_an_interrupted_stage_keeps_its_checkpoint(
     train.main()
     shown = capsys.readouterr().out
     assert "interrupted; kept epoch 1" in shown
-    assert "to resume from here later" in shown
+    assert "to resume later" in shown
     assert (project / "artifacts" / "model" / "model.json").exists()
     (folder,) = (p for p in (project / ".cache" / "training").iterdir() if p.is_dir())
     assert (folder / "log" / "history.csv").exists()
@@ -209,17 +209,17 @@ def test_an_interrupted_stage_keeps_its_checkpoint(
 SECOND_PHASE: dict[str, Any] = {"epochs": 2, "samples": 2, "batch_size": 3}
 
 
-def ask_for(project: Path, seeds: list[int], second_phase: dict[str, Any]) -> None:
+def set_params(project: Path, seeds: list[int], second_phase: dict[str, Any]) -> None:
     write_params(
         project,
-        train=TINY | {"seeds": seeds, "sample_photos": 0},
+        train=TRAIN_PARAMS | {"seeds": seeds, "sample_photos": 0},
         self_critical=second_phase,
         dataset={"root": "no such folder"},
     )
 
 
-def rows(project: Path, name: str) -> list[tuple[str, str]]:
-    """Return the seed and the epoch of each row of a table."""
+def history_of(project: Path, name: str) -> list[tuple[str, str]]:
+    """Return the seed and the epoch of each row of a history."""
     text = (project / "artifacts" / f"{name}.csv").read_text("utf-8")
     return [(row["seed"], row["epoch"]) for row in csv.DictReader(text.splitlines())]
 
@@ -229,34 +229,34 @@ def model_of(project: Path) -> Model:
     return Model.load(project / "artifacts" / "model", vocabulary)
 
 
-def note_epochs(monkeypatch: pytest.MonkeyPatch, kind: type[Phase]) -> list[int]:
-    """Return a list that every epoch learned from now on is added to."""
-    seen: list[int] = []
-    train_epoch = kind.train_epoch
+def record_epochs(monkeypatch: pytest.MonkeyPatch, phase: type[Phase]) -> list[int]:
+    """Return a list to which every epoch that is trained from now on is added."""
+    epochs: list[int] = []
+    train_epoch = phase.train_epoch
 
-    def noted(self: Phase, epoch: int) -> float:
-        seen.append(epoch)
+    def record(self: Phase, epoch: int) -> float:
+        epochs.append(epoch)
         return train_epoch(self, epoch)
 
-    monkeypatch.setattr(kind, "train_epoch", noted)
-    return seen
+    monkeypatch.setattr(phase, "train_epoch", record)
+    return epochs
 
 
-def test_killed_in_the_second_seed_a_stage_does_not_train_the_first_again(
+def test_a_stage_killed_in_the_second_seed_does_not_train_the_first_again(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask_for(project, [1, 2], SECOND_PHASE)
+    set_params(project, [1, 2], SECOND_PHASE)
     train_epoch = CrossEntropy.train_epoch
     calls: list[int] = []
 
-    def learn_and_die(self: CrossEntropy, epoch: int) -> float:
+    def train_and_die(self: CrossEntropy, epoch: int) -> float:
         calls.append(epoch)
         if calls == [1, 2, 1, 2]:
             raise Killed
         return train_epoch(self, epoch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(CrossEntropy, "train_epoch", learn_and_die)
+        patched.setattr(CrossEntropy, "train_epoch", train_and_die)
         with pytest.raises(Killed):
             train.main()
     folder = project / "artifacts"
@@ -264,33 +264,33 @@ def test_killed_in_the_second_seed_a_stage_does_not_train_the_first_again(
         (folder / name).unlink()  # as DVC does
     capsys.readouterr()
 
-    taught = note_epochs(monkeypatch, CrossEntropy)
-    criticized = note_epochs(monkeypatch, SelfCritical)
+    cross_entropy_epochs = record_epochs(monkeypatch, CrossEntropy)
+    self_critical_epochs = record_epochs(monkeypatch, SelfCritical)
     train.main()
-    assert (taught, criticized) == ([2], [1, 2])
+    assert (cross_entropy_epochs, self_critical_epochs) == ([2], [1, 2])
     shown = capsys.readouterr().out
-    assert [line for line in shown.splitlines() if line.startswith(("seed", "going on"))] == [
+    assert [line for line in shown.splitlines() if line.startswith(("seed", "resuming"))] == [
         "seed 1",
-        "going on after epoch 2",
+        "resuming after epoch 2",
         "seed 1, self-critical phase",
-        "going on after epoch 2",
+        "resuming after epoch 2",
         "seed 2",
-        "going on after epoch 1",
+        "resuming after epoch 1",
         "seed 2, self-critical phase",
     ]
     both = [(seed, epoch) for seed in "12" for epoch in "12"]
-    assert rows(project, "history") == rows(project, "self_critical") == both
+    assert history_of(project, "history") == history_of(project, "self_critical") == both
     model = model_of(project)
-    assert [member.seed for member in model.description.members] == [1, 2]
-    assert [member.metadata["epochs"] for member in model.description.members] == [4, 4]
-    assert model.description.metadata["self_critical"]["epochs"] == 2
+    assert [member.seed for member in model.config.members] == [1, 2]
+    assert [member.metadata["epochs"] for member in model.config.members] == [4, 4]
+    assert model.config.metadata["self_critical"]["epochs"] == 2
     assert [path.name for path in (project / ".cache" / "training").iterdir()] == ["lock"]
 
-    # A seed's decoder is the same in whatever company.
+    # A seed's decoder does not depend on the other seeds.
     second = (folder / "model" / "seed_2.weights.h5").read_bytes()
     assert second != (folder / "model" / "seed_1.weights.h5").read_bytes()
     shutil.rmtree(folder / "model")
-    ask_for(project, [2], SECOND_PHASE)
+    set_params(project, [2], SECOND_PHASE)
     train.main()
     assert {path.name for path in (folder / "model").iterdir()} == {
         "model.json",
@@ -299,10 +299,10 @@ def test_killed_in_the_second_seed_a_stage_does_not_train_the_first_again(
     assert (folder / "model" / "seed_2.weights.h5").read_bytes() == second
 
 
-def test_interrupted_in_the_first_seed_a_stage_leaves_a_model_of_it(
+def test_a_stage_interrupted_in_the_first_seed_saves_its_model(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask_for(project, [1, 2], SECOND_PHASE)
+    set_params(project, [1, 2], SECOND_PHASE)
 
     def train_epoch(_: CrossEntropy, epoch: int) -> float:
         if epoch == 2:
@@ -311,120 +311,122 @@ def test_interrupted_in_the_first_seed_a_stage_leaves_a_model_of_it(
 
     monkeypatch.setattr(CrossEntropy, "train_epoch", train_epoch)
     train.main()
-    assert "to resume from here later" in capsys.readouterr().out
-    assert [member.seed for member in model_of(project).description.members] == [1]
-    assert rows(project, "history") == [("1", "1")]
+    assert "to resume later" in capsys.readouterr().out
+    assert [member.seed for member in model_of(project).config.members] == [1]
+    assert history_of(project, "history") == [("1", "1")]
     table = project / "artifacts" / "self_critical.csv"
     assert table.read_text() == "seed,epoch,reward,validation_loss,validation_cider_d\n"
 
 
 @pytest.mark.parametrize("phase", [CrossEntropy, SelfCritical])
-def test_interrupted_before_an_epoch_is_done_a_stage_keeps_what_went_before(
+def test_a_stage_interrupted_in_a_first_epoch_keeps_the_earlier_result(
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     phase: type[Phase],
 ) -> None:
     seeds = [1, 2] if phase is CrossEntropy else [1]
-    ask_for(project, seeds[:1], {})
+    set_params(project, seeds[:1], {})
     train.main()
-    before = model_of(project).description.members[0]
-    ask_for(project, seeds, SECOND_PHASE if phase is SelfCritical else {})
-    begun: list[Phase] = []
+    earlier = model_of(project).config.members[0]
+    set_params(project, seeds, SECOND_PHASE if phase is SelfCritical else {})
+    started: list[Phase] = []
     train_epoch = phase.train_epoch
 
     def interrupt(self: Phase, epoch: int) -> float:
-        if self not in begun:
-            begun.append(self)
-        if len(begun) == len(seeds):
-            train_epoch(self, epoch)  # what it did to the weights must not stay
+        if self not in started:
+            started.append(self)
+        if len(started) == len(seeds):
+            train_epoch(self, epoch)  # these weights must not be kept
             raise KeyboardInterrupt
         return train_epoch(self, epoch)
 
     monkeypatch.setattr(phase, "train_epoch", interrupt)
     train.main()
-    assert "to resume from here later" in capsys.readouterr().out
-    (member,) = model_of(project).description.members
-    assert (member.seed, member.weights_sha256) == (1, before.weights_sha256)
-    assert rows(project, "self_critical") == []
+    assert "to resume later" in capsys.readouterr().out
+    (member,) = model_of(project).config.members
+    assert (member.seed, member.weights_sha256) == (1, earlier.weights_sha256)
+    assert history_of(project, "self_critical") == []
     folders = [p for p in (project / ".cache" / "training").iterdir() if p.is_dir()]
     assert any((folder / "state.npz").exists() for folder in folders)
 
 
 @pytest.mark.parametrize("better", [False, True])
-def test_the_second_phase_counts_only_where_it_makes_captions_better(
+def test_the_second_phase_is_kept_only_if_its_captions_score_better(
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     better: bool,
 ) -> None:
-    ask_for(project, [1], SECOND_PHASE | {"epochs": 1})
-    taught: list[list[Any]] = []
+    set_params(project, [1], SECOND_PHASE | {"epochs": 1})
+    first_weights: list[list[Any]] = []
 
-    def teach(phase: CrossEntropy, _: int) -> float:
+    def record(phase: CrossEntropy, _: int) -> float:
         variables = phase._network.trainable_variables
-        taught.append([np.array(variable) for variable in variables])
+        first_weights.append([np.array(variable) for variable in variables])
         return 1.0
 
     def double(phase: SelfCritical, _: int) -> float:
-        for variable in phase._learner.trainable_variables:
+        for variable in phase._model.trainable_variables:
             variable.assign(variable * 2)
         return 1.0
 
     scores = iter([7.0, 7.0, 8.0 if better else 7.0])
-    monkeypatch.setattr(CrossEntropy, "train_epoch", teach)
+    monkeypatch.setattr(CrossEntropy, "train_epoch", record)
     monkeypatch.setattr(SelfCritical, "train_epoch", double)
     monkeypatch.setattr(Validation, "cider_d", lambda *_: next(scores))
     train.main()
     (decoder,) = model_of(project).decoders
-    for weight, first in zip(decoder.network.trainable_variables, taught[0], strict=True):
+    for weight, first in zip(decoder.network.trainable_variables, first_weights[0], strict=True):
         np.testing.assert_array_equal(np.array(weight), first * (2 if better else 1))
-    (member,) = model_of(project).description.members
+    (member,) = model_of(project).config.members
     assert member.metadata["best"]["validation_cider_d"] == (8.0 if better else 7.0)
     assert ("reward" in member.metadata["best"]) == better
     assert member.metadata["epochs"] == 3
-    nothing = "the self-critical phase improved nothing" in capsys.readouterr().out
-    assert nothing != better
-    assert rows(project, "self_critical") == [("1", "1")]
+    no_improvement = "the self-critical phase brought no improvement" in capsys.readouterr().out
+    assert no_improvement != better
+    assert history_of(project, "self_critical") == [("1", "1")]
 
 
-def test_a_first_phase_that_diverges_is_refused_with_the_param_to_lower(project: Path) -> None:
-    write_params(project, train=TINY | {"learning_rate": 1e38}, dataset={"root": "no such folder"})
+def test_divergence_in_the_first_phase_names_the_param_to_lower(project: Path) -> None:
+    write_params(
+        project, train=TRAIN_PARAMS | {"learning_rate": 1e38}, dataset={"root": "no such folder"}
+    )
     with pytest.raises(
         InputError, match=r"params\.yaml: the training diverged .*: lower train\.learning_rate"
     ):
         train.main()
 
 
-def test_a_second_phase_that_diverges_costs_nothing_of_the_first(
+def test_divergence_in_the_second_phase_leaves_the_first_phases_result(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask_for(project, [1], SECOND_PHASE | {"learning_rate": 1e38})
+    set_params(project, [1], SECOND_PHASE | {"learning_rate": 1e38})
     train.main()
-    (member,) = model_of(project).description.members
+    (member,) = model_of(project).config.members
     assert "loss" in member.metadata["best"]
     weights = model_of(project).decoders[0].network.get_weights()
     assert all(np.isfinite(array).all() for array in weights)
-    said = capsys.readouterr().out
-    assert "lower self_critical.learning_rate" in said
-    assert "the self-critical phase improved nothing" in said
+    output = capsys.readouterr().out
+    assert "lower self_critical.learning_rate" in output
+    assert "the self-critical phase brought no improvement" in output
 
 
-def test_a_checkpoint_is_named_by_the_code_that_decides_a_training(
+def test_a_checkpoint_is_named_by_the_code_that_determines_a_training(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
 
-    def note(path: Path) -> str:
+    def record(path: Path) -> str:
         hashed.append(path)
         return sha256_file(path)
 
-    monkeypatch.setattr(train, "sha256_file", note)
+    monkeypatch.setattr(train, "sha256_file", record)
     train.main()
     assert (project / "artifacts" / "model").is_dir()
     names = {path.relative_to(ROOT).as_posix() for path in hashed}
-    # Not how the stage is begun, its params and files are read: those decide by what they give.
-    beside = ("pipeline/datasets/", "pipeline/stages/")
-    deciding = {p for p in closure("pipeline.stages.train") if p.count("/") > 1}
-    assert {path for path in deciding if not path.startswith(beside)} <= names
+    # Not the code that reads inputs: what it reads is part of the name itself.
+    input_code = ("pipeline/datasets/", "pipeline/stages/")
+    imported = {p for p in closure("pipeline.stages.train") if p.count("/") > 1}
+    assert {path for path in imported if not path.startswith(input_code)} <= names
     assert {"pipeline/captioner/decoders/lstm.py", "pipeline/metrics/cider.py"} <= names

@@ -1,4 +1,4 @@
-"""What a run leaves behind, in small: a random MobileNet and a decoder that knows twelve photos."""
+"""A small finished run: a random MobileNet and a decoder trained on twelve photos."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -42,13 +42,13 @@ LEARNED = [
 
 
 def drawn(seed: int) -> Image.Image:
-    """Draw a photo of sixteen flat colours; the decoder was told of the first twelve seeds."""
+    """Draw a photo of sixteen flat colours; the decoder is trained on the first twelve seeds."""
     colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     return Image.fromarray(colours).resize((48, 40), Image.Resampling.NEAREST)
 
 
 def write_photos(folder: Path, count: int) -> list[Path]:
-    """Write photos 00.png, 01.png and so on, each drawn from its number."""
+    """Write photos 00.png, 01.png and so on; the number is the seed."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{seed:02}.png" for seed in range(count)]
     for seed, path in enumerate(paths):
@@ -57,22 +57,22 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 
 
 def write_artifacts(folder: Path) -> None:
-    """Write encoder, vocabulary, detector and model."""
+    """Write encoder, vocabulary, detector, model and search settings."""
     network = _encoder()
     vocabulary = Vocabulary.build(LEARNED, 1, "captions")
-    description = make_encoder_config("MobileNet", SIZE, "drawn", keras_weights.digest(network))
+    encoder = make_encoder_config("MobileNet", SIZE, "drawn", keras_weights.digest(network))
     photos = [decode_photo(encoded(drawn(s), "PNG"), SIZE, 10_000) for s in range(len(LEARNED))]
     engine = KerasEngine(with_preprocessing(network, "MobileNet"), len(photos))
     vectors = engine.encode(np.concatenate(photos))
     features = vectors.astype(np.float16).astype(np.float32)
-    how = {
+    training = {
         "epochs": 1,
         "best": {"epoch": 1, "validation_loss": 1.0, "validation_cider_d": 9.0},
-        "stopped": "learned by heart",
+        "stopped": "overfitted",
     }
-    model = Model.of(
-        {2026: (_decoder(features, vocabulary), how)},
-        description.feature_spec("whole", "average", 1, "float16"),
+    model = Model.from_decoders(
+        {2026: (_decoder(features, vocabulary), training)},
+        encoder.feature_spec("whole", "average", 1, "float16"),
         vocabulary.fingerprint,
         {},
     )
@@ -83,18 +83,18 @@ def write_artifacts(folder: Path) -> None:
         len(vocabulary),
         ridge_alpha=0.3,
     )
-    write_json(folder / "encoder.json", asdict(description))
+    write_json(folder / "encoder.json", asdict(encoder))
     vocabulary.save(folder / "vocabulary.json")
-    detector.save(folder / "detector.h5", vocabulary, model.description.feature_spec)
+    detector.save(folder / "detector.h5", vocabulary, model.config.feature_spec)
     keras_weights.save(network, folder / "encoder.weights.h5")
     model.save(folder / "model")
     SETTINGS.write(folder / "search.json")
 
 
 def _encoder() -> Any:
-    """Build a MobileNet whose vectors are neither all alike nor too small for float16.
+    """Build a MobileNet whose features differ and are not too small for float16.
 
-    Keras' own initial weights let the signal die out in the 27 layers.
+    With Keras' own initial weights the signal vanishes in the 27 layers.
     """
     network, _ = pretrained.fetch_encoder("MobileNet", "random", SIZE)
     random = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def _encoder() -> Any:
 
 
 def _decoder(features: npt.NDArray[np.float32], vocabulary: Vocabulary) -> Decoder:
-    """Teach a merge decoder of a few units one caption for each photo."""
+    """Train a small merge decoder on one caption for each photo."""
     keras.utils.set_random_seed(1)
     config = DecoderConfig("merge", len(vocabulary), features.shape[1:], 8, 16, 0.0, 0.0)
     decoder = build_decoder(config)

@@ -17,7 +17,7 @@ from pipeline.datasets.caption_table import SCHEMA, write_caption_table
 from pipeline.features.store import FeatureStore, write_store
 from pipeline.files import write_json
 from pipeline.text.vocabulary import END, START, Vocabulary
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +67,7 @@ def make_store(
     """Write and open a store: row i is `vectors(shape)[i]`."""
     rows = [(list(range(len(photos))), vectors(shape, len(photos)))]
     shas = {image_id: f"sha256 of {image_id}" for image_id in photos}
-    write_store(path, ENCODING, shas, {"gone.jpg": "empty file"}, rows)
+    write_store(path, FEATURE_SPEC, shas, {"gone.jpg": "empty file"}, rows)
     return FeatureStore.open(path)
 
 

@@ -15,7 +15,7 @@ from pipeline.features.executors.local import LocalExecutor
 from pipeline.features.executors.ray import RayExecutor
 from pipeline.features.extractor import Executor, ExtractionResult, Extractor
 from pipeline.features.feature_spec import FeatureSpec
-from tests.conftest import ENCODING, encoded, make_photo
+from tests.conftest import FEATURE_SPEC, encoded, make_photo
 
 BATCH = 3
 DAMAGED = {"03.png": b"<html>", "07.png": b"", "11.png": b"\x89PNG\r\n\x1a\n"}
@@ -91,7 +91,7 @@ class ClusterWorkspace:
         executor: Executor,
         cache: str,
         photos: int | None = None,
-        feature_spec: FeatureSpec = ENCODING,
+        feature_spec: FeatureSpec = FEATURE_SPEC,
     ) -> ExtractionResult:
         paths = sorted(self.root.iterdir())[:photos]
         return Extractor(

@@ -15,7 +15,7 @@ from pipeline.features.photos import PhotoFile, decode_photo
 from pipeline.features.shard_cache import ShardCache
 from pipeline.features.store import FeatureStore
 from pipeline.files import sha256_file
-from tests.conftest import ENCODING, encoded, make_photo
+from tests.conftest import FEATURE_SPEC, encoded, make_photo
 
 BATCH = 4
 MAX_PIXELS = 10_000
@@ -98,7 +98,7 @@ class Workspace:
     def write(self, name: str, data: bytes) -> None:
         (self.root / name).write_bytes(data)
 
-    def shards(self, feature_spec: FeatureSpec = ENCODING) -> ShardCache:
+    def shards(self, feature_spec: FeatureSpec = FEATURE_SPEC) -> ShardCache:
         return ShardCache(self.cache, feature_spec.fingerprint)
 
     def executor(self, engine: Engine | None = None, workers: int = 2) -> LocalExecutor:
@@ -114,7 +114,7 @@ class Workspace:
         self, engine: Engine | None = None, workers: int = 2, **changes: Any
     ) -> Extractor:
         values: dict[str, Any] = {
-            "feature_spec": ENCODING,
+            "feature_spec": FEATURE_SPEC,
             "executor": self.executor(engine, workers),
             "cache": self.cache,
             "max_pixels": MAX_PIXELS,
@@ -131,7 +131,7 @@ class Workspace:
     def encode(self, executor: LocalExecutor) -> EncodeStats:
         """Encode all photos into the shard cache, as an `Extractor` does."""
         photos = {sha256_file(path): PhotoFile(path) for path in self.photos().values()}
-        return executor.encode(photos, ENCODING, MAX_PIXELS, self.shards(), "0 cached")
+        return executor.encode(photos, FEATURE_SPEC, MAX_PIXELS, self.shards(), "0 cached")
 
     def cached_count(self) -> int:
         """Count the photos whose vectors are in the shard cache."""

@@ -43,7 +43,7 @@ POINTS = {
     "store": (*FILE_POINTS, "after rows"),
 }
 
-ENCODING = FeatureSpec(
+FEATURE_SPEC = FeatureSpec(
     encoder="Colours",
     input_size=32,
     weights_sha256="a" * 64,
@@ -166,7 +166,7 @@ class KillableEngine(Engine):
 
 
 def extract(
-    folder: Path, kill_point: KillPoint | None = None, feature_spec: FeatureSpec = ENCODING
+    folder: Path, kill_point: KillPoint | None = None, feature_spec: FeatureSpec = FEATURE_SPEC
 ) -> ExtractionResult:
     """Extract `folder`/photos into `folder`/artifacts/features.h5."""
     root = folder / "photos"

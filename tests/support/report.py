@@ -17,10 +17,10 @@ from pipeline.reporting.baselines import (
 from pipeline.reporting.evaluation import Evaluation, SearchMetrics
 from pipeline.reporting.layer_table import LayerRow, LayerTable
 from pipeline.reporting.predictions import Prediction
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 
 MODEL = ModelConfig(
-    config=DecoderConfig(
+    decoder=DecoderConfig(
         name="merge",
         vocabulary_size=1470,
         feature_shape=(2048,),
@@ -30,8 +30,8 @@ MODEL = ModelConfig(
         output_dropout=0.25,
     ),
     members=(Member(7, "c" * 64, {}),),
-    feature_spec=ENCODING,
-    vocabulary="d" * 64,
+    feature_spec=FEATURE_SPEC,
+    vocabulary_fingerprint="d" * 64,
     metadata={"params": {"learning_rate": 0.0005}},
 )
 LAYER_ROWS = [

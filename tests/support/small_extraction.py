@@ -11,7 +11,7 @@ import pytest
 from pipeline.features.shard_cache import ShardCache
 from tests.conftest import encoded, make_photo
 from tests.support import kill_points
-from tests.support.kill_points import ENCODING
+from tests.support.kill_points import FEATURE_SPEC
 
 PHOTOS = 10
 
@@ -29,7 +29,7 @@ def store(folder: Path) -> Path:
 
 
 def shards(folder: Path) -> list[Path]:
-    return sorted(ShardCache(folder / "cache", ENCODING.fingerprint).folder.glob("*.npz"))
+    return sorted(ShardCache(folder / "cache", FEATURE_SPEC.fingerprint).folder.glob("*.npz"))
 
 
 @pytest.fixture(scope="module")

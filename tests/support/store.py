@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.features.store import write_store
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 
 # Sorted by their UTF-8 bytes, which is how Python sorts strings.
 IDS = ["10.jpg", "9.jpg", "B.jpg", "a/b c.jpg", "a.jpg", "ä.jpg", "犬.jpg", "🐕.jpg"]
@@ -24,7 +24,7 @@ def vectors(*shape: int) -> npt.NDArray[np.float32]:
 
 def write(path: Path, **changes: Any) -> Path:
     values: dict[str, Any] = {
-        "feature_spec": ENCODING,
+        "feature_spec": FEATURE_SPEC,
         "photos": PHOTOS,
         "failed": FAILED,
         "rows": [(list(range(len(IDS))), vectors(6))],

@@ -63,7 +63,7 @@ def load_compiled(
         member: which of its decoders.
         load: gives the decoder on Keras; called only to convert it.
     """
-    key = fingerprint([asdict(description.config), member.weights_sha256])
+    key = fingerprint([asdict(description.decoder), member.weights_sha256])
     start, blind, step = (
         GraphFile(artifacts / openvino_graphs.FOLDER, f"decoder_{member.seed}_{part}", key)
         for part in ("start", "blind", "step")

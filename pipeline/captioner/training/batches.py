@@ -1,4 +1,4 @@
-"""Batches: captions of like length, beside their photos' features."""
+"""Batches: captions of similar length with their photos' features."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +13,6 @@ from pipeline.features.store import FeatureStore
 from pipeline.text.vocabulary import END, PAD, START, Vocabulary
 
 Ids = npt.NDArray[np.int32]
-Read = Callable[[Iterable[str]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -23,22 +22,21 @@ class Batch:
     Attributes:
         features: (B, D) or (B, P, D).
         inputs: (B, T) ids: <start> and the words, padded with <pad> on the right.
-        targets: (B, T) ids: the words and <end>, each the successor of its input.
-        words: targets that are not <pad>.
+        targets: (B, T) ids: the words and <end>; each target is the successor of its input.
+        word_count: number of targets that are not <pad>.
     """
 
     features: npt.NDArray[np.float32]
     inputs: Ids
     targets: Ids
-    words: int
+    word_count: int
 
 
 class Batches:
-    """The captions of a split, ready to be drawn batch by batch.
+    """The captions of a split, in batches.
 
-    Padding is little because a batch's captions are of like length; which of the equally
-    long ones stand together, and the batches' order, is drawn anew for each epoch.
-    Features are read from the store batch by batch and never held together.
+    The captions of a batch have similar lengths, so there is little padding. Features are read
+    from the store batch by batch and never held in memory all at once.
     """
 
     def __init__(
@@ -49,54 +47,62 @@ class Batches:
         batch_size: int,
         max_words: int,
     ) -> None:
-        """Encode (image_id, clean text) pairs; every id has to be in the store.
+        """Encode (image_id, clean text) pairs; the store must have every id.
 
         Attributes set:
-            sequences: of ids, <start> and <end> included, in the order of `captions`.
+            sequences: the captions' ids with <start> and <end>, in the order of `captions`.
 
-        A caption of more than `max_words` words teaches its first words, without <end>.
+        Of a caption with more than `max_words` words, only the first `max_words` are used,
+        without <end>.
         """
         self._store = store
         self._batch_size = batch_size
         self._image_ids = [image_id for image_id, _ in captions]
-        self.sequences = [_sequence(vocabulary.encode(text), max_words) for _, text in captions]
+        self.sequences = [_to_sequence(vocabulary.encode(text), max_words) for _, text in captions]
         self._lengths = np.array([len(sequence) for sequence in self.sequences])
 
     def __len__(self) -> int:
-        """How many batches there are."""
+        """The number of batches."""
         return math.ceil(len(self.sequences) / self._batch_size)
 
-    def word_counts(self, size: int) -> npt.NDArray[np.int64]:
-        """Return how often each id below `size` is to be told, <end> among them."""
-        return np.bincount(np.concatenate([s[1:] for s in self.sequences]), minlength=size)
+    def target_counts(self, vocabulary_size: int) -> npt.NDArray[np.int64]:
+        """Count how often each id, <end> included, is a target; returns (vocabulary_size,)."""
+        targets = np.concatenate([sequence[1:] for sequence in self.sequences])
+        return np.bincount(targets, minlength=vocabulary_size)
 
-    def in_order(self) -> Iterator[Batch]:
-        """Yield every caption once, the same way each time."""
+    def eval_batches(self) -> Iterator[Batch]:
+        """Yield every caption once, by length: the same batches each time."""
         order = np.argsort(self._lengths, kind="stable")
-        return (self._batch(group, self._store.read) for group in self._grouped(order))
+        return (self._batch(positions, self._store.read) for positions in self._split(order))
 
-    def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield every caption once, in an order that follows from seed and epoch alone.
+    def train_batches(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield every caption once, in an order that depends on seed and epoch alone.
 
-        Beside each caption stands one view of its photo, drawn as the order is.
+        Which captions of equal length share a batch, the order of the batches, and which view
+        of its photo goes with each caption are drawn anew for each epoch.
         """
         random = np.random.default_rng([seed, epoch])
-        drawn = random.permutation(len(self.sequences))
-        groups = self._grouped(drawn[np.argsort(self._lengths[drawn], kind="stable")])
+        shuffled = random.permutation(len(self.sequences))
+        batches = self._split(shuffled[np.argsort(self._lengths[shuffled], kind="stable")])
         read = partial(self._store.sample_views, random=random)
-        for position in random.permutation(len(groups)):
-            yield self._batch(groups[position], read)
+        for number in random.permutation(len(batches)):
+            yield self._batch(batches[number], read)
 
-    def _grouped(self, order: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    def _split(self, order: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Split caption positions into batches."""
         return [
             order[start : start + self._batch_size]
             for start in range(0, len(order), self._batch_size)
         ]
 
-    def _batch(self, positions: npt.NDArray[Any], read: Read) -> Batch:
+    def _batch(
+        self,
+        positions: npt.NDArray[Any],
+        read: Callable[[Iterable[str]], npt.NDArray[np.float32]],
+    ) -> Batch:
         inputs, targets = teacher_forcing([self.sequences[p] for p in positions])
-        words = int((targets != PAD).sum())
-        return Batch(read(self._image_ids[p] for p in positions), inputs, targets, words)
+        word_count = int((targets != PAD).sum())
+        return Batch(read(self._image_ids[p] for p in positions), inputs, targets, word_count)
 
 
 def teacher_forcing(sequences: Sequence[Ids]) -> tuple[Ids, Ids]:
@@ -109,6 +115,6 @@ def teacher_forcing(sequences: Sequence[Ids]) -> tuple[Ids, Ids]:
     return np.where(targets == PAD, PAD, inputs), targets
 
 
-def _sequence(words: list[int], max_words: int) -> Ids:
+def _to_sequence(words: list[int], max_words: int) -> Ids:
     end = [END] if len(words) <= max_words else []
     return np.array([START, *words[:max_words], *end], np.int32)

@@ -1,4 +1,4 @@
-"""Checkpoints: a training in progress, so that a killed one goes on at its last epoch."""
+"""Checkpoints: the state of a training run, so that a killed run resumes after its last epoch."""
 
 import json
 import shutil
@@ -11,60 +11,61 @@ import numpy as np
 
 from pipeline.files import atomic_path
 
-# `RuntimeError` is what zipfile raises on flags and versions that it does not know.
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
-_KEPT_DAYS = 30
+# What NumPy raises when it reads a damaged file; zipfile raises `RuntimeError` for flags and
+# versions that it does not know.
+_CORRUPTION_ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
+_MAX_AGE_DAYS = 30
 
 
 class Checkpoint:
-    """A folder in the cache: `state.npz`, replaced atomically after every epoch, and more.
+    """A folder in the cache with `state.npz`, which is replaced atomically after every epoch.
 
-    It is named by the fingerprint of all that decides the training, so that a training
-    never goes on from another's state. It outlives the stage's outputs, which DVC deletes
-    before it runs the stage again.
+    The folder's name is the fingerprint of everything that determines the training, so a run
+    never resumes from the state of a different one. The folder outlives the stage's outputs,
+    which DVC deletes before it runs the stage again.
     """
 
     def __init__(self, cache: Path, training_fingerprint: str) -> None:
-        """Name the folder below `cache`; nothing is read or made yet."""
+        """Name the folder below `cache`, without reading or creating anything."""
         self.folder = cache / "training" / training_fingerprint[:32]
 
     def save(self, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """Keep arrays, and facts that are JSON."""
+        """Save arrays, and metadata that JSON can represent."""
         state = self.folder / "state.npz"
-        note = json.dumps({"metadata": metadata, "arrays": list(arrays)})
+        text = json.dumps({"metadata": metadata, "arrays": list(arrays)})
         with atomic_path(state) as temporary, temporary.open("wb") as file:
-            np.savez(file, note=np.array(note), **arrays)
+            np.savez(file, metadata=np.array(text), **arrays)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Return (arrays, facts); None where there is none or it is damaged."""
+        """Return (arrays, metadata), or None if there is no checkpoint or it is damaged."""
         state = self.folder / "state.npz"
         if not state.exists():
             return None
         try:
-            # Opened here: of a damaged file, NumPy would leave its own handle open.
+            # Opened here because NumPy does not close the file if it is damaged.
             with state.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            note = json.loads(str(arrays.pop("note")))
-            # A damaged table of contents can lose arrays that zipfile does not miss.
-            if list(arrays) != note["arrays"]:
+            text = json.loads(str(arrays.pop("metadata")))
+            # Arrays can be missing from a damaged zip directory without zipfile noticing.
+            if list(arrays) != text["arrays"]:
                 raise ValueError("arrays are missing")
-            return arrays, note["metadata"]
-        except _DAMAGE as error:
-            print(f"{state} is damaged ({error}); training starts anew")
+            return arrays, text["metadata"]
+        except _CORRUPTION_ERRORS as error:
+            print(f"{state} is damaged ({error}); training starts over")
             return None
 
     def remove(self) -> None:
-        """Forget a training that has come to its end."""
+        """Remove the folder: the training is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def remove_abandoned_checkpoints(cache: Path) -> None:
-    """Remove checkpoints that nobody has gone on from for `_KEPT_DAYS`.
+    """Remove checkpoints that were not written to for `_MAX_AGE_DAYS`.
 
-    For whoever alone may write there. One that another training could still go on from stays:
-    params change back, too.
+    The caller must be the only writer. Newer checkpoints of other trainings stay: the user may
+    change the params back and resume one of them.
     """
-    before = time.time() - _KEPT_DAYS * 24 * 3600
+    oldest = time.time() - _MAX_AGE_DAYS * 24 * 3600
     for state in (cache / "training").glob("*/state.npz"):
-        if state.stat().st_mtime < before:
+        if state.stat().st_mtime < oldest:
             shutil.rmtree(state.parent, ignore_errors=True)

@@ -1,23 +1,26 @@
-"""Teacher forcing: each word is learned from the true words before it (Williams, Zipser 1989)."""
+"""Cross-entropy with teacher forcing: predict each word from the true words before it.
+
+Williams and Zipser (1989), "A learning algorithm for continually running fully recurrent neural
+networks".
+"""
 
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batch, Batches
 from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import Epoch
-from pipeline.captioner.training.loss import compile_network, mean_of
+from pipeline.captioner.training.loss import compile_network, mean_over_words
 from pipeline.captioner.training.optimizer import OptimizerConfig
 from pipeline.text.vocabulary import PAD, START
 
-_RAMP = 10  # epochs until scheduled sampling has its full share
+_RAMP_EPOCHS = 10  # epochs until scheduled sampling reaches its full rate
 
 
 class CrossEntropy(Phase):
-    """Lowers the loss of captions' words, in whole sequences."""
+    """Minimizes the negative log-likelihood of the training captions' words."""
 
     row_type = Epoch
     metric_name = "loss"
@@ -26,8 +29,8 @@ class CrossEntropy(Phase):
     def __init__(
         self,
         decoder: Decoder,
-        captions: Batches,
-        optimization: OptimizerConfig,
+        batches: Batches,
+        optimizer: OptimizerConfig,
         epochs: int,
         seed: int,
         *,
@@ -35,59 +38,58 @@ class CrossEntropy(Phase):
         condition_dropout: float = 0.0,
         scheduled_sampling: float = 0.0,
     ) -> None:
-        """Make the decoder ready to learn.
+        """Compile the decoder's network for training.
 
         Args:
-            decoder: its weights are changed in place.
-            captions: to learn from.
-            optimization: how.
-            epochs: at most, for the schedule of the learning rate.
-            seed: of the batches' order.
+            decoder: the decoder to train; its weights are changed in place.
+            batches: the training captions.
+            optimizer: the optimizer's settings.
+            epochs: maximum number of epochs, for the learning rate schedule.
+            seed: seed of the batches' order and of all draws.
             label_smoothing: see `compile_network`.
-            condition_dropout: the share of captions learned beside a photo that tells nothing (Ho and
-                Salimans 2022), which is what guidance asks of.
-            scheduled_sampling: the share of the words before that are the decoder's own
-                (Bengio et al. 2015), drawn beside the true ones in a first pass (Mihaylova and
-                Martins 2019, "Scheduled sampling for transformers"); it is reached slowly.
+            condition_dropout: probability that a caption is trained with null features instead
+                of its photo's. Classifier-free guidance needs a decoder trained this way (Ho
+                and Salimans 2022).
+            scheduled_sampling: probability that an input word is one that the decoder itself
+                predicts (Bengio et al. 2015), sampled for all positions in a first pass over
+                the true words (Mihaylova and Martins 2019, "Scheduled sampling for
+                transformers"). The probability rises linearly over the first epochs.
         """
         self._decoder, self._network = decoder, decoder.network
-        self.captions, self._seed = captions, seed
-        self._photo_dropout, self._own_words = condition_dropout, scheduled_sampling
-        optimizer = optimization.build(epochs * len(captions))
-        compile_network(self._network, optimizer, label_smoothing)
-        optimizer.build(self._network.trainable_variables)
-        self.optimizer = optimizer
+        self.batches, self._seed = batches, seed
+        self._condition_dropout = condition_dropout
+        self._scheduled_sampling = scheduled_sampling
+        self.optimizer = optimizer.build(epochs * len(batches))
+        compile_network(self._network, self.optimizer, label_smoothing)
+        self.optimizer.build(self._network.trainable_variables)
 
     def train_epoch(self, epoch: int) -> float:
-        """Learn every caption once; return the mean loss of a word."""
-        batches = self.captions.shuffled(self._seed, epoch)
-        if self._photo_dropout:
-            dice, null_features = (
-                np.random.default_rng([self._seed, epoch, 2]),
-                self._decoder.null_features,
-            )
-            batches = (self._without_photos(batch, null_features, dice) for batch in batches)
-        share = self._own_words * min(1.0, (epoch - 1) / _RAMP)
-        if share:
-            random = np.random.default_rng([self._seed, epoch, 1])
-            batches = (self._with_own_words(batch, share, random) for batch in batches)
-        return mean_of(self._network.train_on_batch, batches)
+        """Train on every caption once; return the mean loss of a word."""
+        batches = self.batches.train_batches(self._seed, epoch)
+        if self._condition_dropout:
+            dropout_random = np.random.default_rng([self._seed, epoch, 2])
+            batches = (self._drop_conditions(batch, dropout_random) for batch in batches)
+        rate = self._scheduled_sampling * min(1.0, (epoch - 1) / _RAMP_EPOCHS)
+        if rate:
+            sampling_random = np.random.default_rng([self._seed, epoch, 1])
+            batches = (self._sample_inputs(batch, rate, sampling_random) for batch in batches)
+        return mean_over_words(self._network.train_on_batch, batches)
 
-    def _without_photos(
-        self, batch: Batch, null_features: npt.NDArray[np.float32], random: np.random.Generator
-    ) -> Batch:
-        """Replace some photos, in place, by one that tells nothing."""
+    def _drop_conditions(self, batch: Batch, random: np.random.Generator) -> Batch:
+        """Replace the features of some photos, in place, with null features."""
         features = batch.features
-        features[random.random(len(features)) < self._photo_dropout] = null_features
+        dropped = random.random(len(features)) < self._condition_dropout
+        features[dropped] = self._decoder.null_features
         return batch
 
-    def _with_own_words(self, batch: Batch, share: float, random: np.random.Generator) -> Batch:
-        """Replace some inputs by what the decoder would have said there."""
+    def _sample_inputs(self, batch: Batch, rate: float, random: np.random.Generator) -> Batch:
+        """Replace some input words with words sampled from the decoder's predictions."""
         logits = np.array(self._network.predict_on_batch([batch.features, batch.inputs]))
         logits[..., [PAD, START]] = -np.inf
-        # The greatest after Gumbel noise is a draw from the softmax.
-        said = (logits + random.gumbel(size=logits.shape)).argmax(axis=-1).astype(np.int32)
-        own = (random.random(batch.inputs.shape) < share) & (batch.inputs != PAD)
-        own[:, 0] = False  # <start> is given
-        before = np.roll(said, 1, axis=1)
-        return replace(batch, inputs=np.where(own, before, batch.inputs))
+        # The argmax of logits with Gumbel noise is a sample from their softmax.
+        samples = (logits + random.gumbel(size=logits.shape)).argmax(axis=-1).astype(np.int32)
+        replaced = (random.random(batch.inputs.shape) < rate) & (batch.inputs != PAD)
+        replaced[:, 0] = False  # <start> is always given
+        # The prediction at one position is the input at the next.
+        sampled_inputs = np.roll(samples, 1, axis=1)
+        return replace(batch, inputs=np.where(replaced, sampled_inputs, batch.inputs))

@@ -1,4 +1,4 @@
-"""Training: a decoder gets better epoch by epoch, is validated, kept and, if killed, resumed."""
+"""The training loop: train an epoch, validate it, save a checkpoint, stop early."""
 
 import math
 import sys
@@ -14,21 +14,21 @@ from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.history import EpochRow
-from pipeline.captioner.training.loss import build_eval_model, mean_of
+from pipeline.captioner.training.loss import build_eval_model, mean_over_words
 
 INTERRUPTED = "interrupted"
-# Above it a perplexity, its exponential, is no number.
-_GREATEST_LOSS = math.log(sys.float_info.max)
+# The perplexity, which is the exponential of the loss, overflows above it.
+_MAX_LOSS = math.log(sys.float_info.max)
 
 
 class Phase(ABC):
-    """What makes a decoder better.
+    """A training objective, with the data and the optimizer for it.
 
     Attributes:
-        row_type: what an epoch of it is told by.
-        metric_name: what `train_epoch` returns.
-        learning_rate_param: the param to lower if that goes beyond all bounds.
-        optimizer: the `keras.optimizers.Optimizer` that it uses.
+        row_type: the class of this phase's history rows.
+        metric_name: name of the number that `train_epoch` returns.
+        learning_rate_param: the param to lower if training diverges.
+        optimizer: the `keras.optimizers.Optimizer`.
     """
 
     row_type: ClassVar[type[EpochRow]]
@@ -38,36 +38,38 @@ class Phase(ABC):
 
     @abstractmethod
     def train_epoch(self, epoch: int) -> float:
-        """Go through the training captions, or photos, once; `epoch` counts from 1."""
+        """Train on all captions, or photos, once; `epoch` counts from 1."""
 
 
 @dataclass
 class FitLoop:
-    """A decoder's training, from its first epoch or from a checkpoint.
+    """The training of a decoder in one phase, from its first epoch or from a checkpoint.
 
     Attributes:
         decoder: its weights are changed in place.
-        phase: how.
-        dev: captions to validate with.
-        cider_d: returns what the decoder's captions of dev photos score.
-        epochs: at most.
-        patience: epochs without a better one before stopping.
-        select: what makes an epoch better: "cider", validation CIDEr-D, or "loss", validation
-            loss.
-        select_tolerance: share of the best CIDEr-D that is taken for chance: of two epochs that
-            come so near to it, the one with the lower validation loss is the better.
-        average_epochs: about how many epochs' weights are averaged to what is validated and kept
-            (Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging");
-            learning goes on from the epoch's own. 1 is no averaging.
-        checkpoint: where the state is kept after every epoch.
-        after_epoch: called with the history after each epoch, before its state is kept.
-        history: the rows so far.
-        stopped: why training ended.
+        phase: the training objective.
+        dev_batches: captions for the validation loss.
+        cider_d: returns the CIDEr-D of the decoder's captions of dev photos.
+        epochs: maximum number of epochs.
+        patience: stop after this many epochs without improvement.
+        select: how the best epoch is selected: "cider", by validation CIDEr-D, or "loss", by
+            validation loss.
+        select_tolerance: relative difference in CIDEr-D that counts as chance: among epochs
+            within this share of the best CIDEr-D, the one with the lowest validation loss is
+            the best.
+        average_epochs: approximate number of epochs in the moving average of the weights (Polyak
+            and Juditsky 1992, "Acceleration of stochastic approximation by averaging"). The
+            averaged weights are validated and kept; training continues from the epoch's own
+            weights. 1 turns averaging off.
+        checkpoint: where the state is saved after each epoch.
+        on_epoch_end: called with the history after each epoch, before the checkpoint is saved.
+        history: the rows of the epochs so far.
+        stop_reason: why training ended; empty while it has not.
     """
 
     decoder: Decoder
     phase: Phase
-    dev: Batches
+    dev_batches: Batches
     cider_d: Callable[[Decoder], float]
     epochs: int
     patience: int
@@ -75,122 +77,136 @@ class FitLoop:
     select_tolerance: float
     average_epochs: int
     checkpoint: Checkpoint
-    after_epoch: Callable[[Sequence[EpochRow]], None]
+    on_epoch_end: Callable[[Sequence[EpochRow]], None]
     history: list[EpochRow] = field(default_factory=list)
-    stopped: str = ""
-    _average: list[Any] = field(default_factory=list)
+    stop_reason: str = ""
+    _average_weights: list[Any] = field(default_factory=list)
     _best_weights: list[Any] = field(default_factory=list)
 
     @property
     def best(self) -> EpochRow:
-        """The epoch whose weights are kept: of equally good ones the earliest."""
-        return self._best_of(self.history)
+        """The epoch whose weights are kept; the earliest of equally good ones."""
+        return self._select_best(self.history)
 
     @property
     def diverged(self) -> bool:
-        """Whether not even the best epoch made a decoder."""
-        return not _bounded(self.best)
+        """Whether even the best epoch has no usable weights."""
+        return not _is_finite(self.best)
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
-        return self.stopped == INTERRUPTED
+        """Whether Ctrl-C ended the training."""
+        return self.stop_reason == INTERRUPTED
 
     def run(self) -> None:
-        """Train to the end, or until Ctrl-C; the decoder is left with its best weights.
+        """Train to the end, or until Ctrl-C; the decoder is left with the best weights.
 
-        The checkpoint stays, for the caller to remove once the model is safe.
+        The checkpoint stays: the caller removes it once the model is saved.
 
         Raises:
-            KeyboardInterrupt: before the first epoch ended, so that nothing is kept.
+            KeyboardInterrupt: before the end of the first epoch, so there is nothing to keep.
         """
         self._resume()
-        tested = build_eval_model(self.decoder)
+        eval_model = build_eval_model(self.decoder)
         try:
-            while not self.stopped:
-                self._run_epoch(tested)
+            while not self.stop_reason:
+                self._run_epoch(eval_model)
         except KeyboardInterrupt:
             if not self.history:
                 raise
-            self.stopped = INTERRUPTED
+            self.stop_reason = INTERRUPTED
         self.decoder.network.set_weights(self._best_weights)
 
-    def _best_of(self, history: Sequence[EpochRow]) -> EpochRow:
-        """Return the best epoch, chosen epoch by epoch: only the weights of one are kept."""
-        best, greatest = history[0], 0.0
+    def _select_best(self, history: Sequence[EpochRow]) -> EpochRow:
+        """Return the best epoch.
+
+        The choice is made epoch by epoch, as in training, where only the weights of the best
+        epoch so far are in memory.
+        """
+        best, best_score = history[0], 0.0
         for epoch in history:
-            greatest = max(greatest, self._score(epoch))
-            enough = (1 - self.select_tolerance) * greatest
-            beaten = self._score(best) < enough or epoch.validation_loss < best.validation_loss
-            if beaten and self._score(epoch) >= enough:
+            best_score = max(best_score, self._score(epoch))
+            threshold = (1 - self.select_tolerance) * best_score
+            lower_loss = epoch.validation_loss < best.validation_loss
+            is_better = lower_loss or self._score(best) < threshold
+            if is_better and self._score(epoch) >= threshold:
                 best = epoch
         return best
 
-    def _last_better(self) -> EpochRow:
-        """Return the last epoch with a lower loss or a higher score than all before it.
+    def _last_improvement(self) -> EpochRow:
+        """Return the last epoch with the lowest loss or the highest score so far.
 
-        CIDEr-D of few photos jumps about: alone it would end a training that still learns.
+        CIDEr-D of few photos is noisy: alone it would stop a training that still improves.
         """
-        least = min(self.history, key=lambda epoch: epoch.validation_loss)
-        most = max(self.history, key=self._score)
-        return max(most, least, key=lambda epoch: epoch.epoch)
+        lowest_loss = min(self.history, key=lambda epoch: epoch.validation_loss)
+        highest_score = max(self.history, key=self._score)
+        return max(highest_score, lowest_loss, key=lambda epoch: epoch.epoch)
 
     def _score(self, epoch: EpochRow) -> float:
-        # Before anything makes sense every caption scores 0; then the loss tells.
+        # While all captions score 0, as in the first epochs, the loss decides.
         return epoch.validation_cider_d if self.select == "cider" else 0.0
 
-    def _run_epoch(self, tested: Any) -> None:
+    def _run_epoch(self, eval_model: Any) -> None:
         number, network = len(self.history) + 1, self.decoder.network
         start = time.monotonic()
-        learned = self.phase.train_epoch(number)
-        own = network.get_weights()
-        share = 1 / min(number, self.average_epochs)
-        before = self._average or own
-        with np.errstate(invalid="ignore"):  # of what diverged: the loss will tell
-            self._average = [(1 - share) * b + share * w for b, w in zip(before, own, strict=True)]
-        network.set_weights(self._average)
-        validation_loss = mean_of(tested.test_on_batch, self.dev.in_order())
-        epoch = self.phase.row_type(number, learned, validation_loss, self.cider_d(self.decoder))
-        # Weights first: an interruption between the two finds a best epoch with its weights.
-        if self._best_of([*self.history, epoch]) is epoch:
-            self._best_weights = self._average
+        train_metric = self.phase.train_epoch(number)
+        weights = network.get_weights()
+        self._average_weights = self._averaged(weights, number)
+        network.set_weights(self._average_weights)
+        validation_loss = mean_over_words(eval_model.test_on_batch, self.dev_batches.eval_batches())
+        cider_d = self.cider_d(self.decoder)
+        epoch = self.phase.row_type(number, train_metric, validation_loss, cider_d)
+        # Weights before history: after an interrupt between the two, the best epoch of the
+        # history still has its weights.
+        if self._select_best([*self.history, epoch]) is epoch:
+            self._best_weights = self._average_weights
         self.history.append(epoch)
         self._stop_if_due()
         print(
-            f"epoch {number}: {self.phase.metric_name} {learned:.4f}, "
-            f"validation {validation_loss:.4f}, CIDEr-D {epoch.validation_cider_d:.1f}"
+            f"epoch {number}: {self.phase.metric_name} {train_metric:.4f}, "
+            f"validation {validation_loss:.4f}, CIDEr-D {cider_d:.1f}"
             f"{' (best)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s",
             flush=True,
         )
-        self.after_epoch(self.history)
-        network.set_weights(own)
-        self._save()
+        self.on_epoch_end(self.history)
+        network.set_weights(weights)
+        self._save_checkpoint()
+
+    def _averaged(self, weights: list[Any], epoch: int) -> list[Any]:
+        """Return the moving average of the weights: the plain mean of the first epochs."""
+        share = 1 / min(epoch, self.average_epochs)
+        previous = self._average_weights or weights
+        with np.errstate(invalid="ignore"):  # weights that diverged; the loss reveals it
+            return [
+                (1 - share) * average + share * weight
+                for average, weight in zip(previous, weights, strict=True)
+            ]
 
     def _stop_if_due(self) -> None:
         last = self.history[-1]
-        if not _bounded(last):
-            _, learned, loss, _ = astuple(last)
-            self.stopped = (
-                f"diverged ({self.phase.metric_name} {learned:.4g}, validation loss {loss:.4g}): "
-                f"lower {self.phase.learning_rate_param}"
+        if not _is_finite(last):
+            _, train_metric, loss, _ = astuple(last)
+            self.stop_reason = (
+                f"diverged ({self.phase.metric_name} {train_metric:.4g}, validation loss "
+                f"{loss:.4g}): lower {self.phase.learning_rate_param}"
             )
-        elif last.epoch - self._last_better().epoch >= self.patience:
-            what = {"cider": "loss or CIDEr-D", "loss": "loss"}[self.select]
-            self.stopped = f"no better validation {what} for {self.patience} epochs"
+        elif last.epoch - self._last_improvement().epoch >= self.patience:
+            criterion = {"cider": "loss or CIDEr-D", "loss": "loss"}[self.select]
+            self.stop_reason = f"no better validation {criterion} for {self.patience} epochs"
         elif last.epoch >= self.epochs:
-            self.stopped = f"all {self.epochs} epochs done"
+            self.stop_reason = f"all {self.epochs} epochs done"
 
     def _state(self) -> list[Any]:
-        """Every variable that the next epoch depends on, dropout's seeds included."""
+        """Every variable that the next epoch depends on, including the seeds of dropout."""
         network = self.decoder.network
         return [*network.variables, *self.phase.optimizer.variables]
 
-    def _save(self) -> None:
+    def _save_checkpoint(self) -> None:
         arrays = {f"state_{i}": np.asarray(v) for i, v in enumerate(self._state())}
-        arrays |= {f"average_{i}": weight for i, weight in enumerate(self._average)}
+        arrays |= {f"average_{i}": weight for i, weight in enumerate(self._average_weights)}
         arrays |= {f"best_{i}": weight for i, weight in enumerate(self._best_weights)}
-        metadata = {"history": [asdict(epoch) for epoch in self.history], "stopped": self.stopped}
-        self.checkpoint.save(arrays, metadata)
+        history = [asdict(epoch) for epoch in self.history]
+        self.checkpoint.save(arrays, {"history": history, "stop_reason": self.stop_reason})
 
     def _resume(self) -> None:
         loaded = self.checkpoint.load()
@@ -200,12 +216,12 @@ class FitLoop:
         for i, variable in enumerate(self._state()):
             variable.assign(arrays[f"state_{i}"])
         count = len(self.decoder.network.get_weights())
-        self._average = [arrays[f"average_{i}"] for i in range(count)]
+        self._average_weights = [arrays[f"average_{i}"] for i in range(count)]
         self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
-        self.history = [self.phase.row_type(**row_type) for row_type in metadata["history"]]
-        self.stopped = metadata["stopped"]
-        print(f"going on after epoch {len(self.history)}", flush=True)
+        self.history = [self.phase.row_type(**row) for row in metadata["history"]]
+        self.stop_reason = metadata["stop_reason"]
+        print(f"resuming after epoch {len(self.history)}", flush=True)
 
 
-def _bounded(epoch: EpochRow) -> bool:
-    return all(map(math.isfinite, astuple(epoch))) and epoch.validation_loss < _GREATEST_LOSS
+def _is_finite(epoch: EpochRow) -> bool:
+    return all(map(math.isfinite, astuple(epoch))) and epoch.validation_loss < _MAX_LOSS

@@ -1,4 +1,4 @@
-"""The history of a training: a row for each epoch, and the table of them."""
+"""The history of a training run: a row for each epoch, and the table of the rows."""
 
 import csv
 import io
@@ -11,14 +11,14 @@ from pipeline.files import write_text
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of the history.
+    """An epoch of the cross-entropy phase.
 
     Attributes:
-        epoch: from 1.
-        loss: what training lowers, the mean negative log-likelihood of a training word, in
-            nats, dropout on, labels smoothed if asked.
-        validation_loss: that of a dev word, dropout off, labels as they are.
-        validation_cider_d: CIDEr-D of dev captions, x100, see `Validation`.
+        epoch: number, from 1.
+        loss: mean negative log-likelihood of a training word, in nats, with dropout and with
+            smoothed labels where they are configured: what training minimizes.
+        validation_loss: the same of a dev word, without dropout and without smoothing.
+        validation_cider_d: CIDEr-D of the captions of dev photos, x100, see `Validation`.
     """
 
     epoch: int
@@ -29,13 +29,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class SelfCriticalEpoch:
-    """A row of the self-critical phase's history.
+    """An epoch of the self-critical phase.
 
     Attributes:
-        epoch: from 1.
-        reward: mean CIDEr-D of captions drawn of training photos, x100.
-        validation_loss: as `Epoch` has it.
-        validation_cider_d: as `Epoch` has it.
+        epoch: number, from 1.
+        reward: mean CIDEr-D of the captions sampled for training photos, x100.
+        validation_loss: as in `Epoch`.
+        validation_cider_d: as in `Epoch`.
     """
 
     epoch: int
@@ -48,12 +48,12 @@ EpochRow = Epoch | SelfCriticalEpoch
 
 
 def write_history(
-    path: Path, rows: Sequence[tuple[int, EpochRow]], kind: type[EpochRow] = Epoch
+    path: Path, rows: Sequence[tuple[int, EpochRow]], row_type: type[EpochRow] = Epoch
 ) -> None:
-    """Write seeds and epochs as CSV; without any, the names of the columns of `kind`."""
+    """Write seeds and epochs as CSV; without rows, write only the column names of `row_type`."""
     text = io.StringIO()
-    columns = ["seed", *(field.name for field in fields(rows[0][1] if rows else kind))]
+    columns = ["seed", *(field.name for field in fields(rows[0][1] if rows else row_type))]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"seed": seed, **asdict(epoch)} for seed, epoch in rows)
+    writer.writerows({"seed": seed, **asdict(row)} for seed, row in rows)
     write_text(path, text.getvalue())

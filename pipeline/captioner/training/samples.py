@@ -1,4 +1,4 @@
-"""Samples: what the decoder says of a few dev photos, as text and as a contact sheet."""
+"""Samples: the captions of a few dev photos after each epoch, as text and as a contact sheet."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.features.photos import PhotoError, read_photo, thumbnail
 from pipeline.files import atomic_path, write_text
 
-_SIDE = 240  # pixels
+_SIDE = 240  # of a photo, in pixels
 _CAPTION_HEIGHT = 64
 _MARGIN = 12
 _COLUMNS = 3
-_LINE = 38  # characters
+_LINE_LENGTH = 38  # characters
 
 
-def choose(image_ids: Sequence[str], count: int, seed: int) -> list[str]:
-    """Choose the photos to caption after every epoch: the same ones in every run."""
+def choose_sample_photos(image_ids: Sequence[str], count: int, seed: int) -> list[str]:
+    """Choose the photos to caption after each epoch: the same ones for the same seed."""
     random = np.random.default_rng(seed)
     return sorted(random.choice(image_ids, min(count, len(image_ids)), replace=False).tolist())
 
@@ -29,12 +29,12 @@ def write_text_sample(path: Path, captions: Mapping[str, str]) -> None:
 
 
 def write_contact_sheet(
-    path: Path, photos: Mapping[str, Path | None], captions: Mapping[str, str], title: str
+    path: Path, image_paths: Mapping[str, Path | None], captions: Mapping[str, str], title: str
 ) -> None:
     """Draw photos with their captions below, as a PNG.
 
-    A photo that is no longer there is a grey square: the features are cached, the
-    training does not need it.
+    A grey square replaces a photo that no longer exists: training needs only its cached
+    features.
     """
     rows = -(-len(captions) // _COLUMNS)
     width = _COLUMNS * (_SIDE + _MARGIN) + _MARGIN
@@ -47,8 +47,8 @@ def write_contact_sheet(
         row, column = divmod(position, _COLUMNS)
         left = _MARGIN + column * (_SIDE + _MARGIN)
         top = 2 * _MARGIN + 4 + row * (_SIDE + _CAPTION_HEIGHT + _MARGIN)
-        sheet.paste(_thumbnail(photos.get(image_id)), (left, top))
-        lines = "\n".join(textwrap.wrap(text, _LINE)[:3])
+        sheet.paste(_thumbnail(image_paths.get(image_id)), (left, top))
+        lines = "\n".join(textwrap.wrap(text, _LINE_LENGTH)[:3])
         draw.multiline_text((left, top + _SIDE + 4), lines, "black", font)
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
@@ -59,5 +59,5 @@ def _thumbnail(path: Path | None) -> Image.Image:
         try:
             return thumbnail(read_photo(path), _SIDE)
         except PhotoError:
-            pass  # it had been readable when its features were made
+            pass  # it was readable when its features were computed
     return Image.new("RGB", (_SIDE, _SIDE), "lightgrey")

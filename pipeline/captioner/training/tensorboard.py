@@ -1,4 +1,4 @@
-"""TensorBoard logs, by the optional extra, on any backend of Keras."""
+"""TensorBoard logs on any Keras backend, with the optional extra `tensorboard`."""
 
 from pathlib import Path
 from types import TracebackType
@@ -7,8 +7,8 @@ from typing import Any, Self
 from pipeline.errors import InputError
 
 
-class TensorBoard:
-    """Writes scalars for `tensorboard --logdir`, as a context manager."""
+class TensorBoardWriter:
+    """Writes scalars for `tensorboard --logdir`; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         """Open an event file in `folder`.
@@ -32,14 +32,14 @@ class TensorBoard:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._writer.close()
 
-    def scalars(self, step: int, seconds: float, values: dict[str, float]) -> None:
-        """Write one value for each tag at `step`; `seconds` is the wall clock."""
+    def write_scalars(self, step: int, wall_time: float, values: dict[str, float]) -> None:
+        """Write one value for each tag at `step`; `wall_time` is in seconds since the epoch."""
         from tensorboard.compat.proto import event_pb2, summary_pb2  # noqa: PLC0415  (optional)
 
         summary = summary_pb2.Summary(
@@ -48,4 +48,4 @@ class TensorBoard:
                 for tag, value in values.items()
             ]
         )
-        self._writer.add_event(event_pb2.Event(step=step, wall_time=seconds, summary=summary))
+        self._writer.add_event(event_pb2.Event(step=step, wall_time=wall_time, summary=summary))

@@ -1,4 +1,4 @@
-"""The trainer: one decoder per seed, each through one or two phases of training."""
+"""The trainer: trains a decoder from each seed, in one or two phases."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,18 +33,18 @@ from pipeline.text.vocabulary import Vocabulary
 
 CROSS_ENTROPY, SELF_CRITICAL = "cross_entropy", "self_critical"  # the phases
 
-AfterEpoch = Callable[[Sequence[EpochRow]], None]
+EpochCallback = Callable[[Sequence[EpochRow]], None]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What decoders are trained and validated on; every photo in it has features.
+    """The data that decoders are trained and validated on; every photo in it has features.
 
     Attributes:
         store: the photos' features.
         vocabulary: the captions' vocabulary.
-        captions: split, "train" or "dev", to (image_id, clean text) pairs.
-        references: split to image_id to the photo's raw captions.
+        captions: for "train" and "dev", the (image_id, clean text) pairs.
+        references: for "train" and "dev", image_id to the photo's raw captions.
     """
 
     store: FeatureStore
@@ -55,25 +55,25 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The first phase: cross-entropy with teacher forcing.
+    """Settings of the first phase, cross-entropy with teacher forcing.
 
     Attributes:
-        decoder: the decoder to build.
-        word_vectors: initial embeddings: "random", or "captions": from each word's neighbours
-            in the captions.
-        output_bias: initial bias of the logits: "zero", or "frequency": the log frequency of
-            each word.
+        decoder: the architecture to build.
+        word_vectors: initial word embeddings: "random", or "captions", from each word's
+            neighbours in the captions.
+        output_bias: initial bias of the logits: "zero", or "frequency", the words' log
+            frequencies.
         batch_size: captions in a batch.
-        max_words: longer captions are cut to so many words.
-        optimizer: how weights follow gradients.
+        max_words: only this many words of a longer caption are used.
+        optimizer: settings of the optimizer.
         label_smoothing: see `compile_network`.
         condition_dropout: see `CrossEntropy`.
         scheduled_sampling: see `CrossEntropy`.
-        epochs: at most.
-        patience: see `FitLoop`; the second phase has the same.
+        epochs: maximum number of epochs.
+        patience: see `FitLoop`; applies to the second phase too.
         select: see `FitLoop`.
-        select_tolerance: see `FitLoop`; the second phase, which raises the loss, has none.
-        average_epochs: see `FitLoop`.
+        select_tolerance: see `FitLoop`; the second phase, in which the loss rises, has none.
+        average_epochs: see `FitLoop`; applies to the second phase too.
         select_beam_width: beam width of the search that captions dev photos, in both phases.
     """
 
@@ -96,7 +96,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SelfCriticalConfig:
-    """The second phase, see `SelfCritical`, with at most `epochs` epochs."""
+    """Settings of the second phase.
+
+    Attributes:
+        epochs: maximum number of epochs.
+        samples: see `SelfCritical`.
+        batch_size: see `SelfCritical`.
+        learning_rate: see `SelfCritical`.
+    """
 
     epochs: int
     samples: int
@@ -106,12 +113,12 @@ class SelfCriticalConfig:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The training from one seed.
+    """The result of training from one seed.
 
     Attributes:
-        decoder: with its best weights.
-        phases: the phases it went through.
-        best_phase: the phase that its weights come from.
+        decoder: the decoder with its best weights.
+        phases: the phases that were run.
+        best_phase: the phase that the weights come from.
     """
 
     decoder: Decoder
@@ -120,57 +127,57 @@ class TrainResult:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
+        """Whether Ctrl-C ended the training."""
         return any(phase.interrupted for phase in self.phases)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """How the training went, for model.json."""
+        """Metadata of this training for model.json."""
         return {
             "epochs": sum(len(phase.history) for phase in self.phases),
             "best": asdict(self.best_phase.best),
-            "stopped": self.best_phase.stopped,
+            "stopped": self.best_phase.stop_reason,
         }
 
     def remove_checkpoints(self) -> None:
-        """Remove the checkpoints that a killed training would have resumed from."""
+        """Remove the checkpoints: they are not needed once the model is saved."""
         for phase in self.phases:
             phase.checkpoint.remove()
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains decoders that differ in their seeds alone.
+    """Trains decoders that differ only in their seeds.
 
     Attributes:
         data: captions and features.
-        config: the first phase.
-        self_critical: the second phase, or None.
-        make_checkpoint: returns the checkpoint of a phase and a seed.
-        on_phase_start: called with phase, seed, decoder, and the epochs (with their seeds) that
-            earlier seeds had in this phase; returns what to call after each epoch.
+        config: settings of the first phase.
+        self_critical: settings of the second phase; None skips it.
+        make_checkpoint: returns the checkpoint for a phase and a seed.
+        on_phase_start: called with the phase, the seed, the decoder, and this phase's epochs of
+            earlier seeds; returns the function to call after each epoch.
     """
 
     data: TrainingData
     config: TrainConfig
     self_critical: SelfCriticalConfig | None
     make_checkpoint: Callable[[str, int], Checkpoint]
-    on_phase_start: Callable[[str, int, Decoder, Sequence[tuple[int, EpochRow]]], AfterEpoch]
+    on_phase_start: Callable[[str, int, Decoder, Sequence[tuple[int, EpochRow]]], EpochCallback]
 
     def train(self, seeds: Iterable[int]) -> dict[int, TrainResult]:
-        """Train a decoder from each seed, or until Ctrl-C.
+        """Train a decoder from each seed, until all are done or Ctrl-C is pressed.
 
         Returns:
-            The result of each seed; after Ctrl-C, of those seeds that have weights to keep.
+            The result of each seed; after Ctrl-C, only of the seeds that have weights to keep.
 
         Raises:
-            KeyboardInterrupt: before there was anything to keep.
-            InputError: a first phase diverged in its first epoch.
+            KeyboardInterrupt: before there were weights to keep.
+            InputError: the first phase of a seed diverged in its first epoch.
         """
         results: dict[int, TrainResult] = {}
         for seed in seeds:
             try:
-                results[seed] = self._train(seed, results)
+                results[seed] = self._train_seed(seed, results)
             except KeyboardInterrupt:
                 if not results:
                     raise
@@ -179,8 +186,8 @@ class Trainer:
                 break
         return results
 
-    def _train(self, seed: int, earlier: Mapping[int, TrainResult]) -> TrainResult:
-        # Sets the seeds of Python, NumPy and the backend, so it comes before the first weight.
+    def _train_seed(self, seed: int, earlier: Mapping[int, TrainResult]) -> TrainResult:
+        # Seeds Python, NumPy and the backend; must come before the first weight is drawn.
         keras.utils.set_random_seed(seed)
         batches, config = self._batches("train"), self.config
         decoder = self._initial_decoder(batches)
@@ -194,19 +201,19 @@ class Trainer:
             condition_dropout=config.condition_dropout,
             scheduled_sampling=config.scheduled_sampling,
         )
-        fit = self._fit(
+        fit = self._run_phase(
             decoder,
             phase,
             epochs=config.epochs,
             select=config.select,
             select_tolerance=config.select_tolerance,
             checkpoint=self.make_checkpoint(CROSS_ENTROPY, seed),
-            after_epoch=self.on_phase_start(
-                CROSS_ENTROPY, seed, decoder, epochs_of(earlier, CrossEntropy)
+            on_epoch_end=self.on_phase_start(
+                CROSS_ENTROPY, seed, decoder, phase_history(earlier, CrossEntropy)
             ),
         )
         if fit.diverged:
-            raise InputError(f"params.yaml: the training {fit.stopped}")
+            raise InputError(f"params.yaml: the training {fit.stop_reason}")
         if self.self_critical is None or fit.interrupted:
             return TrainResult(decoder, [fit], fit)
         return self._train_self_critical(seed, fit, self.self_critical, earlier)
@@ -214,11 +221,11 @@ class Trainer:
     def _initial_decoder(self, batches: Batches) -> Decoder:
         decoder = build_decoder(self.config.decoder)
         if self.config.decoder.feature_norm == "center":
-            set_feature_mean(decoder, self._vectors("train"))
+            set_feature_mean(decoder, self._feature_chunks("train"))
         if self.config.word_vectors == "captions":
             set_word_vectors(decoder, batches.sequences)
         if self.config.output_bias == "frequency":
-            set_output_bias(decoder, batches.word_counts(len(self.data.vocabulary)))
+            set_output_bias(decoder, batches.target_counts(len(self.data.vocabulary)))
         return decoder
 
     def _train_self_critical(
@@ -228,7 +235,7 @@ class Trainer:
         config: SelfCriticalConfig,
         earlier: Mapping[int, TrainResult],
     ) -> TrainResult:
-        """Train the second phase; keep its weights only where they are better."""
+        """Run the second phase; keep its weights only if they score better than the first's."""
         decoder = first.decoder
         first_weights = decoder.network.get_weights()
         phase = SelfCritical(
@@ -244,35 +251,35 @@ class Trainer:
             seed=seed,
         )
         try:
-            second = self._fit(
+            second = self._run_phase(
                 decoder,
                 phase,
                 epochs=config.epochs,
                 select="cider",
                 select_tolerance=0.0,
                 checkpoint=self.make_checkpoint(SELF_CRITICAL, seed),
-                after_epoch=self.on_phase_start(
-                    SELF_CRITICAL, seed, decoder, epochs_of(earlier, SelfCritical)
+                on_epoch_end=self.on_phase_start(
+                    SELF_CRITICAL, seed, decoder, phase_history(earlier, SelfCritical)
                 ),
             )
         except KeyboardInterrupt:  # in its first epoch
             decoder.network.set_weights(first_weights)
-            first.stopped = INTERRUPTED
+            first.stop_reason = INTERRUPTED
             return TrainResult(decoder, [first], first)
-        # Luckiest epoch against luckiest epoch: this phase has no tolerance.
+        # The best epoch of each phase by CIDEr-D alone: the second phase has no tolerance.
         best_of_first = max(row.validation_cider_d for row in first.history)
         if second.best.validation_cider_d > best_of_first:
             return TrainResult(decoder, [first, second], second)
-        print("the self-critical phase improved nothing; the first phase's weights are kept")
+        print("the self-critical phase brought no improvement; the first phase's weights are kept")
         decoder.network.set_weights(first_weights)
         return TrainResult(decoder, [first, second], first)
 
-    def _fit(self, decoder: Decoder, phase: Phase, **options: Any) -> FitLoop:
-        """Run a phase to its end; `options` are those of `FitLoop` in which phases differ."""
+    def _run_phase(self, decoder: Decoder, phase: Phase, **options: Any) -> FitLoop:
+        """Run a phase to its end; `options` are the settings of `FitLoop` that differ by phase."""
         fit = FitLoop(
             decoder=decoder,
             phase=phase,
-            dev=self._batches("dev"),
+            dev_batches=self._batches("dev"),
             cider_d=self._validation.cider_d,
             patience=self.config.patience,
             average_epochs=self.config.average_epochs,
@@ -281,17 +288,17 @@ class Trainer:
         fit.run()
         best = fit.best
         print(
-            f"{fit.stopped}; kept epoch {best.epoch}, validation {best.validation_loss:.4f}, "
+            f"{fit.stop_reason}; kept epoch {best.epoch}, validation {best.validation_loss:.4f}, "
             f"CIDEr-D {best.validation_cider_d:.1f}"
         )
         return fit
 
-    def _vectors(self, split: str) -> Iterator[npt.NDArray[np.float32]]:
-        """Read every photo's vectors once, a few photos at a time: a grid store has gigabytes."""
-        ids = list(dict.fromkeys(image_id for image_id, _ in self.data.captions[split]))
+    def _feature_chunks(self, split: str) -> Iterator[npt.NDArray[np.float32]]:
+        """Read each photo's features once, in chunks: the features of a grid take gigabytes."""
+        image_ids = list(dict.fromkeys(image_id for image_id, _ in self.data.captions[split]))
         size = self.config.batch_size
-        for start in range(0, len(ids), size):
-            yield self.data.store.read(ids[start : start + size])
+        for start in range(0, len(image_ids), size):
+            yield self.data.store.read(image_ids[start : start + size])
 
     def _batches(self, split: str) -> Batches:
         return Batches(
@@ -304,7 +311,7 @@ class Trainer:
 
     @cached_property
     def _validation(self) -> Validation:
-        """Counts the dev references once, for all seeds and phases."""
+        """Validation with the dev references, which are counted once for all seeds and phases."""
         return Validation(
             self.data.store,
             self.data.vocabulary,
@@ -315,13 +322,15 @@ class Trainer:
 
     @cached_property
     def _reward(self) -> CiderD:
-        """Counts the training references once, for all seeds."""
+        """CIDEr-D against the training references, which are counted once for all seeds."""
         groups = self.data.references["train"].values()
         return CiderD(References([[tokenize(raw) for raw in group] for group in groups]))
 
 
-def epochs_of(results: Mapping[int, TrainResult], phase: type[Phase]) -> list[tuple[int, EpochRow]]:
-    """Return the epochs of a phase, with their seeds."""
+def phase_history(
+    results: Mapping[int, TrainResult], phase: type[Phase]
+) -> list[tuple[int, EpochRow]]:
+    """Return the epochs of a phase from all seeds, each with its seed."""
     return [
         (seed, row)
         for seed, result in results.items()

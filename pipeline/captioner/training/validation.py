@@ -1,4 +1,4 @@
-"""Validation by what counts: CIDEr-D of dev captions, found by a small search of the decoder."""
+"""Validation: CIDEr-D of the captions that the decoder generates for dev photos."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,11 +10,11 @@ from pipeline.metrics.references import References
 from pipeline.metrics.tokenizer import tokenize
 from pipeline.text.vocabulary import Vocabulary
 
-_NO_REPEAT_NGRAM_SIZE = 3  # as the searches of `evaluate` by default
+_NO_REPEAT_NGRAM_SIZE = 3  # the default of `evaluate.no_repeat_ngram_size`
 
 
 class Validation:
-    """Captions photos and scores what comes out, as often as asked."""
+    """Captions photos and scores the captions, as often as needed."""
 
     def __init__(
         self,
@@ -24,14 +24,14 @@ class Validation:
         beam_width: int,
         max_words: int,
     ) -> None:
-        """Count the references once.
+        """Count the references' n-grams once.
 
         Args:
-            store: features of the photos.
-            vocabulary: of the decoder.
-            references: image_id to the photo's captions as people wrote them.
-            beam_width: of the search.
-            max_words: a caption's words, at most.
+            store: the photos' features.
+            vocabulary: the decoder's vocabulary.
+            references: image_id to the photo's raw captions.
+            beam_width: hypotheses kept for each photo.
+            max_words: maximum number of words of a caption.
         """
         self._store = store
         self._vocabulary = vocabulary
@@ -42,7 +42,7 @@ class Validation:
         self._cider_d = CiderD(References(groups))
 
     def cider_d(self, decoder: StepDecoder) -> float:
-        """Return what the decoder's captions score, x100."""
+        """Return the mean CIDEr-D of the decoder's captions, x100."""
         captions = [
             self._vocabulary.decode(hypotheses[0].ids)
             for _, features in self._store.read_chunks(self._image_ids)

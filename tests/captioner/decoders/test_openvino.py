@@ -16,7 +16,7 @@ from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.captioner.model_folder import Model
 from pipeline.storage import openvino_graphs
 from pipeline.text.vocabulary import START
-from tests.conftest import ENCODING, slow_imports
+from tests.conftest import FEATURE_SPEC, slow_imports
 from tests.support.captioner import make_decided_decoder, make_vocabulary, vectors
 
 pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
@@ -25,7 +25,7 @@ IDS = np.array([[START, 4, 5], [START, 9, 9], [START, 8, 4], *[[START, 6, 7]] * 
 
 
 def model_of(decoder: Decoder) -> Model:
-    return Model.of({7: (decoder, {})}, ENCODING, make_vocabulary().fingerprint, {})
+    return Model.from_decoders({7: (decoder, {})}, FEATURE_SPEC, make_vocabulary().fingerprint, {})
 
 
 def never() -> Decoder:
@@ -33,7 +33,7 @@ def never() -> Decoder:
 
 
 def load(folder: Path, decoder: Decoder, build: Callable[[], Decoder]) -> CompiledDecoder:
-    description = model_of(decoder).description
+    description = model_of(decoder).config
     return load_compiled(folder, description, description.members[0], build)
 
 
@@ -85,7 +85,7 @@ def steps(
 def test_a_decoder_with_all_options_is_that_of_keras(tmp_path: Path) -> None:
     options: dict[str, Any] = {"tied_embeddings": True, "feature_norm": "l2", "feature_noise": 0.5}
     decoder = make_decided_decoder(name="init_inject", **options)
-    described = model_of(decoder).description
+    described = model_of(decoder).config
     compiled = load_compiled(tmp_path, described, described.members[0], lambda: decoder)
     wanted, found = (steps(either, vectors(count=7), IDS) for either in (decoder, compiled))
     for array, other in zip(found, wanted, strict=True):

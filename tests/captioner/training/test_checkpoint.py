@@ -15,7 +15,7 @@ ARRAYS: dict[str, Any] = {
     "state_1": np.array(7, dtype=np.int64),
     "best_0": np.array([np.nan, np.inf, -0.0]),
 }
-FACTS = {"history": [{"epoch": 1, "loss": 0.1}], "stopped": ""}
+METADATA = {"history": [{"epoch": 1, "loss": 0.1}], "stop_reason": ""}
 FINGERPRINT = "0123456789abcdef" * 4
 
 
@@ -23,7 +23,7 @@ def is_as_saved(loaded: tuple[dict[str, Any], dict[str, Any]] | None) -> bool:
     assert loaded is not None
     arrays, metadata = loaded
     return (
-        metadata == FACTS
+        metadata == METADATA
         and list(arrays) == list(ARRAYS)
         and all(arrays[name].dtype == ARRAYS[name].dtype for name in ARRAYS)
         and all(arrays[name].tobytes() == ARRAYS[name].tobytes() for name in ARRAYS)
@@ -31,29 +31,29 @@ def is_as_saved(loaded: tuple[dict[str, Any], dict[str, Any]] | None) -> bool:
     )
 
 
-def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    Checkpoint(tmp_path, FINGERPRINT).save(ARRAYS, FACTS)
+def test_a_checkpoint_loads_what_was_saved(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, FINGERPRINT).save(ARRAYS, METADATA)
     assert is_as_saved(Checkpoint(tmp_path, FINGERPRINT).load())
 
 
-def test_the_last_state_replaces_the_one_before(tmp_path: Path) -> None:
+def test_saving_again_replaces_the_checkpoint(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, FINGERPRINT)
     checkpoint.save({"other": np.zeros(9)}, {})
-    checkpoint.save(ARRAYS, FACTS)
+    checkpoint.save(ARRAYS, METADATA)
     assert is_as_saved(checkpoint.load())
     assert [path.name for path in checkpoint.folder.iterdir()] == ["state.npz"]
 
 
-def test_there_is_nothing_before_the_first_save(tmp_path: Path) -> None:
+def test_there_is_no_checkpoint_before_the_first_save(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path, FINGERPRINT).load() is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_save_leaves_the_state_before(
+def test_a_failed_save_leaves_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = Checkpoint(tmp_path, FINGERPRINT)
-    checkpoint.save(ARRAYS, FACTS)
+    checkpoint.save(ARRAYS, METADATA)
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
@@ -66,33 +66,34 @@ def test_a_failed_save_leaves_the_state_before(
 
 
 @pytest.mark.parametrize("data", [b"", b"not a zip file", b"PK\x03\x04"])
-def test_a_damaged_state_is_told_of_and_ignored(
+def test_a_damaged_checkpoint_is_reported_and_ignored(
     tmp_path: Path, data: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = Checkpoint(tmp_path, FINGERPRINT)
-    checkpoint.save(ARRAYS, FACTS)
+    checkpoint.save(ARRAYS, METADATA)
     (checkpoint.folder / "state.npz").write_bytes(data)
     assert checkpoint.load() is None
     shown = capsys.readouterr().out
     assert "state.npz is damaged" in shown
-    assert "training starts anew" in shown
+    assert "training starts over" in shown
 
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, FINGERPRINT)
     checkpoint.folder.mkdir(parents=True)
     objects = np.array([{}], dtype=object)
-    np.savez(checkpoint.folder / "state.npz", note=np.array("{}"), state_0=objects)
+    metadata = np.array('{"metadata": {}, "arrays": ["state_0"]}')
+    np.savez(checkpoint.folder / "state.npz", metadata=metadata, state_0=objects)
     assert checkpoint.load() is None
 
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_a_state_with_any_byte_damaged_is_ignored_or_reads_the_same(
+def test_a_checkpoint_with_any_damaged_byte_is_ignored_or_loads_the_same(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     checkpoint = Checkpoint(tmp_path_factory.getbasetemp() / "damaged", FINGERPRINT)
-    checkpoint.save(ARRAYS, FACTS)
+    checkpoint.save(ARRAYS, METADATA)
     state = checkpoint.folder / "state.npz"
     good = state.read_bytes()
     place = data.draw(st.integers(0, len(good) - 1))
@@ -105,17 +106,17 @@ def test_a_state_with_any_byte_damaged_is_ignored_or_reads_the_same(
 
 def test_another_training_has_another_folder(tmp_path: Path) -> None:
     one, other = Checkpoint(tmp_path, "a" * 64), Checkpoint(tmp_path, "b" * 64)
-    one.save(ARRAYS, FACTS)
+    one.save(ARRAYS, METADATA)
     assert one.folder != other.folder
     assert other.load() is None
     assert one.folder.parent == other.folder.parent == tmp_path / "training"
 
 
-def test_a_removed_training_is_forgotten_with_all_beside_it(tmp_path: Path) -> None:
+def test_removing_a_checkpoint_removes_its_log_and_no_other_checkpoint(tmp_path: Path) -> None:
     one, other = Checkpoint(tmp_path, "a" * 64), Checkpoint(tmp_path, "b" * 64)
-    one.save(ARRAYS, FACTS)
-    other.save(ARRAYS, FACTS)
-    (one.folder / "diary").mkdir()
+    one.save(ARRAYS, METADATA)
+    other.save(ARRAYS, METADATA)
+    (one.folder / "log").mkdir()
     one.remove()
     one.remove()
     assert one.load() is None
@@ -123,13 +124,13 @@ def test_a_removed_training_is_forgotten_with_all_beside_it(tmp_path: Path) -> N
     assert is_as_saved(other.load())
 
 
-def test_what_nobody_went_on_from_is_forgotten_after_a_month(tmp_path: Path) -> None:
+def test_a_checkpoint_is_removed_after_a_month(tmp_path: Path) -> None:
     old, new = (Checkpoint(tmp_path, str(number) * 64) for number in (1, 2))
     for days, checkpoint in ((31, old), (29, new)):
-        checkpoint.save(ARRAYS, FACTS)
-        (checkpoint.folder / "diary").mkdir()
-        then = time.time() - days * 24 * 3600
-        os.utime(checkpoint.folder / "state.npz", (then, then))
+        checkpoint.save(ARRAYS, METADATA)
+        (checkpoint.folder / "log").mkdir()
+        modified = time.time() - days * 24 * 3600
+        os.utime(checkpoint.folder / "state.npz", (modified, modified))
     remove_abandoned_checkpoints(tmp_path)
     assert not old.folder.exists()
     assert is_as_saved(new.load())

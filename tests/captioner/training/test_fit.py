@@ -34,10 +34,10 @@ Weights = list[Any]
 
 
 def ignore(_: Sequence[EpochRow]) -> None:
-    """Stand where a diary would."""
+    """Do nothing at the end of an epoch."""
 
 
-def make_training(
+def make_loop(
     folder: Path,
     *,
     seed: int = 1,
@@ -49,7 +49,7 @@ def make_training(
     select_tolerance: float = 0.0,
     average_epochs: int = 3,
     cider_d: Callable[[Decoder], float] = lambda _: 0.0,
-    after_epoch: Callable[[Sequence[EpochRow]], None] = ignore,
+    on_epoch_end: Callable[[Sequence[EpochRow]], None] = ignore,
     captions: Sequence[tuple[str, str]] = EVEN,
 ) -> FitLoop:
     store = make_store(folder / "features.h5")
@@ -58,7 +58,7 @@ def make_training(
     return FitLoop(
         decoder=decoder,
         phase=CrossEntropy(decoder, train, OptimizerConfig(learning_rate), epochs, seed=5),
-        dev=make_batches(store, EVEN_DEV),
+        dev_batches=make_batches(store, EVEN_DEV),
         cider_d=cider_d,
         epochs=epochs,
         patience=patience,
@@ -66,50 +66,50 @@ def make_training(
         select_tolerance=select_tolerance,
         average_epochs=average_epochs,
         checkpoint=Checkpoint(folder, "fingerprint"),
-        after_epoch=after_epoch,
+        on_epoch_end=on_epoch_end,
     )
 
 
-def losses(training: FitLoop) -> list[float]:
-    return [epoch.loss for epoch in training.history if isinstance(epoch, Epoch)]
+def losses_of(loop: FitLoop) -> list[float]:
+    return [epoch.loss for epoch in loop.history if isinstance(epoch, Epoch)]
 
 
-def captions_of(training: FitLoop) -> Batches:
-    assert isinstance(training.phase, CrossEntropy)
-    return training.phase.captions
+def train_batches_of(loop: FitLoop) -> Batches:
+    assert isinstance(loop.phase, CrossEntropy)
+    return loop.phase.batches
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> FitLoop:
-    """Train for four epochs without a pause."""
-    training = make_training(tmp_path_factory.mktemp("whole"))
-    training.run()
-    return training
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> FitLoop:
+    """Train for four epochs without interruption."""
+    loop = make_loop(tmp_path_factory.mktemp("uninterrupted"))
+    loop.run()
+    return loop
 
 
-def test_the_decoder_learns(whole: FitLoop) -> None:
-    assert [epoch.epoch for epoch in whole.history] == [1, 2, 3, 4]
-    assert losses(whole)[-1] < losses(whole)[0]
-    assert whole.stopped == "all 4 epochs done"
-    assert not whole.interrupted
+def test_the_training_loss_falls(uninterrupted: FitLoop) -> None:
+    assert [epoch.epoch for epoch in uninterrupted.history] == [1, 2, 3, 4]
+    assert losses_of(uninterrupted)[-1] < losses_of(uninterrupted)[0]
+    assert uninterrupted.stop_reason == "all 4 epochs done"
+    assert not uninterrupted.interrupted
 
 
-def test_equal_seeds_and_data_give_equal_weights(whole: FitLoop, tmp_path: Path) -> None:
-    again = make_training(tmp_path)
+def test_equal_seeds_and_data_give_equal_weights(uninterrupted: FitLoop, tmp_path: Path) -> None:
+    again = make_loop(tmp_path)
     again.run()
-    assert again.history == whole.history
-    assert weights_of(again.decoder) == weights_of(whole.decoder)
+    assert again.history == uninterrupted.history
+    assert weights_of(again.decoder) == weights_of(uninterrupted.decoder)
 
 
-@pytest.mark.parametrize("saved", [False, True], ids=["before its state is kept", "after"])
-def test_a_killed_training_goes_on_to_the_very_same_end(
-    whole: FitLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+@pytest.mark.parametrize("saved", [False, True], ids=["before the checkpoint", "after it"])
+def test_a_killed_training_resumes_with_an_identical_result(
+    uninterrupted: FitLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
     def kill(history: Sequence[EpochRow]) -> None:
         if len(history) == 3:
             raise Killed
 
-    killed = make_training(tmp_path, after_epoch=ignore if saved else kill)
+    killed = make_loop(tmp_path, on_epoch_end=ignore if saved else kill)
     if saved:
         save = killed.checkpoint.save
 
@@ -121,265 +121,274 @@ def test_a_killed_training_goes_on_to_the_very_same_end(
     with pytest.raises(Killed):
         killed.run()
     seen: list[int] = []
-    # Other initial weights and other seeds of dropout: all has to come from the checkpoint.
-    resumed = make_training(tmp_path, seed=2, after_epoch=lambda history: seen.append(len(history)))
+    # Other initial weights and dropout seeds: everything must come from the checkpoint.
+    resumed = make_loop(tmp_path, seed=2, on_epoch_end=lambda history: seen.append(len(history)))
     resumed.run()
     assert seen == ([4] if saved else [3, 4])
-    assert resumed.history == whole.history
-    assert resumed.stopped == whole.stopped
-    assert weights_of(resumed.decoder) == weights_of(whole.decoder)
+    assert resumed.history == uninterrupted.history
+    assert resumed.stop_reason == uninterrupted.stop_reason
+    assert weights_of(resumed.decoder) == weights_of(uninterrupted.decoder)
 
 
-def test_a_training_killed_after_its_end_is_not_trained_again(
-    whole: FitLoop, tmp_path: Path
+def test_a_training_killed_after_its_last_epoch_is_not_trained_again(
+    uninterrupted: FitLoop, tmp_path: Path
 ) -> None:
-    shutil.copytree(whole.checkpoint.folder, Checkpoint(tmp_path, "fingerprint").folder)
+    shutil.copytree(uninterrupted.checkpoint.folder, Checkpoint(tmp_path, "fingerprint").folder)
     seen: list[int] = []
-    again = make_training(tmp_path, seed=2, after_epoch=lambda history: seen.append(len(history)))
+    again = make_loop(tmp_path, seed=2, on_epoch_end=lambda history: seen.append(len(history)))
     again.run()
     assert seen == []
-    assert again.history == whole.history
-    assert weights_of(again.decoder) == weights_of(whole.decoder)
+    assert again.history == uninterrupted.history
+    assert weights_of(again.decoder) == weights_of(uninterrupted.decoder)
 
 
-def test_a_damaged_checkpoint_starts_the_training_anew(whole: FitLoop, tmp_path: Path) -> None:
-    training = make_training(tmp_path, epochs=1)
-    training.checkpoint.save({"state_0": np.zeros(3)}, {})
-    (training.checkpoint.folder / "state.npz").write_bytes(b"PK")
-    training.run()
-    assert training.history == whole.history[:1]
+def test_with_a_damaged_checkpoint_training_starts_over(
+    uninterrupted: FitLoop, tmp_path: Path
+) -> None:
+    loop = make_loop(tmp_path, epochs=1)
+    loop.checkpoint.save({"state_0": np.zeros(3)}, {})
+    (loop.checkpoint.folder / "state.npz").write_bytes(b"PK")
+    loop.run()
+    assert loop.history == uninterrupted.history[:1]
 
 
-def test_an_interrupted_training_keeps_its_best_epoch(whole: FitLoop, tmp_path: Path) -> None:
+def test_an_interrupted_training_keeps_its_best_epoch(
+    uninterrupted: FitLoop, tmp_path: Path
+) -> None:
     def interrupt(history: Sequence[EpochRow]) -> None:
         if len(history) == 2:
             raise KeyboardInterrupt
 
-    training = make_training(tmp_path, after_epoch=interrupt)
-    training.run()
-    assert training.interrupted
-    assert training.history == whole.history[:2]
-    assert training.checkpoint.load() is not None
-    assert validation_loss(training) == pytest.approx(training.best.validation_loss, abs=1e-5)
+    loop = make_loop(tmp_path, on_epoch_end=interrupt)
+    loop.run()
+    assert loop.interrupted
+    assert loop.history == uninterrupted.history[:2]
+    assert loop.checkpoint.load() is not None
+    assert validation_loss(loop) == pytest.approx(loop.best.validation_loss, abs=1e-5)
 
 
 class InterruptedBatches(Batches):
-    """Ctrl-C in the middle of an epoch."""
+    """Raises KeyboardInterrupt in the middle of an epoch."""
 
     epoch = 0
 
-    def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
-        for number, batch in enumerate(super().shuffled(seed, epoch)):
+    def train_batches(self, seed: int, epoch: int) -> Iterator[Batch]:
+        for number, batch in enumerate(super().train_batches(seed, epoch)):
             if epoch == self.epoch and number == 1:
                 raise KeyboardInterrupt
             yield batch
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_an_interrupt_amid_an_epoch(whole: FitLoop, tmp_path: Path, epoch: int) -> None:
-    training = make_training(tmp_path)
-    captions_of(training).__class__ = InterruptedBatches
-    captions_of(training).epoch = epoch  # type: ignore[attr-defined]
+def test_an_interrupt_in_the_middle_of_an_epoch(
+    uninterrupted: FitLoop, tmp_path: Path, epoch: int
+) -> None:
+    loop = make_loop(tmp_path)
+    train_batches_of(loop).__class__ = InterruptedBatches
+    train_batches_of(loop).epoch = epoch  # type: ignore[attr-defined]
     if epoch == 1:
         with pytest.raises(KeyboardInterrupt):
-            training.run()
-        assert training.checkpoint.load() is None
+            loop.run()
+        assert loop.checkpoint.load() is None
         return
-    training.run()
-    assert training.interrupted
-    assert training.history == whole.history[:2]
-    assert validation_loss(training) == pytest.approx(training.best.validation_loss, abs=1e-5)
-    # And from there it goes on as if nothing had been.
-    resumed = make_training(tmp_path)
+    loop.run()
+    assert loop.interrupted
+    assert loop.history == uninterrupted.history[:2]
+    assert validation_loss(loop) == pytest.approx(loop.best.validation_loss, abs=1e-5)
+    # It resumes as if it had not been interrupted.
+    resumed = make_loop(tmp_path)
     resumed.run()
-    assert resumed.history == whole.history
-    assert weights_of(resumed.decoder) == weights_of(whole.decoder)
+    assert resumed.history == uninterrupted.history
+    assert weights_of(resumed.decoder) == weights_of(uninterrupted.decoder)
 
 
-def test_it_stops_early_and_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
-    kept: list[Weights] = []
-    training = make_training(
+def test_training_stops_early_and_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
+    weights_by_epoch: list[Weights] = []
+    loop = make_loop(
         tmp_path,
         learning_rate=0.3,
         epochs=30,
         patience=2,
-        after_epoch=lambda _: kept.append(training.decoder.network.get_weights()),
+        on_epoch_end=lambda _: weights_by_epoch.append(loop.decoder.network.get_weights()),
     )
-    training.run()
-    found_losses = [epoch.validation_loss for epoch in training.history]
-    best = int(np.argmin(found_losses))
-    assert len(found_losses) == best + 3 < 30
-    assert training.best == training.history[best]
-    assert training.stopped == "no better validation loss for 2 epochs"
-    found = training.decoder.network.get_weights()
-    assert all(np.array_equal(a, b) for a, b in zip(found, kept[best], strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(found, kept[-1], strict=True))
+    loop.run()
+    losses = [epoch.validation_loss for epoch in loop.history]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 3 < 30
+    assert loop.best == loop.history[best]
+    assert loop.stop_reason == "no better validation loss for 2 epochs"
+    weights = loop.decoder.network.get_weights()
+    best_weights, last_weights = weights_by_epoch[best], weights_by_epoch[-1]
+    assert all(np.array_equal(a, b) for a, b in zip(weights, best_weights, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(weights, last_weights, strict=True))
 
 
 def negative_log_likelihoods(decoder: Decoder, batches: Batches) -> list[float]:
-    """Return one a word, padding left out, dropout off."""
-    found = []
-    for batch in batches.in_order():
+    """Return one number for each word, without padding and dropout."""
+    result = []
+    for batch in batches.eval_batches():
         scores = log_softmax(logits_of(decoder, batch.features, batch.inputs))
         for row, targets in zip(scores, batch.targets, strict=True):
-            found += [-float(row[i, word]) for i, word in enumerate(targets) if word != PAD]
-    return found
+            result += [-float(row[i, word]) for i, word in enumerate(targets) if word != PAD]
+    return result
 
 
-def validation_loss(training: FitLoop) -> float:
-    return float(np.mean(negative_log_likelihoods(training.decoder, training.dev)))
+def validation_loss(loop: FitLoop) -> float:
+    return float(np.mean(negative_log_likelihoods(loop.decoder, loop.dev_batches)))
 
 
-def test_losses_are_the_mean_over_words_whatever_batch_they_are_in(tmp_path: Path) -> None:
-    # With hardly any learning rate and without dropout, the training loss is that of the
-    # initial weights; ten captions of two to seven targets make three uneven batches.
-    training = make_training(
-        tmp_path, epochs=1, learning_rate=1e-12, dropout=0.0, captions=CAPTIONS
-    )
-    before = negative_log_likelihoods(training.decoder, captions_of(training))
-    training.run()
+def test_losses_are_means_over_words_however_they_are_batched(tmp_path: Path) -> None:
+    # With a tiny learning rate and without dropout the training loss is that of the initial
+    # weights. Ten captions of two to seven targets make three uneven batches.
+    loop = make_loop(tmp_path, epochs=1, learning_rate=1e-12, dropout=0.0, captions=CAPTIONS)
+    initial_losses = negative_log_likelihoods(loop.decoder, train_batches_of(loop))
+    loop.run()
     words = sum(len(text.split()) + 1 for _, text in CAPTIONS)
-    assert len(before) == words
-    batches = [len(b.inputs) * b.inputs.shape[1] for b in captions_of(training).in_order()]
-    assert sum(batches) > words  # some of it is padding
-    assert losses(training)[0] == pytest.approx(np.mean(before), abs=1e-5)
-    assert training.history[0].validation_loss == pytest.approx(validation_loss(training), abs=1e-5)
+    assert len(initial_losses) == words
+    sizes = [len(b.inputs) * b.inputs.shape[1] for b in train_batches_of(loop).eval_batches()]
+    assert sum(sizes) > words  # some positions are padding
+    assert losses_of(loop)[0] == pytest.approx(np.mean(initial_losses), abs=1e-5)
+    assert loop.history[0].validation_loss == pytest.approx(validation_loss(loop), abs=1e-5)
 
 
-def test_the_validation_loss_is_that_of_the_kept_weights(whole: FitLoop) -> None:
-    assert validation_loss(whole) == pytest.approx(whole.best.validation_loss, abs=1e-5)
+def test_the_validation_loss_is_that_of_the_kept_weights(uninterrupted: FitLoop) -> None:
+    assert validation_loss(uninterrupted) == pytest.approx(
+        uninterrupted.best.validation_loss, abs=1e-5
+    )
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_best_epoch(
-    whole: FitLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_stops_at_a_nan_loss_and_keeps_the_best_epoch(
+    uninterrupted: FitLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = make_training(tmp_path, cider_d=captioned(tmp_path))
-    network, train_epoch = training.decoder.network, training.phase.train_epoch
+    loop = make_loop(tmp_path, cider_d=make_cider_d(tmp_path))
+    network, train_epoch = loop.decoder.network, loop.phase.train_epoch
 
-    def spoil(epoch: int) -> float:
+    def diverge(epoch: int) -> float:
         if epoch == 3:
             network.set_weights([weight * np.nan for weight in network.get_weights()])
         return train_epoch(epoch)
 
-    monkeypatch.setattr(training.phase, "learn", spoil)
-    training.run()
-    assert training.stopped == (
+    monkeypatch.setattr(loop.phase, "train_epoch", diverge)
+    loop.run()
+    assert loop.stop_reason == (
         "diverged (loss nan, validation loss nan): lower train.learning_rate"
     )
-    assert not training.diverged
-    assert [epoch.epoch for epoch in training.history] == [1, 2, 3]
-    assert losses(training)[:2] == losses(whole)[:2]
-    assert training.best in training.history[:2]
-    assert all(np.isfinite(w).all() for w in training.decoder.network.get_weights())
+    assert not loop.diverged
+    assert [epoch.epoch for epoch in loop.history] == [1, 2, 3]
+    assert losses_of(loop)[:2] == losses_of(uninterrupted)[:2]
+    assert loop.best in loop.history[:2]
+    assert all(np.isfinite(w).all() for w in loop.decoder.network.get_weights())
 
 
-def captioned(folder: Path) -> Callable[[Decoder], float]:
-    """Return what captions dev photos and scores them, as a stage does."""
+def make_cider_d(folder: Path) -> Callable[[Decoder], float]:
+    """Return the function that scores captions of dev photos, as in the stage."""
     store = make_store(folder / "dev.h5")
     return Validation(store, make_vocabulary(), {"0.jpg": ["a dog"]}, 3, max_words=6).cider_d
 
 
-@pytest.mark.parametrize("learning_rate", [1e38, 1e4], ids=["no number", "beyond all bounds"])
-def test_a_loss_that_never_meant_anything_is_told(tmp_path: Path, learning_rate: float) -> None:
-    training = make_training(
-        tmp_path, learning_rate=learning_rate, average_epochs=1, cider_d=captioned(tmp_path)
+@pytest.mark.parametrize("learning_rate", [1e38, 1e4], ids=["nan", "too large"])
+def test_divergence_in_the_first_epoch_is_reported(tmp_path: Path, learning_rate: float) -> None:
+    loop = make_loop(
+        tmp_path, learning_rate=learning_rate, average_epochs=1, cider_d=make_cider_d(tmp_path)
     )
-    training.run()
-    assert training.diverged
-    assert len(training.history) == 1
-    assert re.fullmatch(r"diverged \(loss .+\): lower train\.learning_rate", training.stopped)
+    loop.run()
+    assert loop.diverged
+    assert len(loop.history) == 1
+    assert re.fullmatch(r"diverged \(loss .+\): lower train\.learning_rate", loop.stop_reason)
 
 
-def test_the_epoch_with_the_best_captions_is_kept_if_asked(tmp_path: Path) -> None:
+def test_the_epoch_with_the_best_cider_is_kept_if_selected_by_cider(tmp_path: Path) -> None:
     scores = iter([0.0, 30.0, 20.0, 30.0])
-    training = make_training(tmp_path, select="cider", cider_d=lambda _: next(scores))
-    kept: list[bytes] = []
-    training.after_epoch = lambda _: kept.append(weights_of(training.decoder))
-    training.run()
-    assert [epoch.validation_cider_d for epoch in training.history] == [0, 30, 20, 30]
-    # The fourth is as good, and its loss is lower.
-    assert training.best.epoch == 4
-    assert weights_of(training.decoder) == kept[3]
+    loop = make_loop(tmp_path, select="cider", cider_d=lambda _: next(scores))
+    weights_by_epoch: list[bytes] = []
+    loop.on_epoch_end = lambda _: weights_by_epoch.append(weights_of(loop.decoder))
+    loop.run()
+    assert [epoch.validation_cider_d for epoch in loop.history] == [0, 30, 20, 30]
+    # The fourth epoch has the same score and a lower loss.
+    assert loop.best.epoch == 4
+    assert weights_of(loop.decoder) == weights_by_epoch[3]
 
 
 @pytest.mark.parametrize(
     ("scores", "tolerance", "best"),
     [
-        # Losses fall: of those near enough to the best score the last one.
+        # Losses fall, so the last epoch within the tolerance is the best.
         ([0, 30, 20, 29], 0.05, 4),
         ([0, 30, 20, 28], 0.05, 2),
         ([0, 30, 20, 28], 0.1, 4),
         ([30, 29, 20, 33], 0.05, 4),
-        # The second replaced the first, and is no longer near; only its weights were kept.
+        # The second epoch replaced the first; when it falls out of the tolerance, the first
+        # cannot come back, because its weights are gone.
         ([30, 29, 31, 30], 0.05, 4),
         ([30, 29, 20, 10], 0.05, 2),
         ([30, 29, 20, 10], 0.0, 1),
         ([30, 29, 20, 10], 1.0, 4),
     ],
 )
-def test_of_epochs_that_chance_could_exchange_the_one_of_less_loss_is_kept(
+def test_among_epochs_within_the_tolerance_the_lowest_loss_is_kept(
     tmp_path: Path, scores: list[float], tolerance: float, best: int
 ) -> None:
-    following = iter(scores)
-    kept: list[bytes] = []
-    training = make_training(
+    remaining_scores = iter(scores)
+    weights_by_epoch: list[bytes] = []
+    loop = make_loop(
         tmp_path,
         select="cider",
         select_tolerance=tolerance,
-        cider_d=lambda _: next(following),
-        after_epoch=lambda _: kept.append(weights_of(training.decoder)),
+        cider_d=lambda _: next(remaining_scores),
+        on_epoch_end=lambda _: weights_by_epoch.append(weights_of(loop.decoder)),
     )
-    training.run()
-    found = [epoch.validation_loss for epoch in training.history]
-    assert found == sorted(found, reverse=True)
-    assert training.best.epoch == best
-    assert weights_of(training.decoder) == kept[best - 1]
+    loop.run()
+    losses = [epoch.validation_loss for epoch in loop.history]
+    assert losses == sorted(losses, reverse=True)
+    assert loop.best.epoch == best
+    assert weights_of(loop.decoder) == weights_by_epoch[best - 1]
 
 
 @pytest.mark.parametrize("average_epochs", [1, 3])
-def test_weights_are_averaged_over_epochs_but_learning_goes_on_from_its_own(
+def test_averaged_weights_are_kept_and_training_continues_from_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average_epochs: int
 ) -> None:
-    own: list[Weights] = []
+    trained: list[Weights] = []
     averaged: list[Weights] = []
-    training = make_training(
+    loop = make_loop(
         tmp_path,
         average_epochs=average_epochs,
-        after_epoch=lambda _: averaged.append(training.decoder.network.get_weights()),
+        on_epoch_end=lambda _: averaged.append(loop.decoder.network.get_weights()),
     )
-    network, train_epoch = training.decoder.network, training.phase.train_epoch
+    network, train_epoch = loop.decoder.network, loop.phase.train_epoch
 
-    def note(epoch: int) -> float:
-        for weight, before in zip(network.get_weights(), own[-1] if own else [], strict=False):
-            np.testing.assert_array_equal(weight, before)
+    def record(epoch: int) -> float:
+        last = trained[-1] if trained else network.get_weights()
+        for weight, last_weight in zip(network.get_weights(), last, strict=True):
+            np.testing.assert_array_equal(weight, last_weight)
         loss = train_epoch(epoch)
-        own.append(network.get_weights())
+        trained.append(network.get_weights())
         return loss
 
-    monkeypatch.setattr(training.phase, "learn", note)
-    training.run()
-    # Of the first three epochs the plain mean; after that a third is the new one's.
+    monkeypatch.setattr(loop.phase, "train_epoch", record)
+    loop.run()
+    # With three epochs: their plain mean; after that the new epoch has a third of the weight.
     shares = {
         1: [[1.0], [0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]],
         3: [[1.0], [1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3], [2 / 9, 2 / 9, 2 / 9, 1 / 3]],
     }[average_epochs]
-    for found, share in zip(averaged, shares, strict=True):
-        for position, weight in enumerate(found):
-            own_ones = np.stack([weights[position] for weights in own[: len(share)]])
-            np.testing.assert_allclose(weight, np.tensordot(share, own_ones, 1), atol=1e-6)
-    best = averaged[training.best.epoch - 1]
-    for weight, kept in zip(network.get_weights(), best, strict=True):
-        np.testing.assert_array_equal(weight, kept)
+    for average, share in zip(averaged, shares, strict=True):
+        for position, weight in enumerate(average):
+            stacked = np.stack([weights[position] for weights in trained[: len(share)]])
+            np.testing.assert_allclose(weight, np.tensordot(share, stacked, 1), atol=1e-6)
+    best = averaged[loop.best.epoch - 1]
+    for weight, best_weight in zip(network.get_weights(), best, strict=True):
+        np.testing.assert_array_equal(weight, best_weight)
 
 
-def test_while_captions_make_no_sense_the_loss_tells(tmp_path: Path) -> None:
-    training = make_training(tmp_path, select="cider", patience=1)
-    training.run()
-    assert training.best == min(training.history, key=lambda epoch: epoch.validation_loss)
+def test_while_all_captions_score_zero_the_loss_decides(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, select="cider", patience=1)
+    loop.run()
+    assert loop.best == min(loop.history, key=lambda epoch: epoch.validation_loss)
 
 
-def test_training_goes_on_while_either_gets_better(tmp_path: Path) -> None:
-    training = make_training(
+def test_training_continues_while_loss_or_cider_improves(tmp_path: Path) -> None:
+    loop = make_loop(
         tmp_path,
         select="cider",
         patience=2,
@@ -388,8 +397,8 @@ def test_training_goes_on_while_either_gets_better(tmp_path: Path) -> None:
         cider_d=lambda _: float(next(scores)),
     )
     scores = iter(range(99, 0, -1))
-    training.run()
-    assert training.best.epoch == 1
-    found = [epoch.validation_loss for epoch in training.history]
-    assert len(found) == found.index(min(found)) + 1 + 2
-    assert training.stopped == "no better validation loss or CIDEr-D for 2 epochs"
+    loop.run()
+    assert loop.best.epoch == 1
+    losses = [epoch.validation_loss for epoch in loop.history]
+    assert len(losses) == losses.index(min(losses)) + 1 + 2
+    assert loop.stop_reason == "no better validation loss or CIDEr-D for 2 epochs"

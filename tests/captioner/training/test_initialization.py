@@ -17,7 +17,7 @@ from tests.support.captioner import CAPTIONS, logits_of, make_vocabulary, vector
 
 VOCABULARY = make_vocabulary()
 SIZE = len(VOCABULARY)
-DEVIATION = 0.05 / 3**0.5
+STANDARD_DEVIATION = 0.05 / 3**0.5
 
 
 def sequences(texts: list[str]) -> list[Ids]:
@@ -30,90 +30,92 @@ def build(*, tied: bool) -> Decoder:
     )
 
 
-# How frequent words are.
+# The bias of the logits.
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_with_all_else_zero_words_are_as_likely_as_they_are_frequent(tied: bool) -> None:
+def test_with_all_other_weights_zero_probabilities_equal_frequencies(tied: bool) -> None:
     decoder = build(tied=tied)
     decoder.network.set_weights([0 * weight for weight in decoder.network.get_weights()])
     counts = np.random.default_rng(0).integers(1000, 9000, SIZE)
     counts[[PAD, START, 7]] = 0
     set_output_bias(decoder, counts)
     logits = logits_of(decoder, vectors()[:2], [[START, 4, 5], [START, 9, 6]])
-    shares = np.exp(logits)
-    np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-5)
-    expected = np.broadcast_to(counts / counts.sum(), shares.shape)
-    np.testing.assert_allclose(shares, expected, atol=1e-4)
-    # Even a word that is never told is likelier than what is no word.
-    assert (shares[..., [PAD, START]] < shares[..., [7]] / 2).all()
+    probabilities = np.exp(logits)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
+    expected = np.broadcast_to(counts / counts.sum(), probabilities.shape)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+    # Even a word that is never a target is likelier than a token that cannot be one.
+    assert (probabilities[..., [PAD, START]] < probabilities[..., [7]] / 2).all()
     assert np.isfinite(logits).all()
 
 
-# Which words stand together.
+# Word vectors.
 
 
-def cosines(found: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    unit = found / np.where(length > 0, length, 1)
-    found_cosines: npt.NDArray[Any] = unit @ unit.T
-    return found_cosines
+def cosines(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = embeddings / np.where(lengths > 0, lengths, 1)
+    result: npt.NDArray[Any] = unit @ unit.T
+    return result
 
 
-def test_words_of_equal_neighbours_have_vectors_that_are_alike() -> None:
-    texts = [f"a {animal} {does}" for animal in ("dog", "cat") for does in ("runs", "sleeps")]
-    found = word_vectors(sequences([*texts, "two big bed", "grass on bed"]), SIZE, 6)
+def test_words_with_equal_neighbours_have_similar_vectors() -> None:
+    texts = [f"a {noun} {verb}" for noun in ("dog", "cat") for verb in ("runs", "sleeps")]
+    embeddings = word_vectors(sequences([*texts, "two big bed", "grass on bed"]), SIZE, 6)
     ids = VOCABULARY.ids
     words = ["dog", "cat", "runs", "sleeps", "a", "two", "big", "grass", "on", "bed"]
-    near = cosines(found[[ids[word] for word in words]])
+    similarities = cosines(embeddings[[ids[word] for word in words]])
     for one, other in ((0, 1), (1, 0), (2, 3), (3, 2)):
-        assert near[one, other] > 0.99
-        assert np.delete(near[one], [one, other]).max() < 0.95
+        assert similarities[one, other] > 0.99
+        assert np.delete(similarities[one], [one, other]).max() < 0.95
 
 
-def test_vectors_have_the_deviation_of_keras_own() -> None:
-    found = word_vectors(sequences([text for _, text in CAPTIONS]), SIZE, 6)
-    assert found.shape == (SIZE, 6)
-    assert found.dtype == np.float32
-    assert np.sqrt(np.square(found).mean()) == pytest.approx(DEVIATION, rel=1e-4)
+def test_vectors_have_the_standard_deviation_of_keras_own() -> None:
+    embeddings = word_vectors(sequences([text for _, text in CAPTIONS]), SIZE, 6)
+    assert embeddings.shape == (SIZE, 6)
+    assert embeddings.dtype == np.float32
+    assert np.sqrt(np.square(embeddings).mean()) == pytest.approx(STANDARD_DEVIATION, rel=1e-4)
 
 
 def test_vectors_longer_than_the_vocabulary_end_with_zeros() -> None:
-    found = word_vectors(sequences([text for _, text in CAPTIONS]), SIZE, SIZE + 5)
-    assert found.shape == (SIZE, SIZE + 5)
-    assert (found[:, SIZE:] == 0).all()
-    assert found[:, :SIZE].any()
-    assert np.sqrt(np.square(found).mean()) == pytest.approx(DEVIATION, rel=1e-4)
+    embeddings = word_vectors(sequences([text for _, text in CAPTIONS]), SIZE, SIZE + 5)
+    assert embeddings.shape == (SIZE, SIZE + 5)
+    assert (embeddings[:, SIZE:] == 0).all()
+    assert embeddings[:, :SIZE].any()
+    assert np.sqrt(np.square(embeddings).mean()) == pytest.approx(STANDARD_DEVIATION, rel=1e-4)
 
 
-def test_vectors_follow_from_the_captions_alone() -> None:
+def test_vectors_depend_on_the_captions_alone() -> None:
     texts = [text for _, text in CAPTIONS]
-    found = word_vectors(sequences(texts), SIZE, 6)
-    np.testing.assert_array_equal(found, word_vectors(sequences(texts), SIZE, 6))
-    assert not np.allclose(found, word_vectors(sequences(texts[:5]), SIZE, 6), atol=1e-3)
-    # In another order they point elsewhere, at most, but lie the same.
-    whole, backwards = (word_vectors(sequences(t), SIZE, SIZE) for t in (texts, texts[::-1]))
-    np.testing.assert_allclose(whole @ whole.T, backwards @ backwards.T, atol=1e-7)
+    embeddings = word_vectors(sequences(texts), SIZE, 6)
+    np.testing.assert_array_equal(embeddings, word_vectors(sequences(texts), SIZE, 6))
+    assert not np.allclose(embeddings, word_vectors(sequences(texts[:5]), SIZE, 6), atol=1e-3)
+    # In another order the vectors may be rotated, but their products are the same.
+    forwards, backwards = (word_vectors(sequences(t), SIZE, SIZE) for t in (texts, texts[::-1]))
+    np.testing.assert_allclose(forwards @ forwards.T, backwards @ backwards.T, atol=1e-7)
 
 
-def test_what_no_caption_has_has_no_vector() -> None:
-    found = word_vectors(sequences(["a dog"]), SIZE, 4)
-    told = [START, END, VOCABULARY.ids["a"], VOCABULARY.ids["dog"]]
-    silent = [word for word in range(SIZE) if word not in told]
-    assert UNK in silent
-    np.testing.assert_allclose(found[silent], 0, atol=1e-6)
+def test_ids_that_no_caption_has_get_zero_vectors() -> None:
+    embeddings = word_vectors(sequences(["a dog"]), SIZE, 4)
+    used = [START, END, VOCABULARY.ids["a"], VOCABULARY.ids["dog"]]
+    unused = [word for word in range(SIZE) if word not in used]
+    assert UNK in unused
+    np.testing.assert_allclose(embeddings[unused], 0, atol=1e-6)
     assert not word_vectors([], SIZE, 4).any()
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_decoder_begins_with_them(tied: bool) -> None:
+def test_a_decoder_starts_with_these_vectors(tied: bool) -> None:
     decoder = build(tied=tied)
-    before = decoder.network.get_weights()
-    told = sequences([text for _, text in CAPTIONS])
-    set_word_vectors(decoder, told)
-    after = decoder.network.get_weights()
-    changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert sum(changed) == 1
-    (vectors_set,) = (weight for weight, is_new in zip(after, changed, strict=True) if is_new)
-    np.testing.assert_array_equal(vectors_set, word_vectors(told, SIZE, 8))
+    initial = decoder.network.get_weights()
+    captions = sequences([text for _, text in CAPTIONS])
+    set_word_vectors(decoder, captions)
+    weights = decoder.network.get_weights()
+    (embeddings,) = (
+        weight
+        for weight, old in zip(weights, initial, strict=True)
+        if not np.array_equal(weight, old)
+    )
+    np.testing.assert_array_equal(embeddings, word_vectors(captions, SIZE, 8))
     assert np.isfinite(logits_of(decoder, vectors()[:1], [[START, 4]])).all()

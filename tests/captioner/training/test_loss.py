@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from pipeline.captioner.decoders.decoder import Decoder
-from pipeline.captioner.training import loss
 from pipeline.captioner.training.batches import Batch
-from pipeline.captioner.training.loss import compile_network, mean_loss, mean_of
+from pipeline.captioner.training.loss import (
+    build_eval_model,
+    compile_network,
+    mean_loss,
+    mean_over_words,
+)
 from pipeline.text.vocabulary import PAD
 from tests.support.captioner import (
     CAPTIONS,
@@ -24,63 +28,65 @@ def decoder() -> Decoder:
 
 
 def batch_of(folder: Path) -> Batch:
-    """Return all captions in one batch, a good part of which is padding."""
-    (batch,) = make_batches(make_store(folder / "features.h5"), CAPTIONS, 64).in_order()
+    """Return all captions in one batch, with padding."""
+    (batch,) = make_batches(make_store(folder / "features.h5"), CAPTIONS, 64).eval_batches()
     assert 0.2 < (batch.targets == PAD).mean() < 0.8
     return batch
 
 
-def smoothed(decoder: Decoder, batch: Batch, share: float) -> float:
-    """Compute the loss word by word: part of the target is every word of the vocabulary."""
+def expected_loss(decoder: Decoder, batch: Batch, smoothing: float) -> float:
+    """Compute the loss word by word, with explicit smoothed target distributions."""
     scores = log_softmax(logits_of(decoder, batch.features, batch.inputs))
     size = scores.shape[-1]
     losses = []
     for row, targets in zip(scores, batch.targets, strict=True):
-        for told, word in zip(row, targets, strict=True):
+        for log_probs, word in zip(row, targets, strict=True):
             if word != PAD:
-                target = np.full(size, share / size)
-                target[word] += 1 - share
-                losses.append(-float(target @ told))
-    assert len(losses) == batch.words
+                target = np.full(size, smoothing / size)
+                target[word] += 1 - smoothing
+                losses.append(-float(target @ log_probs))
+    assert len(losses) == batch.word_count
     return float(np.mean(losses))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
-def test_it_is_that_of_the_formula_without_padding(
-    tmp_path: Path, decoder: Decoder, share: float
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_loss_is_that_of_the_formula_without_padding(
+    tmp_path: Path, decoder: Decoder, smoothing: float
 ) -> None:
     batch = batch_of(tmp_path)
-    compile_network(decoder.network, "sgd", share)
-    found = decoder.network.test_on_batch([batch.features, batch.inputs], batch.targets)
-    assert float(found) == pytest.approx(smoothed(decoder, batch, share), rel=1e-5)
+    compile_network(decoder.network, "sgd", smoothing)
+    loss = decoder.network.test_on_batch([batch.features, batch.inputs], batch.targets)
+    assert float(loss) == pytest.approx(expected_loss(decoder, batch, smoothing), rel=1e-5)
 
 
-def test_what_is_validated_is_not_smoothed_and_leaves_training_as_it_is(
+def test_the_evaluation_loss_is_not_smoothed_and_the_training_loss_stays(
     tmp_path: Path, decoder: Decoder
 ) -> None:
     batch = batch_of(tmp_path)
     network = decoder.network
     compile_network(network, "adam", 0.3)
     optimizer = network.optimizer
-    plain, smooth = smoothed(decoder, batch, 0.0), smoothed(decoder, batch, 0.3)
+    plain, smooth = (expected_loss(decoder, batch, smoothing) for smoothing in (0.0, 0.3))
     assert abs(plain - smooth) > 0.1
     batches = make_batches(make_store(tmp_path / "features.h5"), CAPTIONS, 64)
     assert mean_loss(decoder, batches) == pytest.approx(plain, rel=1e-5)
-    tested = loss.build_eval_model(decoder)
-    given = [batch.features, batch.inputs]
-    assert float(tested.test_on_batch(given, batch.targets)) == pytest.approx(plain, rel=1e-5)
-    assert float(network.test_on_batch(given, batch.targets)) == pytest.approx(smooth, rel=1e-5)
+    eval_model = build_eval_model(decoder)
+    inputs = [batch.features, batch.inputs]
+    assert float(eval_model.test_on_batch(inputs, batch.targets)) == pytest.approx(plain, rel=1e-5)
+    assert float(network.test_on_batch(inputs, batch.targets)) == pytest.approx(smooth, rel=1e-5)
     assert network.optimizer is optimizer
-    # What is tested are the weights as they come to be.
+    # The evaluation model shares the weights.
     network.set_weights([0 * weight for weight in network.get_weights()])
     uniform = np.log(decoder.config.vocabulary_size)
-    assert float(tested.test_on_batch(given, batch.targets)) == pytest.approx(uniform, rel=1e-5)
+    assert float(eval_model.test_on_batch(inputs, batch.targets)) == pytest.approx(
+        uniform, rel=1e-5
+    )
 
 
-def test_a_batch_weighs_as_much_as_it_has_words(tmp_path: Path) -> None:
-    batches = list(make_batches(make_store(tmp_path / "features.h5"), CAPTIONS, 4).in_order())
-    words = [batch.words for batch in batches]
+def test_batches_are_weighted_by_their_number_of_words(tmp_path: Path) -> None:
+    batches = list(make_batches(make_store(tmp_path / "features.h5"), CAPTIONS, 4).eval_batches())
+    words = [batch.word_count for batch in batches]
     assert len(set(words)) > 1
     losses = iter([1.0, 2.0, 6.0])
     expected = np.average([1.0, 2.0, 6.0], weights=words)
-    assert mean_of(lambda *_: next(losses), batches) == pytest.approx(expected)
+    assert mean_over_words(lambda *_: next(losses), batches) == pytest.approx(expected)

@@ -5,29 +5,33 @@ import pytest
 from PIL import Image
 
 from pipeline.captioner.training import samples
-from pipeline.captioner.training.samples import choose, write_contact_sheet, write_text_sample
+from pipeline.captioner.training.samples import (
+    choose_sample_photos,
+    write_contact_sheet,
+    write_text_sample,
+)
 
 IDS = [f"{number}.jpg" for number in range(20)]
 GREY = (211, 211, 211)
 
 
-def test_the_same_photos_are_chosen_each_time() -> None:
-    chosen = choose(IDS, 6, seed=1)
-    assert chosen == choose(IDS, 6, seed=1)
-    assert chosen != choose(IDS, 6, seed=2)
-    assert chosen == sorted(set(chosen))
-    assert len(chosen) == 6
-    assert set(chosen) <= set(IDS)
-    assert all(type(image_id) is str for image_id in chosen)
+def test_the_same_photos_are_chosen_for_the_same_seed() -> None:
+    image_ids = choose_sample_photos(IDS, 6, seed=1)
+    assert image_ids == choose_sample_photos(IDS, 6, seed=1)
+    assert image_ids != choose_sample_photos(IDS, 6, seed=2)
+    assert image_ids == sorted(set(image_ids))
+    assert len(image_ids) == 6
+    assert set(image_ids) <= set(IDS)
+    assert all(type(image_id) is str for image_id in image_ids)
 
 
-def test_no_more_photos_are_chosen_than_there_are() -> None:
-    assert choose(IDS[:2], 6, seed=1) == IDS[:2]
-    assert choose(IDS, 0, seed=1) == []
-    assert choose([], 6, seed=1) == []
+def test_at_most_all_photos_are_chosen() -> None:
+    assert choose_sample_photos(IDS[:2], 6, seed=1) == IDS[:2]
+    assert choose_sample_photos(IDS, 0, seed=1) == []
+    assert choose_sample_photos([], 6, seed=1) == []
 
 
-def test_the_text_has_a_line_a_photo(tmp_path: Path) -> None:
+def test_the_text_has_a_line_for_each_photo(tmp_path: Path) -> None:
     path = tmp_path / "samples" / "epoch_001.txt"
     write_text_sample(path, {"b.jpg": "ein dackel läuft", "a.jpg": ""})
     assert path.read_bytes() == "b.jpg\tein dackel läuft\na.jpg\t\n".encode()
@@ -50,14 +54,14 @@ def sheet(
 
 
 def cell(image: Image.Image, row: int, column: int) -> tuple[int, int]:
-    """Return the middle of a photo's place."""
+    """Return the position of a photo's centre on the sheet."""
     margin, side = samples._MARGIN, samples._SIDE
     height = side + samples._CAPTION_HEIGHT + margin
-    middle = side // 2
-    place = (margin + column * (side + margin) + middle, 3 * margin + row * height + middle)
-    assert place[0] < image.width
-    assert place[1] < image.height
-    return place
+    x = margin + column * (side + margin) + side // 2
+    y = 3 * margin + row * height + side // 2
+    assert x < image.width
+    assert y < image.height
+    return x, y
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
@@ -67,23 +71,23 @@ def test_the_sheet_has_a_row_for_every_three_photos(tmp_path: Path, count: int, 
     assert image.width == 3 * (side + margin) + margin
     height = side + samples._CAPTION_HEIGHT + margin
     assert image.height == rows * height + 3 * margin
-    # Grey squares stand for photos, and nothing stands where there are none.
+    # Grey squares replace the photos; cells without a photo are white.
     for position in range(3 * rows):
         colour = image.getpixel(cell(image, *divmod(position, 3)))
         assert colour == (GREY if position < count else (255, 255, 255))
 
 
-def test_photos_stand_in_the_order_of_the_captions(tmp_path: Path) -> None:
+def test_photos_are_in_the_order_of_the_captions(tmp_path: Path) -> None:
     colours = {"c.jpg": "red", "a.jpg": "blue", "b.jpg": "lime", "d.jpg": "black"}
     photos: dict[str, Path | None] = {
         name: photo(tmp_path / f"{name}.png", colour) for name, colour in colours.items()
     }
     image = sheet(tmp_path, dict.fromkeys(colours, "a dog"), photos)
-    found = [image.getpixel(cell(image, *divmod(position, 3))) for position in range(4)]
-    assert found == [(255, 0, 0), (0, 0, 255), (0, 255, 0), (0, 0, 0)]
+    pixels = [image.getpixel(cell(image, *divmod(position, 3))) for position in range(4)]
+    assert pixels == [(255, 0, 0), (0, 0, 255), (0, 255, 0), (0, 0, 0)]
 
 
-def test_a_photo_that_is_gone_or_damaged_is_a_grey_square(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_photo_is_a_grey_square(tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff no photo")
     photos: dict[str, Path | None] = {
         "gone.jpg": tmp_path / "gone.jpg",
@@ -105,10 +109,10 @@ def test_captions_are_written_below_their_photos(tmp_path: Path) -> None:
     assert columns.max() < 2 * (margin + side)
 
 
-def test_long_captions_and_other_scripts_stay_in_their_place(tmp_path: Path) -> None:
+def test_long_captions_and_other_scripts_do_not_overlap_photos(tmp_path: Path) -> None:
     texts = ["word " * 200, "x" * 500, "ein dackel läuft 狗 🐕"]
     image = np.asarray(sheet(tmp_path, dict(zip(IDS, [*texts, "a", "b", "c"], strict=False))))
-    # The second row of photos is whole.
+    # Nothing covers the second row of photos.
     margin, side = samples._MARGIN, samples._SIDE
     top = 2 * margin + 4 + side + samples._CAPTION_HEIGHT + margin
     for column in range(3):

@@ -23,7 +23,7 @@ from tests.support.captioner import (
     weights_of,
 )
 
-# Each photo's own words: where all photos have a word, it counts nothing.
+# Most words occur in one photo only: the idf of a word that all photos have is 0.
 REFERENCES = {
     "0.jpg": ["A dog runs .", "a dog"],
     "1.jpg": ["two cats sleep"],
@@ -32,9 +32,9 @@ REFERENCES = {
 }
 
 
-def test_advantages_are_over_the_mean_of_a_photos_other_samples() -> None:
-    found = advantages(np.array([[10.0, 20.0, 60.0], [5.0, 5.0, 5.0]]))
-    np.testing.assert_allclose(found, [[10 - 40, 20 - 35, 60 - 15], [0, 0, 0]], atol=1e-12)
+def test_advantages_are_relative_to_the_mean_of_a_photos_other_samples() -> None:
+    result = advantages(np.array([[10.0, 20.0, 60.0], [5.0, 5.0, 5.0]]))
+    np.testing.assert_allclose(result, [[10 - 40, 20 - 35, 60 - 15], [0, 0, 0]], atol=1e-12)
 
 
 @given(
@@ -44,7 +44,7 @@ def test_advantages_are_over_the_mean_of_a_photos_other_samples() -> None:
         )
     )
 )
-def test_advantages_are_those_of_leaving_one_out(rewards: list[list[float]]) -> None:
+def test_advantages_equal_explicit_leave_one_out(rewards: list[list[float]]) -> None:
     expected = [
         [reward - np.mean([*row[:i], *row[i + 1 :]]) for i, reward in enumerate(row)]
         for row in rewards
@@ -53,21 +53,21 @@ def test_advantages_are_those_of_leaving_one_out(rewards: list[list[float]]) -> 
 
 
 def ignore(_: Sequence[EpochRow]) -> None:
-    """Stand where a diary would."""
+    """Do nothing at the end of an epoch."""
 
 
-def make_training(
+def make_loop(
     folder: Path,
     *,
-    weights: int = 1,
+    initial_seed: int = 1,
     epochs: int = 3,
     samples: int = 4,
     learning_rate: float = 0.05,
-    after_epoch: Callable[[Sequence[EpochRow]], None] = ignore,
+    on_epoch_end: Callable[[Sequence[EpochRow]], None] = ignore,
 ) -> FitLoop:
-    """Set up a second phase of a decoder with initial weights from the seed `weights`."""
+    """Return the self-critical phase of a decoder with initial weights from a seed."""
     store = make_store(folder / "features.h5")
-    decoder = make_decoder(seed=weights, dropout=0.2)
+    decoder = make_decoder(seed=initial_seed, dropout=0.2)
     phase = SelfCritical(
         decoder,
         store,
@@ -83,7 +83,7 @@ def make_training(
     return FitLoop(
         decoder=decoder,
         phase=phase,
-        dev=make_batches(store, EVEN_DEV),
+        dev_batches=make_batches(store, EVEN_DEV),
         cider_d=lambda _: 0.0,
         epochs=epochs,
         patience=99,
@@ -91,34 +91,34 @@ def make_training(
         select_tolerance=0.0,
         average_epochs=1,
         checkpoint=Checkpoint(folder, "fingerprint"),
-        after_epoch=after_epoch,
+        on_epoch_end=on_epoch_end,
     )
 
 
-def rewards(training: FitLoop) -> list[float]:
-    return [row.reward for row in training.history if isinstance(row, SelfCriticalEpoch)]
+def rewards_of(loop: FitLoop) -> list[float]:
+    return [row.reward for row in loop.history if isinstance(row, SelfCriticalEpoch)]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> FitLoop:
-    """Train for three epochs without a pause."""
-    training = make_training(tmp_path_factory.mktemp("whole"))
-    training.run()
-    return training
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> FitLoop:
+    """Train for three epochs without interruption."""
+    loop = make_loop(tmp_path_factory.mktemp("uninterrupted"))
+    loop.run()
+    return loop
 
 
-def test_captions_drawn_get_better(tmp_path: Path) -> None:
-    training = make_training(tmp_path, epochs=30, samples=10)
-    training.run()
-    found = rewards(training)
-    assert len(found) == 30
-    assert np.mean(found[-8:]) > 1.5 * np.mean(found[:8])
+def test_the_rewards_of_sampled_captions_rise(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, epochs=30, samples=10)
+    loop.run()
+    rewards = rewards_of(loop)
+    assert len(rewards) == 30
+    assert np.mean(rewards[-8:]) > 1.5 * np.mean(rewards[:8])
 
 
-def test_a_killed_second_phase_goes_on_to_the_very_same_end(
-    whole: FitLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_second_phase_resumes_with_an_identical_result(
+    uninterrupted: FitLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = make_training(tmp_path)
+    killed = make_loop(tmp_path)
     save = killed.checkpoint.save
 
     def save_and_kill(arrays: dict[str, object], metadata: dict[str, object]) -> None:
@@ -129,14 +129,14 @@ def test_a_killed_second_phase_goes_on_to_the_very_same_end(
     monkeypatch.setattr(killed.checkpoint, "save", save_and_kill)
     with pytest.raises(Killed):
         killed.run()
-    assert killed.history == whole.history[:2]  # equal seeds, equal epochs
+    assert killed.history == uninterrupted.history[:2]  # equal seeds, equal epochs
     seen: list[int] = []
-    # Other initial weights: all has to come from the checkpoint.
-    resumed = make_training(
-        tmp_path, weights=2, after_epoch=lambda history: seen.append(len(history))
+    # Other initial weights: everything must come from the checkpoint.
+    resumed = make_loop(
+        tmp_path, initial_seed=2, on_epoch_end=lambda history: seen.append(len(history))
     )
     resumed.run()
     assert seen == [3]
-    assert resumed.history == whole.history
-    assert resumed.stopped == whole.stopped == "all 3 epochs done"
-    assert weights_of(resumed.decoder) == weights_of(whole.decoder)
+    assert resumed.history == uninterrupted.history
+    assert resumed.stop_reason == uninterrupted.stop_reason == "all 3 epochs done"
+    assert weights_of(resumed.decoder) == weights_of(uninterrupted.decoder)

@@ -15,17 +15,17 @@ REFERENCES = {
 }
 
 
-@pytest.mark.parametrize("part", [2, 256], ids=["in parts", "at once"])
+@pytest.mark.parametrize("part", [2, 256], ids=["in chunks", "at once"])
 @pytest.mark.parametrize("beam_width", [1, 3])
-def test_it_is_what_the_searchs_captions_score(
+def test_it_is_the_score_of_the_captions_that_the_search_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beam_width: int, part: int
 ) -> None:
     monkeypatch.setattr("pipeline.features.store._CHUNK", part)
     store, vocabulary = make_store(tmp_path / "features.h5"), make_vocabulary()
     decoder = make_decided_decoder()
     validation = Validation(store, vocabulary, REFERENCES, beam_width, max_words=6)
-    found = search(decoder, vectors()[[0, 2, 5]], beam_width, 6, no_repeat_ngram_size=3)
-    captions = [tokenize(vocabulary.decode(hypotheses[0].ids)) for hypotheses in found]
+    results = search(decoder, vectors()[[0, 2, 5]], beam_width, 6, no_repeat_ngram_size=3)
+    captions = [tokenize(vocabulary.decode(hypotheses[0].ids)) for hypotheses in results]
     groups = [[tokenize(raw) for raw in group] for group in REFERENCES.values()]
     expected = Scorer(groups).score(captions).corpus["CIDEr-D"]
     assert validation.cider_d(decoder) == pytest.approx(expected)

@@ -24,7 +24,7 @@ from pipeline.features.executors.local import (
 from pipeline.features.photos import PhotoError, PhotoFile, decode_photo
 from pipeline.features.shard_cache import ShardCache, read_vectors
 from pipeline.files import sha256_file
-from tests.conftest import ENCODING, encoded, make_photo
+from tests.conftest import FEATURE_SPEC, encoded, make_photo
 from tests.support.extraction import (
     BATCH,
     MAX_PIXELS,
@@ -204,7 +204,7 @@ def test_vectors_that_cannot_be_stored_are_an_error(
     with pytest.raises(
         InputError, match=rf"the encoder's output has numbers that {dtype} cannot hold: s"
     ):
-        workspace.extract(feature_spec=replace(ENCODING, dtype=dtype))
+        workspace.extract(feature_spec=replace(FEATURE_SPEC, dtype=dtype))
     assert not workspace.store.exists()
     assert not list(workspace.cache.rglob("*.npz"))
 

@@ -26,7 +26,7 @@ from pipeline.features.feature_spec import read_encoder_config
 from pipeline.features.photos import PhotoFile
 from pipeline.features.shard_cache import ShardCache
 from pipeline.progress import Progress
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 from tests.support.cluster import BATCH, DAMAGED, ClusterWorkspace, make_logging_engine
 from tests.support.project import ROOT, SMALL, environment
 
@@ -119,7 +119,7 @@ def test_an_input_error_is_reported_as_on_one_machine(
     engine_options: dict[str, float],
     message: str,
 ) -> None:
-    feature_spec = replace(ENCODING, dtype="float16")
+    feature_spec = replace(FEATURE_SPEC, dtype="float16")
     executor = clustered.ray(make_engine, actors=1, **engine_options)
     with pytest.raises(InputError, match=rf"\A{message}\Z"):
         clustered.extract(executor, "ray", feature_spec=feature_spec)
@@ -240,7 +240,7 @@ def test_a_workers_full_disk_is_reported_as_an_os_error() -> None:
 
 
 def test_a_vector_that_does_not_arrive_is_an_error(tmp_path: Path) -> None:
-    cache = ShardCache(tmp_path, ENCODING.fingerprint)
+    cache = ShardCache(tmp_path, FEATURE_SPEC.fingerprint)
     photos = {"a" * 64: PhotoFile(Path("a.jpg")), "b" * 64: PhotoFile(Path("b.jpg"))}
     cache.add(["a" * 64], np.ones((1, 3), np.float32))
     ray_executor._check_vectors_arrived(photos, EncodeStats(failed={"b" * 64: "empty"}), cache)

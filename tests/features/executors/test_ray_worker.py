@@ -21,7 +21,7 @@ from pipeline.features.executors.ray_worker import (
 )
 from pipeline.features.photos import PhotoFile, decode_photo
 from pipeline.features.shard_cache import ShardCache, read_vectors
-from tests.conftest import ENCODING
+from tests.conftest import FEATURE_SPEC
 from tests.support.cluster import ClusterWorkspace, LoggingEngine, make_logging_engine
 
 
@@ -32,7 +32,7 @@ def workspace(tmp_path: Path) -> ClusterWorkspace:
 
 @pytest.fixture
 def config(workspace: ClusterWorkspace) -> WorkerConfig:
-    cache = ShardCache(workspace.folder / "cache", ENCODING.fingerprint)
+    cache = ShardCache(workspace.folder / "cache", FEATURE_SPEC.fingerprint)
     cache.folder.mkdir(parents=True)
     marker = cache.folder / ".tmp-0-mark"
     marker.touch()
