@@ -301,7 +301,7 @@ def test_another_vocabulary_is_refused(damaged: Path) -> None:
 def test_a_model_trained_on_other_features_is_refused(
     damaged: Path, values: dict[str, Any], problem: str
 ) -> None:
-    change_json(damaged / "model" / "model.json", {"encoding": values})
+    change_json(damaged / "model" / "model.json", {"feature_spec": values})
     refused(damaged, problem)
 
 
@@ -387,5 +387,5 @@ def test_a_grid_of_another_shape_is_refused_on_openvino_too(
     converted: Path, tmp_path: Path
 ) -> None:
     folder = copied_artifacts(converted, tmp_path / "damaged", with_graphs=True)
-    change_json(folder / "model" / "model.json", {"encoding": {"pooling": "grid"}})
+    change_json(folder / "model" / "model.json", {"feature_spec": {"pooling": "grid"}})
     refused(folder, r"model\.json is damaged \(pooling 'grid' .*: run `dvc repro tr", "openvino")

@@ -199,7 +199,7 @@ def test_other_captions_are_refused_if_a_fingerprint_is_given(file: Path) -> Non
 
 def test_a_missing_or_truncated_file_is_refused(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:900])
-    refused(file, "is no readable HDF5 file|is not a word detector")
+    refused(file, "is not a readable HDF5 file|is not a word detector")
     file.unlink()
     refused(file, "is not there")
 
