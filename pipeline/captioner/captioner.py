@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.captioner.artifacts import TO_CAPTION, Artifacts
-from pipeline.captioner.decoders.openvino import load_compiled
+from pipeline.captioner.decoders.openvino import load_openvino_decoder
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import (
     Hypothesis,
@@ -150,5 +150,5 @@ def _load_decoder(artifacts: Artifacts, member: Member, *, compiled: bool) -> Su
         return artifacts.load_decoder(member)
 
     if compiled:
-        return load_compiled(artifacts.folder, artifacts.model, member, on_keras)
+        return load_openvino_decoder(artifacts.folder, artifacts.model, member, on_keras)
     return on_keras()

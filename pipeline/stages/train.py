@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import Decoder
-from pipeline.captioner.decoders.openvino import load_compiled
+from pipeline.captioner.decoders.openvino import load_openvino_decoder
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.checkpoint import Checkpoint, remove_abandoned_checkpoints
@@ -173,7 +173,7 @@ class _Run:
         if openvino_graphs.in_use(ARTIFACTS):
             # Now, while the decoders are in memory, so that the first `caption image` need not.
             for decoder, member in zip(model.decoders, model.description.members, strict=True):
-                load_compiled(ARTIFACTS, model.description, member, _returning(decoder))
+                load_openvino_decoder(ARTIFACTS, model.description, member, _returning(decoder))
 
 
 def _returning(decoder: Decoder) -> Any:

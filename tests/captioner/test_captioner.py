@@ -12,7 +12,7 @@ from pipeline.captioner import captioner as captioning
 from pipeline.captioner import model_folder as model
 from pipeline.captioner.captioner import Caption, Captioner
 from pipeline.captioner.decoders.decoder import Decoder, build_decoder
-from pipeline.captioner.decoders.openvino import CompiledDecoder
+from pipeline.captioner.decoders.openvino import OpenVINODecoder
 from pipeline.captioner.generation.ensemble import make_ensemble
 from pipeline.captioner.generation.guidance import Guided, with_guidance
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
@@ -308,7 +308,7 @@ def test_openvino_says_what_keras_says(
     beam_width: int,
 ) -> None:
     other = Captioner.load(converted, BATCH, "openvino")
-    inside(other, CompiledDecoder)
+    inside(other, OpenVINODecoder)
     inside(captioner, Decoder)
     assert isinstance(captioner.engine, KerasEngine)
     for part in (pixels[:BATCH], pixels[BATCH:], pixels[:1]):

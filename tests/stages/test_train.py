@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.captioner.decoders.openvino import load_compiled
+from pipeline.captioner.decoders.openvino import load_openvino_decoder
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.cross_entropy import CrossEntropy
@@ -142,7 +142,9 @@ def test_where_graphs_are_in_use_the_stage_makes_those_of_its_decoder(project: P
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(before) == 9
     (decoder,), (member,) = model.decoders, model.description.members
-    compiled = load_compiled(project / "artifacts", model.description, member, lambda: decoder)
+    compiled = load_openvino_decoder(
+        project / "artifacts", model.description, member, lambda: decoder
+    )
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     for array, other in zip(compiled.begin(vectors()), decoder.begin(vectors()), strict=True):
         np.testing.assert_allclose(array, other, atol=1e-6)

@@ -13,7 +13,7 @@ def compile_network(network: Any, optimizer: Any, label_smoothing: float = 0.0) 
     """Make a decoder's network ready to learn, or to be tested, with that loss.
 
     Args:
-        network: see `Graphs`.
+        network: see `DecoderGraphs`.
         optimizer: a `keras.optimizers.Optimizer`, or its name.
         label_smoothing: the share of the target that all words have in common (Szegedy et al.
             2016, "Rethinking the Inception architecture", section 7).
