@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.captioner.generation.attention_maps import caption_maps
+from pipeline.captioner.generation.attention_maps import compute_attention_maps
 from pipeline.captioner.generation.beam_search import search
 from pipeline.features.store import FeatureStore
 from pipeline.reporting.predictions import (
@@ -138,7 +138,7 @@ def test_each_word_of_a_decoder_that_looks_has_its_map(tmp_path: Path) -> None:
         make_vocabulary(),
     )
     found = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
-    expected = caption_maps(
+    expected = compute_attention_maps(
         decoder, store.read(PHOTOS), [vocabulary.encode(p.caption) for p in found]
     )
     assert len({len(p.caption.split()) for p in found}) > 1
