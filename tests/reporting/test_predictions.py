@@ -19,7 +19,7 @@ from pipeline.reporting.predictions import (
 from tests.support.captioner import (
     PHOTOS,
     log_probability,
-    make_decided_decoder,
+    make_peaked_decoder,
     make_store,
     make_vocabulary,
 )
@@ -88,7 +88,7 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> No
 @pytest.mark.parametrize(("width", "name"), [(1, "greedy"), (2, "beam_2"), (3, "beam_3")])
 def test_every_search_has_its_name(store: FeatureStore, width: int, name: str) -> None:
     assert search_name(width) == name
-    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS[:2], width, 5)
+    found = predict(make_peaked_decoder(), store, make_vocabulary(), PHOTOS[:2], width, 5)
     assert [p.search for p in found] == [name] * 2
 
 
@@ -97,7 +97,7 @@ def test_there_is_one_prediction_a_photo_in_the_order_of_the_ids(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
     monkeypatch.setattr("pipeline.features.store._PART", part)
-    decoder, vocabulary = make_decided_decoder(), make_vocabulary()
+    decoder, vocabulary = make_peaked_decoder(), make_vocabulary()
     asked = ["5.jpg", "0.jpg", "7.jpg", "2.jpg", "3.jpg"]
     found = predict(decoder, store, vocabulary, asked, 3, 6)
     assert [p.image_id for p in found] == asked
@@ -108,7 +108,7 @@ def test_there_is_one_prediction_a_photo_in_the_order_of_the_ids(
 
 
 def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> None:
-    decoder, vocabulary = make_decided_decoder(), make_vocabulary()
+    decoder, vocabulary = make_peaked_decoder(), make_vocabulary()
     found = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
     hypotheses = search(decoder, store.read(PHOTOS), 3, 6)
     for prediction, (best, *_) in zip(found, hypotheses, strict=True):
@@ -125,7 +125,7 @@ def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> No
 
 
 def test_captions_end_at_the_limit_of_words(store: FeatureStore) -> None:
-    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 2)
+    found = predict(make_peaked_decoder(), store, make_vocabulary(), PHOTOS, 1, 2)
     assert all(len(p.caption.split()) == 2 for p in found if not p.finished)
     assert all(len(p.caption.split()) <= 2 for p in found)
     assert not all(p.finished for p in found)
@@ -134,7 +134,7 @@ def test_captions_end_at_the_limit_of_words(store: FeatureStore) -> None:
 def test_each_word_of_a_decoder_that_looks_has_its_map(tmp_path: Path) -> None:
     store = make_store(tmp_path / "features.h5", shape=(4, 6))
     decoder, vocabulary = (
-        make_decided_decoder(feature_shape=(4, 6), name="attention"),
+        make_peaked_decoder(feature_shape=(4, 6), name="attention"),
         make_vocabulary(),
     )
     found = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
@@ -152,5 +152,5 @@ def test_each_word_of_a_decoder_that_looks_has_its_map(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_does_not_look_has_no_maps(store: FeatureStore) -> None:
-    found = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 6)
+    found = predict(make_peaked_decoder(), store, make_vocabulary(), PHOTOS, 1, 6)
     assert [p.maps for p in found] == [None] * len(PHOTOS)

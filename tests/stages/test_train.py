@@ -21,9 +21,9 @@ from pipeline.stages import tokenize, train
 from pipeline.storage import openvino_graphs
 from pipeline.text.vocabulary import Vocabulary
 from tests.support.captioner import (
-    EVEN,
-    EVEN_DEV,
     PHOTOS,
+    SAME_LENGTH_CAPTIONS,
+    SAME_LENGTH_DEV_CAPTIONS,
     Killed,
     make_store,
     vectors,
@@ -56,8 +56,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_params(
         tmp_path, train=TINY, tokenize={"min_count": 1}, dataset={"root": "no such folder"}
     )
-    training = [pair for pair in EVEN if pair[0] not in dict(EVEN_DEV)]
-    captions = {"train": [*training, ("gone.jpg", "a bed")], "dev": EVEN_DEV}
+    training = [
+        pair for pair in SAME_LENGTH_CAPTIONS if pair[0] not in dict(SAME_LENGTH_DEV_CAPTIONS)
+    ]
+    captions = {"train": [*training, ("gone.jpg", "a bed")], "dev": SAME_LENGTH_DEV_CAPTIONS}
     write_captions(tmp_path / "artifacts" / "captions.parquet", captions)
     make_store(tmp_path / "artifacts" / "features.h5")
     write_extract_json(tmp_path / "artifacts")
@@ -184,7 +186,7 @@ def test_a_vocabulary_of_other_captions_is_refused_by_the_stage(project: Path) -
 def test_a_split_without_two_photos_of_features_is_refused_by_the_stage(
     project: Path, left: int
 ) -> None:
-    without = sorted(dict(EVEN_DEV))[left:]
+    without = sorted(dict(SAME_LENGTH_DEV_CAPTIONS))[left:]
     make_store(project / "artifacts" / "features.h5", [p for p in PHOTOS if p not in without])
     with pytest.raises(InputError, match=r"fewer than 2 dev photos.*features.*list the reasons"):
         train.main()

@@ -36,7 +36,7 @@ CAPTIONS = [
 ]
 
 # All of one length, so that one shape is compiled; all words occur in CAPTIONS too.
-EVEN = [
+SAME_LENGTH_CAPTIONS = [
     ("0.jpg", "a dog runs"),
     ("1.jpg", "a cat runs"),
     ("2.jpg", "a big dog"),
@@ -46,7 +46,7 @@ EVEN = [
     ("6.jpg", "two cats runs"),
     ("7.jpg", "grass on grass"),
 ]
-EVEN_DEV = [("1.jpg", "a cat sleeps"), ("3.jpg", "dog on grass")]
+SAME_LENGTH_DEV_CAPTIONS = [("1.jpg", "a cat sleeps"), ("3.jpg", "dog on grass")]
 
 
 class Killed(Exception):  # noqa: N818  (not an error)
@@ -95,7 +95,7 @@ def make_decoder(
     )
 
 
-def make_decided_decoder(
+def make_peaked_decoder(
     vocabulary_size: int = len(make_vocabulary()),
     feature_shape: tuple[int, ...] = (6,),
     seed: int = 1,
@@ -114,7 +114,7 @@ def make_decided_decoder(
     return decoder
 
 
-def weights_of(decoder: Decoder) -> bytes:
+def weight_bytes(decoder: Decoder) -> bytes:
     return b"".join(weight.tobytes() for weight in decoder.network.get_weights())
 
 
@@ -125,7 +125,7 @@ def add_to_logit(decoder: Decoder, word: int, value: float) -> None:
     decoder.network.set_weights([*others, bias])
 
 
-def logits_of(decoder: Decoder, features: Any, ids: Any) -> npt.NDArray[np.float64]:
+def sequence_logits(decoder: Decoder, features: Any, ids: Any) -> npt.NDArray[np.float64]:
     """Return the logits (B, T, V) of the whole-sequence network."""
     logits = decoder.network([features, np.asarray(ids, np.int32)], training=False)
     return np.asarray(keras.ops.convert_to_numpy(logits), np.float64)
@@ -143,7 +143,7 @@ def log_probability(
     """Compute the log-probability of one photo's caption with the whole-sequence network."""
     targets = [*ids, END] if finished else [*ids]
     inputs = [START, *ids][: len(targets)]
-    log_probs = log_softmax(logits_of(decoder, features[None], [inputs]))[0]
+    log_probs = log_softmax(sequence_logits(decoder, features[None], [inputs]))[0]
     return float(sum(log_probs[position, word] for position, word in enumerate(targets)))
 
 

@@ -5,14 +5,14 @@ from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.errors import InputError
 from pipeline.text.vocabulary import START
-from tests.support.captioner import logits_of, make_decided_decoder, make_decoder, vectors
+from tests.support.captioner import make_decoder, make_peaked_decoder, sequence_logits, vectors
 
 IDS = np.array([[START, 4, 5, 6], [START, 9, 7, 4]], np.int32)
 GRID = (4, 6)
 
 
 def make_attention_decoder() -> Decoder:
-    return make_decided_decoder(feature_shape=GRID, name="attention")
+    return make_peaked_decoder(feature_shape=GRID, name="attention")
 
 
 def attention_maps(
@@ -39,7 +39,9 @@ def test_permuted_places_permute_the_maps_and_change_no_logits() -> None:
         atol=1e-4,
     )
     np.testing.assert_allclose(
-        logits_of(decoder, reversed_places, IDS), logits_of(decoder, features, IDS), atol=1e-3
+        sequence_logits(decoder, reversed_places, IDS),
+        sequence_logits(decoder, features, IDS),
+        atol=1e-3,
     )
 
 
@@ -49,9 +51,9 @@ def test_the_place_with_the_largest_weight_matters_most_for_the_words() -> None:
     without_most, without_least = features.copy(), features.copy()
     without_most[0, weights.argmax()] = 0
     without_least[0, weights.argmin()] = 0
-    logits = logits_of(decoder, features, IDS)[0]
+    logits = sequence_logits(decoder, features, IDS)[0]
     changes = [
-        np.abs(logits_of(decoder, changed, IDS)[0] - logits).max()
+        np.abs(sequence_logits(decoder, changed, IDS)[0] - logits).max()
         for changed in (without_most, without_least)
     ]
     assert changes[0] > changes[1]

@@ -9,7 +9,7 @@ from pipeline.captioner.decoders.decoder import DECODERS, Decoder, build_decoder
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.initialization import set_feature_mean
 from pipeline.text.vocabulary import PAD, START
-from tests.support.captioner import logits_of, make_decided_decoder, make_decoder, vectors
+from tests.support.captioner import make_decoder, make_peaked_decoder, sequence_logits, vectors
 
 IDS = np.array([[START, 4, 5, 6, 7], [START, 9, 9, 4, 2], [START, 8, 4, 3, 10]], np.int32)
 SHAPES = [(6,), (4, 6)]
@@ -53,10 +53,10 @@ CENTERED_RESIDUAL: dict[str, Any] = {"feature_norm": "center", "spatial_residual
 def test_whole_sequences_and_single_steps_give_equal_logits(
     name: str, shape: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    decoder = make_decided_decoder(feature_shape=shape, name=name, **options)
+    decoder = make_peaked_decoder(feature_shape=shape, name=name, **options)
     assert decoder.config.name == name
     features = vectors(shape, 3)
-    expected = logits_of(decoder, features, IDS)
+    expected = sequence_logits(decoder, features, IDS)
     assert expected.shape == (3, 5, decoder.config.vocabulary_size)
     largest = np.abs(expected).max()
     assert largest > 0.5
@@ -69,7 +69,7 @@ def test_whole_sequences_and_single_steps_give_equal_logits(
 def test_begin_and_advance_return_the_same_logits_as_numpy_arrays(
     shape: tuple[int, ...], count: int
 ) -> None:
-    decoder = make_decided_decoder(feature_shape=shape)
+    decoder = make_peaked_decoder(feature_shape=shape)
     features = vectors(shape, count)
     state = decoder.begin(features)
     all_logits = []
@@ -77,62 +77,62 @@ def test_begin_and_advance_return_the_same_logits_as_numpy_arrays(
         logits, state = decoder.advance(np.ascontiguousarray(words), state)
         all_logits.append(logits)
     assert all(type(array) is np.ndarray for array in (*all_logits, *state))
-    expected = logits_of(decoder, features, IDS[:count])
+    expected = sequence_logits(decoder, features, IDS[:count])
     np.testing.assert_allclose(np.stack(all_logits, axis=1), expected, atol=1e-5)
 
 
 def test_a_state_of_one_array_is_a_list_too() -> None:
     image = keras.Input((6,), name="features")
     start = keras.Model(image, keras.layers.Dense(4)(image))
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     decoder = replace(decoder, graphs=decoder.graphs._replace(start=start))
     assert [array.shape for array in decoder.begin(vectors()[:3])] == [(3, 4)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["pooled", "grid"])
 def test_padding_on_the_right_does_not_change_logits_before_it(shape: tuple[int, ...]) -> None:
-    decoder = make_decided_decoder(feature_shape=shape)
+    decoder = make_peaked_decoder(feature_shape=shape)
     features = vectors(shape, 3)
     padded = np.pad(IDS, ((0, 0), (0, 3)), constant_values=PAD)
     np.testing.assert_allclose(
-        logits_of(decoder, features, padded)[:, : IDS.shape[1]],
-        logits_of(decoder, features, IDS),
+        sequence_logits(decoder, features, padded)[:, : IDS.shape[1]],
+        sequence_logits(decoder, features, IDS),
         rtol=1e-6,  # float32: the order of a sum depends on the shape of the product
         atol=1e-6,
     )
 
 
 def test_logits_depend_on_the_photo_and_the_words_so_far_and_not_on_later_words() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     features = vectors()[:3]
-    logits = logits_of(decoder, features, IDS)
+    logits = sequence_logits(decoder, features, IDS)
     other_last_word = IDS.copy()
     other_last_word[:, -1] = 12
-    changed = logits_of(decoder, features, other_last_word)
+    changed = sequence_logits(decoder, features, other_last_word)
     np.testing.assert_allclose(changed[:, :-1], logits[:, :-1], atol=1e-6)
     assert np.abs(changed[:, -1] - logits[:, -1]).max(axis=-1).min() > 0.01
-    other_photos = logits_of(decoder, features[::-1].copy(), IDS)
+    other_photos = sequence_logits(decoder, features[::-1].copy(), IDS)
     assert np.abs(other_photos[0] - logits[0]).max(axis=-1).min() > 0.01
 
 
 def test_the_three_graphs_share_one_set_of_weights() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     features = vectors()[:3]
     logits = logits_step_by_step(decoder, features, IDS)
     decoder.network.set_weights([2 * weight for weight in decoder.network.get_weights()])
     changed = logits_step_by_step(decoder, features, IDS)
     assert np.abs(changed - logits).max() > 0.5
-    np.testing.assert_allclose(changed, logits_of(decoder, features, IDS), atol=1e-4)
+    np.testing.assert_allclose(changed, sequence_logits(decoder, features, IDS), atol=1e-4)
 
 
 def test_dropout_is_active_in_training_only() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     features = vectors()[:3]
     np.testing.assert_array_equal(
-        logits_of(decoder, features, IDS), logits_of(decoder, features, IDS)
+        sequence_logits(decoder, features, IDS), sequence_logits(decoder, features, IDS)
     )
     training_logits = as_list(decoder.network([features, IDS], training=True))[0]
-    assert np.abs(training_logits - logits_of(decoder, features, IDS)).max() > 0.01
+    assert np.abs(training_logits - sequence_logits(decoder, features, IDS)).max() > 0.01
 
 
 def test_initial_weights_follow_from_the_seed() -> None:
@@ -142,12 +142,12 @@ def test_initial_weights_follow_from_the_seed() -> None:
 
 
 def test_a_config_rebuilds_the_decoder() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     rebuilt = build_decoder(DecoderConfig(**asdict(decoder.config)))
     assert rebuilt.config == decoder.config
     rebuilt.network.set_weights(decoder.network.get_weights())
     np.testing.assert_array_equal(
-        logits_of(rebuilt, vectors()[:3], IDS), logits_of(decoder, vectors()[:3], IDS)
+        sequence_logits(rebuilt, vectors()[:3], IDS), sequence_logits(decoder, vectors()[:3], IDS)
     )
 
 
@@ -158,8 +158,10 @@ def test_with_l2_the_length_of_the_features_does_not_matter(
     features = vectors(shape, 3)
     rescaled = features * np.array([0.1, 2.0, 50.0], np.float32).reshape(3, *[1] * len(shape))
     for norm, invariant in (("l2", True), ("none", False)):
-        decoder = make_decided_decoder(feature_shape=shape, name=name, feature_norm=norm)
-        difference = np.abs(logits_of(decoder, rescaled, IDS) - logits_of(decoder, features, IDS))
+        decoder = make_peaked_decoder(feature_shape=shape, name=name, feature_norm=norm)
+        difference = np.abs(
+            sequence_logits(decoder, rescaled, IDS) - sequence_logits(decoder, features, IDS)
+        )
         # If a grid is embedded as one vector, its mean is normalized.
         assert (difference.max() < 1e-3) == invariant
 
@@ -173,10 +175,10 @@ def test_with_center_a_shift_of_all_features_does_not_matter(
     for norm, invariant in (("center", True), ("none", False)):
         logits = []
         for photos in (features, features + shift):
-            decoder = make_decided_decoder(feature_shape=shape, name=name, feature_norm=norm)
+            decoder = make_peaked_decoder(feature_shape=shape, name=name, feature_norm=norm)
             if norm == "center":
                 set_feature_mean(decoder, [photos[:3], photos[3:]])
-            logits.append(logits_of(decoder, photos[:3], IDS))
+            logits.append(sequence_logits(decoder, photos[:3], IDS))
         assert (np.abs(logits[0] - logits[1]).max() < 1e-3) == invariant
 
 
@@ -192,17 +194,19 @@ def test_the_feature_mean_is_over_photos_and_places_and_is_not_trained() -> None
 @pytest.mark.parametrize("name", [name for name in DECODERS if name != "attention"])
 @pytest.mark.parametrize("spatial_residual_size", [0, 1, 3])
 def test_a_spatial_residual_distinguishes_the_places(name: str, spatial_residual_size: int) -> None:
-    decoder = make_decided_decoder(
+    decoder = make_peaked_decoder(
         feature_shape=(4, 6), name=name, spatial_residual_size=spatial_residual_size
     )
     features = vectors((4, 6), 3)
     mirrored = features[:, [1, 0, 3, 2]]
-    difference = np.abs(logits_of(decoder, mirrored, IDS) - logits_of(decoder, features, IDS))
+    difference = np.abs(
+        sequence_logits(decoder, mirrored, IDS) - sequence_logits(decoder, features, IDS)
+    )
     assert (difference.max() > 1e-3) == bool(spatial_residual_size)
 
 
 def test_the_spatial_residual_of_equal_places_is_zero() -> None:
-    network = make_decided_decoder(feature_shape=(4, 6), spatial_residual_size=3).network
+    network = make_peaked_decoder(feature_shape=(4, 6), spatial_residual_size=3).network
     layer = network.get_layer("spatial_residual_projection")
     residual = keras.Model(network.inputs[0], layer.output)
     equal_places = np.repeat(vectors((1, 6), 3), 4, axis=1)
@@ -223,8 +227,8 @@ def test_pooled_features_have_no_spatial_residual() -> None:
 def test_noise_is_added_in_training_only(noise: float, noisy: bool) -> None:
     decoder = make_decoder(dropout=0.0, feature_noise=noise)
     features = vectors()[:3]
-    logits = logits_of(decoder, features, IDS)
-    np.testing.assert_array_equal(logits, logits_of(decoder, features, IDS))
+    logits = sequence_logits(decoder, features, IDS)
+    np.testing.assert_array_equal(logits, sequence_logits(decoder, features, IDS))
     training_logits = as_list(decoder.network([features, IDS], training=True))[0]
     assert (np.abs(training_logits - logits).max() > 1e-3) == noisy
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.text.vocabulary import START
-from tests.support.captioner import logits_of, make_decided_decoder, vectors
+from tests.support.captioner import make_peaked_decoder, sequence_logits, vectors
 
 IDS = [[START, 4, 5, 6], [START, 9, 7, 4]]
 
@@ -47,11 +47,13 @@ class Parts:
 
     def check_logits(self, hidden: Any) -> None:
         expected = hidden @ self.weights["logits/kernel"] + self.weights["logits/bias"]
-        np.testing.assert_allclose(logits_of(self.decoder, vectors()[:2], IDS), expected, atol=1e-4)
+        np.testing.assert_allclose(
+            sequence_logits(self.decoder, vectors()[:2], IDS), expected, atol=1e-4
+        )
 
 
 def make_parts(name: str) -> Parts:
-    decoder = make_decided_decoder(name=name)
+    decoder = make_peaked_decoder(name=name)
     values = decoder.network.get_weights()
     paths = [weight.path for weight in decoder.network.weights]
     weights = dict(zip(paths, values, strict=True))

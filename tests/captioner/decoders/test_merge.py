@@ -9,9 +9,9 @@ from pipeline.captioner.model_config import DecoderConfig
 from pipeline.storage import keras_weights
 from pipeline.text.vocabulary import START
 from tests.support.captioner import (
-    logits_of,
-    make_decided_decoder,
     make_decoder,
+    make_peaked_decoder,
+    sequence_logits,
     vectors,
 )
 
@@ -50,11 +50,13 @@ def test_equal_weights_are_saved_as_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_grid_is_averaged() -> None:
-    pooled, grid = make_decided_decoder(), make_decided_decoder(feature_shape=(4, 6))
+    pooled, grid = make_peaked_decoder(), make_peaked_decoder(feature_shape=(4, 6))
     features = vectors((4, 6), 3)
     ids = [[START, 4, 5]] * 3
     np.testing.assert_allclose(
-        logits_of(grid, features, ids), logits_of(pooled, features.mean(axis=1), ids), atol=1e-5
+        sequence_logits(grid, features, ids),
+        sequence_logits(pooled, features.mean(axis=1), ids),
+        atol=1e-5,
     )
 
 
@@ -80,16 +82,16 @@ def expected_logits(decoder: Decoder, features: Any, ids: Any) -> Any:
 
 
 def test_logits_equal_the_formulas_of_the_paper() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     ids = [[START, 4, 5, 6], [START, 9, 7, 4]]
     features = vectors()[:2]
     np.testing.assert_allclose(
-        logits_of(decoder, features, ids), expected_logits(decoder, features, ids), atol=1e-4
+        sequence_logits(decoder, features, ids), expected_logits(decoder, features, ids), atol=1e-4
     )
 
 
 def test_the_first_state_is_the_image_and_zeros() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     image, hidden, cell = decoder.graphs.start.predict_on_batch(vectors()[:3])
     kernel, bias = decoder.network.get_weights()[1:3]
     np.testing.assert_allclose(image, np.maximum(vectors()[:3] @ kernel + bias, 0), atol=1e-5)

@@ -17,7 +17,7 @@ from pipeline.captioner.model_folder import Model
 from pipeline.storage import openvino_graphs
 from pipeline.text.vocabulary import START
 from tests.conftest import ENCODING, slow_imports
-from tests.support.captioner import make_decided_decoder, make_vocabulary, vectors
+from tests.support.captioner import make_peaked_decoder, make_vocabulary, vectors
 
 pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
 
@@ -51,12 +51,12 @@ def convert(decoder: Decoder, folder: Path) -> Converted:
 
 @pytest.fixture(scope="module")
 def pooled(tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    return convert(make_decided_decoder(), tmp_path_factory.mktemp("pooled"))
+    return convert(make_peaked_decoder(), tmp_path_factory.mktemp("pooled"))
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    return convert(make_decided_decoder(feature_shape=(4, 6)), tmp_path_factory.mktemp("grid"))
+    return convert(make_peaked_decoder(feature_shape=(4, 6)), tmp_path_factory.mktemp("grid"))
 
 
 @pytest.fixture(scope="module", params=["pooled", "grid"])
@@ -85,7 +85,7 @@ def check_equal(arrays: Any, expected: Any, tolerance: float) -> None:
 
 def test_a_decoder_with_all_options_computes_what_keras_does(tmp_path: Path) -> None:
     options: dict[str, Any] = {"tied_embeddings": True, "feature_norm": "l2", "feature_noise": 0.5}
-    decoder = make_decided_decoder(name="init_inject", **options)
+    decoder = make_peaked_decoder(name="init_inject", **options)
     converted = load(tmp_path, decoder, lambda: decoder)
     expected, arrays = (run_steps(d, vectors(count=7), IDS) for d in (decoder, converted))
     check_equal(arrays, expected, 1e-4)
@@ -95,7 +95,7 @@ def test_a_decoder_with_all_options_computes_what_keras_does(tmp_path: Path) -> 
 def test_every_decoder_searches_as_on_keras_with_guidance_and_without(
     name: str, tmp_path: Path
 ) -> None:
-    decoder = make_decided_decoder(
+    decoder = make_peaked_decoder(
         name=name, feature_shape=(4, 6), feature_norm="center", spatial_residual_size=2
     )
     converted = load(tmp_path, decoder, lambda: decoder)
@@ -165,7 +165,7 @@ def graph_files(folder: Path) -> Sequence[str]:
 def test_a_decoder_is_converted_once_and_again_for_other_weights(
     pooled: Converted, tmp_path: Path
 ) -> None:
-    first, second = pooled.decoder, make_decided_decoder(seed=2)
+    first, second = pooled.decoder, make_peaked_decoder(seed=2)
     folder = pooled.copy_to(tmp_path)
     features = vectors()[:3]
     files = [

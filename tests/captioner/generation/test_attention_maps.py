@@ -10,7 +10,7 @@ from pipeline.captioner.generation import attention_maps
 from pipeline.captioner.generation.attention_maps import AttentionMap, compute_attention_maps
 from pipeline.captioner.generation.ensemble import Ensemble
 from pipeline.text.vocabulary import PAD, START
-from tests.support.captioner import make_decided_decoder, vectors
+from tests.support.captioner import make_peaked_decoder, vectors
 
 GRID = (4, 6)
 CAPTIONS = [(4, 5, 6), (7,), (), (9, 8, 7, 6, 5), (4, 5, 6), (5, 5), (6,), (4, 9, 5)]
@@ -18,7 +18,7 @@ CAPTIONS = [(4, 5, 6), (7,), (), (9, 8, 7, 6, 5), (4, 5, 6), (5, 5), (6,), (4, 9
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    return make_decided_decoder(feature_shape=GRID, name="attention")
+    return make_peaked_decoder(feature_shape=GRID, name="attention")
 
 
 def compute_maps(decoder: Any, captions: Any = CAPTIONS) -> list[AttentionMap]:
@@ -83,7 +83,7 @@ def test_captions_are_processed_in_batches_of_one_shape(
 
 
 def test_an_ensemble_returns_the_mean_of_its_members_weights(decoder: Decoder) -> None:
-    other = make_decided_decoder(feature_shape=GRID, seed=2, name="attention")
+    other = make_peaked_decoder(feature_shape=GRID, seed=2, name="attention")
     features, ids = vectors(GRID, 2), np.array([[START, 4], [START, PAD]], np.int32)
     mean = Ensemble([decoder, other]).attention_maps(features, ids)
     first, second = decoder.attention_maps(features, ids), other.attention_maps(features, ids)
@@ -92,7 +92,7 @@ def test_an_ensemble_returns_the_mean_of_its_members_weights(decoder: Decoder) -
     assert second is not None
     assert not np.allclose(first, second)
     np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
-    assert Ensemble([make_decided_decoder()]).attention_maps(vectors((6,), 2), ids) is None
+    assert Ensemble([make_peaked_decoder()]).attention_maps(vectors((6,), 2), ids) is None
 
 
 def test_empty_captions_have_empty_maps_and_no_captions_have_none(decoder: Decoder) -> None:
@@ -104,7 +104,7 @@ def test_empty_captions_have_empty_maps_and_no_captions_have_none(decoder: Decod
 def test_decoders_without_attention_have_no_maps(decoder: Decoder) -> None:
     captions = [(4, 5), (6,)]
     pooled = vectors((6,), 2)
-    assert compute_attention_maps(make_decided_decoder(), pooled, captions) == [None, None]
+    assert compute_attention_maps(make_peaked_decoder(), pooled, captions) == [None, None]
 
     class WithoutMaps:
         begin, advance = decoder.begin, decoder.advance

@@ -14,8 +14,8 @@ from tests.support.captioner import (
     add_to_logit,
     log_probability,
     log_softmax,
-    logits_of,
-    make_decided_decoder,
+    make_peaked_decoder,
+    sequence_logits,
     vectors,
 )
 
@@ -24,12 +24,12 @@ MARKERS = {PAD, START, END, UNK}
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    return make_decided_decoder()
+    return make_peaked_decoder()
 
 
 def make_three_word_decoder(seed: int) -> Decoder:
     """Build a decoder with a vocabulary of three words, ids 4 to 6."""
-    return make_decided_decoder(vocabulary_size=7, seed=seed)
+    return make_peaked_decoder(vocabulary_size=7, seed=seed)
 
 
 def greedy_search(
@@ -40,7 +40,7 @@ def greedy_search(
     ids = np.full((len(features), 1), START)
     totals = np.zeros(len(features))
     for _ in range(max_words):
-        log_probs = log_softmax(logits_of(decoder, features, ids))[:, -1]
+        log_probs = log_softmax(sequence_logits(decoder, features, ids))[:, -1]
         log_probs[:, [PAD, START, UNK]] = -np.inf
         totals += log_probs.max(axis=1)
         ids = np.column_stack([ids, log_probs.argmax(axis=1)])
@@ -62,7 +62,7 @@ def are_close(hypotheses: Sequence[Hypothesis], expected: Sequence[Hypothesis]) 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_width_of_one_is_greedy_search(seed: int) -> None:
-    decoder = make_decided_decoder(seed=seed)
+    decoder = make_peaked_decoder(seed=seed)
     features = vectors()
     beams = search(decoder, features, beam_width=1, max_words=6)
     assert all(len(beam) == 1 for beam in beams)
@@ -73,7 +73,7 @@ def test_the_greedy_captions_compared_above_include_finished_and_cut_off_ones() 
     finished = {
         hypothesis.finished
         for seed in range(4)
-        for (hypothesis,) in search(make_decided_decoder(seed=seed), vectors(), 1, 6)
+        for (hypothesis,) in search(make_peaked_decoder(seed=seed), vectors(), 1, 6)
     }
     assert finished == {True, False}
 
@@ -86,7 +86,7 @@ def all_captions(
         sequences = list(product((4, 5, 6), repeat=length))
         features = np.repeat(photo[None], len(sequences), axis=0)
         inputs = [(START, *ids) for ids in sequences]
-        log_probs = log_softmax(logits_of(decoder, features, inputs))
+        log_probs = log_softmax(sequence_logits(decoder, features, inputs))
         for ids, rows in zip(sequences, log_probs, strict=True):
             total = sum(rows[position, word] for position, word in enumerate((*ids, END)))
             yield Hypothesis(ids, float(total), finished=True)
@@ -114,7 +114,7 @@ def reference_beam_search(
     while live:
         inputs = [(START, *ids) for _, ids in live]
         features = np.repeat(photo[None], len(live), axis=0)
-        log_probs = log_softmax(logits_of(decoder, features, inputs))[:, -1]
+        log_probs = log_softmax(sequence_logits(decoder, features, inputs))[:, -1]
         continuations = sorted(
             (
                 (total + float(row[word]), (*ids, word))
@@ -138,7 +138,7 @@ def reference_beam_search(
 @pytest.mark.parametrize("width", [2, 3, 5])
 def test_a_completed_hypothesis_keeps_its_place_in_the_beam(width: int) -> None:
     for seed in range(4):
-        decoder, photos = make_decided_decoder(seed=seed), vectors()[:3]
+        decoder, photos = make_peaked_decoder(seed=seed), vectors()[:3]
         beams = search(decoder, photos, width, max_words=5)
         for beam, photo in zip(beams, photos, strict=True):
             expected = reference_beam_search(decoder, photo, width, max_words=5)
@@ -175,10 +175,10 @@ def test_log_probabilities_are_those_of_the_whole_sequence(decoder: Decoder, wid
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7])
 def test_hypotheses_are_distinct_ranked_and_without_markers(width: int) -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     for marker in (PAD, START, UNK):
         add_to_logit(decoder, marker, 50.0)
-    most_likely = logits_of(decoder, vectors(), [[START]] * 8).argmax(axis=-1)
+    most_likely = sequence_logits(decoder, vectors(), [[START]] * 8).argmax(axis=-1)
     assert {*most_likely.ravel().tolist()} <= {PAD, START, UNK}
     for beam in search(decoder, vectors(), width, 5):
         assert len(beam) == width
@@ -193,7 +193,7 @@ def test_hypotheses_are_distinct_ranked_and_without_markers(width: int) -> None:
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_a_decoder_that_never_ends_is_cut_off(width: int) -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     add_to_logit(decoder, END, -1000.0)
     for beam in search(decoder, vectors(), width, 7):
         assert len(beam) == width
@@ -201,7 +201,7 @@ def test_a_decoder_that_never_ends_is_cut_off(width: int) -> None:
 
 
 def test_a_decoder_that_ends_at_once_gives_an_empty_caption() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     add_to_logit(decoder, END, 1000.0)
     for (hypothesis,) in search(decoder, vectors(), 1, 7):
         assert hypothesis.ids == ()
@@ -228,7 +228,7 @@ def test_the_score_is_the_mean_over_the_words_and_the_end() -> None:
 def test_photos_get_the_same_captions_in_a_batch_as_alone(
     width: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = make_decided_decoder(feature_shape=shape)
+    decoder = make_peaked_decoder(feature_shape=shape)
     features = vectors(shape, 7)
     alone = [search(decoder, photo[None], width, 5)[0] for photo in features]
     for rows in (256, 4 * width, 3 * width, 1):  # batches of 8, 4, 3 and 1 photos
@@ -267,14 +267,14 @@ def test_no_photos_give_no_captions(decoder: Decoder) -> None:
 
 
 def test_a_vocabulary_smaller_than_the_beam_gives_fewer_hypotheses() -> None:
-    decoder = make_decided_decoder(vocabulary_size=5)  # one word
+    decoder = make_peaked_decoder(vocabulary_size=5)  # one word
     (beam,) = search(decoder, vectors()[:1], beam_width=10, max_words=3)
     assert [h.ids for h in beam if h.finished] != []
     assert {h.ids for h in beam} == {(), (4,), (4, 4), (4, 4, 4)}
 
 
 def test_without_any_word_the_caption_is_empty() -> None:
-    (beam,) = search(make_decided_decoder(vocabulary_size=4), vectors()[:1], 3, 5)
+    (beam,) = search(make_peaked_decoder(vocabulary_size=4), vectors()[:1], 3, 5)
     assert [h.ids for h in beam] == [()]
 
 
@@ -293,7 +293,7 @@ def count_repeated_ngrams(ids: Sequence[int], size: int) -> int:
 def test_no_ngram_of_the_given_size_occurs_twice(width: int, size: int) -> None:
     repeats, shorter_repeats = 0, 0
     for seed in range(4):
-        decoder = make_decided_decoder(vocabulary_size=6, seed=seed)
+        decoder = make_peaked_decoder(vocabulary_size=6, seed=seed)
         add_to_logit(decoder, END, -8.0)
         for beam in search(decoder, vectors(), width, 12):
             repeats += sum(count_repeated_ngrams(h.ids, size) for h in beam)

@@ -12,8 +12,8 @@ from pipeline.text.vocabulary import START
 from tests.support.captioner import (
     add_to_logit,
     log_softmax,
-    logits_of,
-    make_decided_decoder,
+    make_peaked_decoder,
+    sequence_logits,
     vectors,
 )
 
@@ -24,7 +24,7 @@ IDS = np.array([[START, 4, 5, 6], [START, 9, 4, 2], [START, 8, 10, 3]], np.int32
 def members() -> list[Decoder]:
     """Return three decoders whose states differ in kind and number."""
     names = ["merge", "init_inject", "par_inject"]
-    return [make_decided_decoder(seed=seed, name=name) for seed, name in enumerate(names, 1)]
+    return [make_peaked_decoder(seed=seed, name=name) for seed, name in enumerate(names, 1)]
 
 
 def step_by_step(
@@ -42,7 +42,9 @@ def step_by_step(
 def test_probabilities_are_the_mean_of_the_members(members: list[Decoder]) -> None:
     features = vectors(count=3)
     probs = np.exp(step_by_step(Ensemble(members), features, IDS))
-    member_probs = [np.exp(log_softmax(logits_of(member, features, IDS))) for member in members]
+    member_probs = [
+        np.exp(log_softmax(sequence_logits(member, features, IDS))) for member in members
+    ]
     np.testing.assert_allclose(probs, np.mean(member_probs, axis=0), atol=1e-5)
     np.testing.assert_allclose(probs.sum(axis=-1), 1, atol=1e-9)
     assert np.abs(member_probs[0] - member_probs[1]).max() > 0.1
@@ -82,7 +84,7 @@ def test_an_ensemble_of_one_is_the_member_itself(members: list[Decoder]) -> None
 
 def test_a_word_that_is_impossible_for_one_member_stays_possible() -> None:
     word = 5
-    certain, refusing = make_decided_decoder(seed=7), make_decided_decoder(seed=7)
+    certain, refusing = make_peaked_decoder(seed=7), make_peaked_decoder(seed=7)
     add_to_logit(certain, word, 100.0)
     add_to_logit(refusing, word, -1e6)
     log_probs = step_by_step(Ensemble([certain, refusing]), vectors(count=3), IDS)
@@ -95,8 +97,8 @@ def test_a_word_that_is_impossible_for_one_member_stays_possible() -> None:
 
 def test_attention_maps_are_the_mean_of_the_members_that_have_them() -> None:
     shape = (4, 6)
-    pair = [make_decided_decoder(feature_shape=shape, seed=s, name="attention") for s in (1, 2)]
-    without_attention = make_decided_decoder(feature_shape=shape)
+    pair = [make_peaked_decoder(feature_shape=shape, seed=s, name="attention") for s in (1, 2)]
+    without_attention = make_peaked_decoder(feature_shape=shape)
     features = vectors(shape, 3)
     mean = Ensemble([*pair, without_attention]).attention_maps(features, IDS)
     assert mean is not None

@@ -7,7 +7,7 @@ from pipeline.captioner.decoders.decoder import DECODERS
 from pipeline.captioner.generation.guidance import with_guidance
 from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.text.vocabulary import START
-from tests.support.captioner import make_decided_decoder, vectors
+from tests.support.captioner import make_peaked_decoder, vectors
 
 IDS = np.array([[START, 4, 5, 6], [START, 9, 7, 4]], np.int32)
 
@@ -27,7 +27,7 @@ def test_guidance_adds_a_part_of_the_difference_to_unconditional_logits(
     name: str, norm: str
 ) -> None:
     shape = (4, 6)
-    decoder = make_decided_decoder(
+    decoder = make_peaked_decoder(
         name=name, feature_shape=shape, feature_norm=norm, spatial_residual_size=2
     )
     features = vectors(shape)[:2]
@@ -44,7 +44,7 @@ def test_guidance_adds_a_part_of_the_difference_to_unconditional_logits(
 
 
 def test_guidance_works_with_pooled_features_too() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     features = vectors()[:2]
     conditional = step_logits(decoder, features)
     unconditional = step_logits(decoder, np.zeros_like(features))
@@ -53,14 +53,14 @@ def test_guidance_works_with_pooled_features_too() -> None:
 
 
 def test_a_weight_of_0_returns_the_decoder_itself() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     assert with_guidance(decoder, 0.0) is decoder
 
 
 def test_attention_maps_are_those_of_the_decoder_with_the_photo() -> None:
     features = vectors((4, 6))[:2]
-    attention = make_decided_decoder(name="attention", feature_shape=(4, 6))
+    attention = make_peaked_decoder(name="attention", feature_shape=(4, 6))
     maps = with_guidance(attention, 0.5).attention_maps(features, IDS)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(maps, attention.attention_maps(features, IDS))
-    merge = make_decided_decoder(feature_shape=(4, 6))
+    merge = make_peaked_decoder(feature_shape=(4, 6))
     assert with_guidance(merge, 0.5).attention_maps(features, IDS) is None  # type: ignore[attr-defined]

@@ -9,14 +9,14 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import Hypothesis
 from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.text.vocabulary import END, PAD, START, UNK
-from tests.support.captioner import log_probability, make_decided_decoder, vectors
+from tests.support.captioner import log_probability, make_peaked_decoder, vectors
 
 MAX_WORDS = 6
 
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    return make_decided_decoder(vocabulary_size=8)
+    return make_peaked_decoder(vocabulary_size=8)
 
 
 class FixedDistribution:

@@ -14,7 +14,7 @@ from pipeline.captioner.generation.settings import SearchSettings, read_search_s
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.errors import InputError
-from tests.support.captioner import make_decided_decoder, make_vocabulary, vectors
+from tests.support.captioner import make_peaked_decoder, make_vocabulary, vectors
 
 SETTINGS = SearchSettings(
     beam_width=5,
@@ -111,7 +111,7 @@ def test_a_missing_or_damaged_file_is_refused(content: bytes | None, tmp_path: P
 
 
 def test_condition_builds_an_ensemble_of_guided_decoders_with_word_guidance() -> None:
-    decoders, detector = [make_decided_decoder(seed=seed) for seed in (1, 2)], make_detector()
+    decoders, detector = [make_peaked_decoder(seed=seed) for seed in (1, 2)], make_detector()
     decoder = SETTINGS.condition(decoders, detector)
     assert isinstance(decoder, WordGuided)
     assert isinstance(decoder.decoder, Ensemble)
@@ -125,7 +125,7 @@ def test_condition_builds_an_ensemble_of_guided_decoders_with_word_guidance() ->
 
 
 def test_condition_leaves_out_what_is_turned_off() -> None:
-    decoder, detector = make_decided_decoder(), make_detector()
+    decoder, detector = make_peaked_decoder(), make_detector()
     off = replace(SETTINGS, guidance=0.0, word_logit_bias=0.0, word_rerank_weight=0.0)
     assert off.condition([decoder], detector) is decoder
     assert replace(off, guidance=0.5).condition([decoder], detector) == Guided(decoder, 0.5)

@@ -10,7 +10,7 @@ from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.text.vocabulary import END, MARKERS, PAD, START, UNK
-from tests.support.captioner import make_decided_decoder, make_vocabulary, vectors
+from tests.support.captioner import make_peaked_decoder, make_vocabulary, vectors
 
 SIZE = len(make_vocabulary())
 
@@ -44,13 +44,13 @@ def make_hypothesis(ids: list[int], score: float, *, finished: bool = True) -> H
 def rerank(
     detector: WordDetector, rerank_weight: float, *hypotheses: Hypothesis
 ) -> list[Hypothesis]:
-    decoder = WordGuided(make_decided_decoder(), detector, 0.0, rerank_weight)
+    decoder = WordGuided(make_peaked_decoder(), detector, 0.0, rerank_weight)
     (reranked,) = decoder.rerank(vectors(count=1), [hypotheses])
     return reranked
 
 
 def test_detected_words_are_biased_by_their_log_odds_until_the_caption_has_them() -> None:
-    decoder, features = make_decided_decoder(), vectors(count=2)
+    decoder, features = make_peaked_decoder(), vectors(count=2)
     detector = make_detector({5: 0.9, 6: 0.0})
     guided = WordGuided(decoder, detector, 0.5, 0.0)
     start = np.full(2, START, np.int32)
@@ -69,7 +69,7 @@ def test_detected_words_are_biased_by_their_log_odds_until_the_caption_has_them(
 
 
 def test_a_search_may_reorder_the_rows_of_the_state() -> None:
-    decoder, features, order = make_decided_decoder(), vectors(count=3), [2, 0, 0]
+    decoder, features, order = make_peaked_decoder(), vectors(count=3), [2, 0, 0]
     rng = np.random.default_rng(0)
     detector = WordDetector(
         np.zeros(6, np.float32),
@@ -137,7 +137,7 @@ def test_if_nothing_is_detected_the_order_is_that_of_the_scores() -> None:
 
 
 def test_a_beam_search_returns_the_same_hypotheses_reranked() -> None:
-    decoder, features = make_decided_decoder(), vectors()
+    decoder, features = make_peaked_decoder(), vectors()
     guided = with_word_guidance(decoder, make_detector({5: 0.9, 9: 0.7}), 0.0, 5.0)
     assert isinstance(guided, WordGuided)
     beams = search(decoder, features, 8, 5)
@@ -149,28 +149,28 @@ def test_a_beam_search_returns_the_same_hypotheses_reranked() -> None:
 
 def test_greedy_search_and_sampling_use_the_logit_bias_too() -> None:
     features = vectors()
-    guided = with_word_guidance(make_decided_decoder(), make_detector({9: 1.0}), 50.0, 0.0)
+    guided = with_word_guidance(make_peaked_decoder(), make_detector({9: 1.0}), 50.0, 0.0)
     assert all(beam[0].ids[0] == 9 for beam in search(guided, features, 1, 5))
     drawn = sample(guided, features, 3, 5, Sampling())
     assert all(h.ids[0] == 9 for hypotheses in drawn for h in hypotheses)
 
 
 def test_weights_of_0_return_the_decoder_itself() -> None:
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     assert with_word_guidance(decoder, make_detector({}), 0.0, 0.0) is decoder
 
 
 def test_attention_maps_are_those_of_the_decoder() -> None:
     features, ids = vectors((4, 6))[:2], np.array([[START, 4], [START, 9]], np.int32)
-    attention = make_decided_decoder(name="attention", feature_shape=(4, 6))
+    attention = make_peaked_decoder(name="attention", feature_shape=(4, 6))
     maps = WordGuided(attention, make_detector({}), 0.3, 3.0).attention_maps(features, ids)
     np.testing.assert_array_equal(maps, attention.attention_maps(features, ids))
-    merge = make_decided_decoder(feature_shape=(4, 6))
+    merge = make_peaked_decoder(feature_shape=(4, 6))
     assert WordGuided(merge, make_detector({}), 0.3, 3.0).attention_maps(features, ids) is None
 
 
 def test_markers_have_no_bias() -> None:
-    guided = WordGuided(make_decided_decoder(), make_detector({5: 0.9}), 1.0, 0.0)
+    guided = WordGuided(make_peaked_decoder(), make_detector({5: 0.9}), 1.0, 0.0)
     bias = guided.begin(vectors(count=1))[0]
     assert not bias[0, [PAD, START, END, UNK]].any()
 
@@ -186,7 +186,7 @@ def test_words_are_detected_once_per_search_for_bias_and_reranking(
         return detect(self, features)
 
     monkeypatch.setattr(FixedDetector, "detect", recording)
-    guided = WordGuided(make_decided_decoder(), make_detector({5: 0.9}), 1.0, 1.0)
+    guided = WordGuided(make_peaked_decoder(), make_detector({5: 0.9}), 1.0, 1.0)
     search(guided, vectors(count=2), 2, 4)
     search(guided, vectors(count=2), 2, 4)
     assert calls == [2, 2]

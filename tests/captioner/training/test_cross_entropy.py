@@ -13,8 +13,8 @@ from tests.support.captioner import (
     PHOTOS,
     add_to_logit,
     make_batches,
-    make_decided_decoder,
     make_decoder,
+    make_peaked_decoder,
     make_store,
 )
 
@@ -112,7 +112,7 @@ def test_draws_follow_from_seed_and_epoch(
 def test_some_captions_are_learned_beside_a_photo_that_tells_nothing(
     captions: Batches, monkeypatch: pytest.MonkeyPatch, norm: str
 ) -> None:
-    decoder = make_decided_decoder(feature_norm=norm)
+    decoder = make_peaked_decoder(feature_norm=norm)
     phase = CrossEntropy(
         decoder, captions, OptimizerConfig(0.001), 20, SEED, condition_dropout=0.25
     )

@@ -18,16 +18,16 @@ from pipeline.captioner.training.validation import Validation
 from pipeline.text.vocabulary import PAD
 from tests.support.captioner import (
     CAPTIONS,
-    EVEN,
-    EVEN_DEV,
+    SAME_LENGTH_CAPTIONS,
+    SAME_LENGTH_DEV_CAPTIONS,
     Killed,
     log_softmax,
-    logits_of,
     make_batches,
     make_decoder,
     make_store,
     make_vocabulary,
-    weights_of,
+    sequence_logits,
+    weight_bytes,
 )
 
 Weights = list[Any]
@@ -50,7 +50,7 @@ def make_training(
     average_epochs: int = 3,
     cider_d: Callable[[Decoder], float] = lambda _: 0.0,
     after_epoch: Callable[[Sequence[EpochRow]], None] = ignore,
-    captions: Sequence[tuple[str, str]] = EVEN,
+    captions: Sequence[tuple[str, str]] = SAME_LENGTH_CAPTIONS,
 ) -> FitLoop:
     store = make_store(folder / "features.h5")
     decoder = make_decoder(seed=seed, dropout=dropout)
@@ -58,7 +58,7 @@ def make_training(
     return FitLoop(
         decoder=decoder,
         phase=CrossEntropy(decoder, train, OptimizerConfig(learning_rate), epochs, seed=5),
-        dev=make_batches(store, EVEN_DEV),
+        dev=make_batches(store, SAME_LENGTH_DEV_CAPTIONS),
         cider_d=cider_d,
         epochs=epochs,
         patience=patience,
@@ -98,7 +98,7 @@ def test_equal_seeds_and_data_give_equal_weights(whole: FitLoop, tmp_path: Path)
     again = make_training(tmp_path)
     again.run()
     assert again.history == whole.history
-    assert weights_of(again.decoder) == weights_of(whole.decoder)
+    assert weight_bytes(again.decoder) == weight_bytes(whole.decoder)
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["before its state is kept", "after"])
@@ -127,7 +127,7 @@ def test_a_killed_training_goes_on_to_the_very_same_end(
     assert seen == ([4] if saved else [3, 4])
     assert resumed.history == whole.history
     assert resumed.stopped == whole.stopped
-    assert weights_of(resumed.decoder) == weights_of(whole.decoder)
+    assert weight_bytes(resumed.decoder) == weight_bytes(whole.decoder)
 
 
 def test_a_training_killed_after_its_end_is_not_trained_again(
@@ -139,7 +139,7 @@ def test_a_training_killed_after_its_end_is_not_trained_again(
     again.run()
     assert seen == []
     assert again.history == whole.history
-    assert weights_of(again.decoder) == weights_of(whole.decoder)
+    assert weight_bytes(again.decoder) == weight_bytes(whole.decoder)
 
 
 def test_a_damaged_checkpoint_starts_the_training_anew(whole: FitLoop, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_an_interrupt_amid_an_epoch(whole: FitLoop, tmp_path: Path, epoch: int) 
     resumed = make_training(tmp_path)
     resumed.run()
     assert resumed.history == whole.history
-    assert weights_of(resumed.decoder) == weights_of(whole.decoder)
+    assert weight_bytes(resumed.decoder) == weight_bytes(whole.decoder)
 
 
 def test_it_stops_early_and_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def negative_log_likelihoods(decoder: Decoder, batches: Batches) -> list[float]:
     """Return one a word, padding left out, dropout off."""
     found = []
     for batch in batches.in_order():
-        scores = log_softmax(logits_of(decoder, batch.features, batch.inputs))
+        scores = log_softmax(sequence_logits(decoder, batch.features, batch.inputs))
         for row, targets in zip(scores, batch.targets, strict=True):
             found += [-float(row[i, word]) for i, word in enumerate(targets) if word != PAD]
     return found
@@ -294,12 +294,12 @@ def test_the_epoch_with_the_best_captions_is_kept_if_asked(tmp_path: Path) -> No
     scores = iter([0.0, 30.0, 20.0, 30.0])
     training = make_training(tmp_path, select="cider", cider_d=lambda _: next(scores))
     kept: list[bytes] = []
-    training.after_epoch = lambda _: kept.append(weights_of(training.decoder))
+    training.after_epoch = lambda _: kept.append(weight_bytes(training.decoder))
     training.run()
     assert [epoch.validation_cider_d for epoch in training.history] == [0, 30, 20, 30]
     # The fourth is as good, and its loss is lower.
     assert training.best.epoch == 4
-    assert weights_of(training.decoder) == kept[3]
+    assert weight_bytes(training.decoder) == kept[3]
 
 
 @pytest.mark.parametrize(
@@ -327,13 +327,13 @@ def test_of_epochs_that_chance_could_exchange_the_one_of_less_loss_is_kept(
         select="cider",
         select_tolerance=tolerance,
         cider_d=lambda _: next(following),
-        after_epoch=lambda _: kept.append(weights_of(training.decoder)),
+        after_epoch=lambda _: kept.append(weight_bytes(training.decoder)),
     )
     training.run()
     found = [epoch.validation_loss for epoch in training.history]
     assert found == sorted(found, reverse=True)
     assert training.best.epoch == best
-    assert weights_of(training.decoder) == kept[best - 1]
+    assert weight_bytes(training.decoder) == kept[best - 1]
 
 
 @pytest.mark.parametrize("average_epochs", [1, 3])

@@ -14,13 +14,13 @@ from pipeline.metrics.cider import CiderD
 from pipeline.metrics.references import References
 from pipeline.metrics.tokenizer import tokenize
 from tests.support.captioner import (
-    EVEN_DEV,
+    SAME_LENGTH_DEV_CAPTIONS,
     Killed,
     make_batches,
     make_decoder,
     make_store,
     make_vocabulary,
-    weights_of,
+    weight_bytes,
 )
 
 # Each photo's own words: where all photos have a word, it counts nothing.
@@ -83,7 +83,7 @@ def make_training(
     return FitLoop(
         decoder=decoder,
         phase=phase,
-        dev=make_batches(store, EVEN_DEV),
+        dev=make_batches(store, SAME_LENGTH_DEV_CAPTIONS),
         cider_d=lambda _: 0.0,
         epochs=epochs,
         patience=99,
@@ -139,4 +139,4 @@ def test_a_killed_second_phase_goes_on_to_the_very_same_end(
     assert seen == [3]
     assert resumed.history == whole.history
     assert resumed.stopped == whole.stopped == "all 3 epochs done"
-    assert weights_of(resumed.decoder) == weights_of(whole.decoder)
+    assert weight_bytes(resumed.decoder) == weight_bytes(whole.decoder)
