@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.captioner.artifacts import CAPTIONER_FILES, Artifacts
-from pipeline.captioner.decoders.openvino import load_compiled
+from pipeline.captioner.decoders.openvino import load_openvino_decoder
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import (
     Hypothesis,
@@ -155,5 +155,5 @@ def _load_decoder(artifacts: Artifacts, member: Member, *, compiled: bool) -> Su
         return artifacts.load_decoder(member)
 
     if compiled:
-        return load_compiled(artifacts.folder, artifacts.model, member, load_on_keras)
+        return load_openvino_decoder(artifacts.folder, artifacts.model, member, load_on_keras)
     return load_on_keras()

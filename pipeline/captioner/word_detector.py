@@ -3,7 +3,7 @@
 A ridge regression (Hoerl and Kennard 1970) from features to the share of a photo's captions that
 have each word. A decoder learns vision and language together from the same captions; the
 detector learns only vision, and detects more than the decoder does where photos are few
-(docs/experiments.md). Visual word detectors beside a language model: Fang et al. 2015, "From
+(docs/results.md). Visual word detectors beside a language model: Fang et al. 2015, "From
 captions to visual concepts and back".
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.captioner.generation.attention_maps import caption_maps
+from pipeline.captioner.generation.attention_maps import compute_attention_maps
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.features.store import FeatureStore
@@ -76,7 +76,7 @@ def predict(
             decoder, features, beam_width, max_words, no_repeat_ngram_size=no_repeat_ngram_size
         )
         best = [hypotheses[0] for hypotheses in beams]
-        maps = caption_maps(decoder, features, [hypothesis.ids for hypothesis in best])
+        maps = compute_attention_maps(decoder, features, [hypothesis.ids for hypothesis in best])
         predictions += [
             Prediction(
                 image_id=image_id,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import Decoder
-from pipeline.captioner.decoders.openvino import load_compiled
+from pipeline.captioner.decoders.openvino import load_openvino_decoder
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.checkpoint import Checkpoint, remove_abandoned_checkpoints
@@ -188,7 +188,7 @@ class _TrainRun:
             # Converted here, while the decoders are in memory, to save the first `caption image`
             # the time.
             for decoder, member in zip(model.decoders, model.config.members, strict=True):
-                load_compiled(ARTIFACTS, model.config, member, _returning(decoder))
+                load_openvino_decoder(ARTIFACTS, model.config, member, _returning(decoder))
 
 
 def _returning(decoder: Decoder) -> Callable[[], Decoder]:

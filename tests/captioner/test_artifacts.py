@@ -23,16 +23,16 @@ from tests.conftest import FEATURE_SPEC
 from tests.support.artifacts import SETTINGS
 from tests.support.captioner import (
     CAPTIONS,
-    EVEN,
-    make_decided_decoder,
+    SAME_LENGTH_CAPTIONS,
+    make_peaked_decoder,
     vectors,
-    weights_of,
+    weight_bytes,
     write_captions,
     write_extract_json,
 )
 
 SEEDS = (7, 8)
-TEST = [(f"test-{image_id}", text) for image_id, text in EVEN]
+TEST = [(f"test-{image_id}", text) for image_id, text in SAME_LENGTH_CAPTIONS]
 PROPERTIES = (
     *("table", "vocabulary", "store", "image_paths", "encoder", "model", "feature_spec"),
     *("detector", "search_settings", "decoders"),
@@ -68,8 +68,7 @@ def write_run(
     write_store(folder / "features.h5", spec, {i: f"sha256 of {i}" for i in image_ids}, {}, rows)
     write_extract_json(folder, {image_id: f"photos/{image_id}" for image_id in image_ids})
     trained: dict[int, Any] = {
-        seed: (make_decided_decoder(len(vocabulary), seed=seed + decoder_seed), {})
-        for seed in SEEDS
+        seed: (make_peaked_decoder(len(vocabulary), seed=seed + decoder_seed), {}) for seed in SEEDS
     }
     metadata = {"captions": table.fingerprint}
     model = Model.from_decoders(trained, spec, vocabulary.fingerprint, metadata)
@@ -115,8 +114,8 @@ def test_all_files_of_a_run_are_accepted(run: Path) -> None:
     assert artifacts.search_settings == SETTINGS
     assert artifacts.feature_spec == artifacts.store.feature_spec == artifacts.model.feature_spec
     assert len(artifacts.captions("test")) == len(TEST)
-    expected = [make_decided_decoder(len(artifacts.vocabulary), seed=seed + 1) for seed in SEEDS]
-    assert [*map(weights_of, artifacts.decoders)] == [*map(weights_of, expected)]
+    expected = [make_peaked_decoder(len(artifacts.vocabulary), seed=seed + 1) for seed in SEEDS]
+    assert [*map(weight_bytes, artifacts.decoders)] == [*map(weight_bytes, expected)]
     assert len(artifacts.detector.prior) == len(artifacts.vocabulary)
 
 

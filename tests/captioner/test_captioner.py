@@ -12,7 +12,7 @@ from pipeline.captioner import captioner as captioner_module
 from pipeline.captioner import model_folder
 from pipeline.captioner.captioner import Caption, Captioner
 from pipeline.captioner.decoders.decoder import Decoder, build_decoder
-from pipeline.captioner.decoders.openvino import CompiledDecoder
+from pipeline.captioner.decoders.openvino import OpenVINODecoder
 from pipeline.captioner.generation.ensemble import make_ensemble
 from pipeline.captioner.generation.guidance import Guided, with_guidance
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
@@ -321,7 +321,7 @@ def test_openvino_gives_the_same_captions_as_keras(
     beam_width: int,
 ) -> None:
     other = Captioner.load(converted, BATCH, "openvino")
-    inner_decoder(other, CompiledDecoder)
+    inner_decoder(other, OpenVINODecoder)
     inner_decoder(captioner, Decoder)
     assert isinstance(captioner.engine, KerasEngine)
     for images in (pixels[:BATCH], pixels[BATCH:], pixels[:1]):

@@ -12,14 +12,14 @@ from pipeline.errors import InputError
 from pipeline.storage.keras_weights import digest
 from pipeline.text.vocabulary import START, Vocabulary
 from tests.conftest import FEATURE_SPEC, change_json
-from tests.support.captioner import logits_of, make_decided_decoder, make_vocabulary, vectors
+from tests.support.captioner import make_peaked_decoder, make_vocabulary, sequence_logits, vectors
 
 IDS = [[START, 4, 5]] * 3
 
 
 def make_model(seed: int = 1, shape: tuple[int, ...] = (6,)) -> Model:
     training = {"epochs": 3, "best": {"validation_loss": 1.5}}
-    decoder = make_decided_decoder(feature_shape=shape, seed=seed)
+    decoder = make_peaked_decoder(feature_shape=shape, seed=seed)
     trained = {5: (decoder, training)}
     return Model.from_decoders(
         trained, FEATURE_SPEC, make_vocabulary().fingerprint, {"captions": "these"}
@@ -54,7 +54,8 @@ def test_a_model_loads_as_it_was_saved(tmp_path: Path, shape: tuple[int, ...]) -
     assert loaded.config == model.config
     features = vectors(shape, 3)
     np.testing.assert_array_equal(
-        logits_of(loaded.decoders[0], features, IDS), logits_of(model.decoders[0], features, IDS)
+        sequence_logits(loaded.decoders[0], features, IDS),
+        sequence_logits(model.decoders[0], features, IDS),
     )
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.captioner.generation.attention_maps import caption_maps
+from pipeline.captioner.generation.attention_maps import compute_attention_maps
 from pipeline.captioner.generation.beam_search import search
 from pipeline.features.store import FeatureStore
 from pipeline.reporting.predictions import (
@@ -19,7 +19,7 @@ from pipeline.reporting.predictions import (
 from tests.support.captioner import (
     PHOTOS,
     log_probability,
-    make_decided_decoder,
+    make_peaked_decoder,
     make_store,
     make_vocabulary,
 )
@@ -88,7 +88,7 @@ def test_a_failed_write_leaves_the_existing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "name"), [(1, "greedy"), (2, "beam_2"), (3, "beam_3")])
 def test_every_search_has_its_name(store: FeatureStore, width: int, name: str) -> None:
     assert search_name(width) == name
-    predictions = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS[:2], width, 5)
+    predictions = predict(make_peaked_decoder(), store, make_vocabulary(), PHOTOS[:2], width, 5)
     assert [p.search for p in predictions] == [name] * 2
 
 
@@ -97,7 +97,7 @@ def test_there_is_one_prediction_per_photo_in_the_order_of_the_ids(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
     monkeypatch.setattr("pipeline.features.store._CHUNK", part)
-    decoder, vocabulary = make_decided_decoder(), make_vocabulary()
+    decoder, vocabulary = make_peaked_decoder(), make_vocabulary()
     image_ids = ["5.jpg", "0.jpg", "7.jpg", "2.jpg", "3.jpg"]
     predictions = predict(decoder, store, vocabulary, image_ids, 3, 6)
     assert [p.image_id for p in predictions] == image_ids
@@ -108,7 +108,7 @@ def test_there_is_one_prediction_per_photo_in_the_order_of_the_ids(
 
 
 def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> None:
-    decoder, vocabulary = make_decided_decoder(), make_vocabulary()
+    decoder, vocabulary = make_peaked_decoder(), make_vocabulary()
     predictions = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
     hypotheses = search(decoder, store.read(PHOTOS), 3, 6)
     for prediction, (best, *_) in zip(predictions, hypotheses, strict=True):
@@ -125,7 +125,7 @@ def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> No
 
 
 def test_captions_end_at_the_word_limit(store: FeatureStore) -> None:
-    predictions = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 2)
+    predictions = predict(make_peaked_decoder(), store, make_vocabulary(), PHOTOS, 1, 2)
     assert all(len(p.caption.split()) == 2 for p in predictions if not p.finished)
     assert all(len(p.caption.split()) <= 2 for p in predictions)
     assert not all(p.finished for p in predictions)
@@ -134,11 +134,11 @@ def test_captions_end_at_the_word_limit(store: FeatureStore) -> None:
 def test_each_word_of_a_decoder_with_attention_has_its_map(tmp_path: Path) -> None:
     store = make_store(tmp_path / "features.h5", shape=(4, 6))
     decoder, vocabulary = (
-        make_decided_decoder(feature_shape=(4, 6), name="attention"),
+        make_peaked_decoder(feature_shape=(4, 6), name="attention"),
         make_vocabulary(),
     )
     predictions = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
-    expected = caption_maps(
+    expected = compute_attention_maps(
         decoder, store.read(PHOTOS), [vocabulary.encode(p.caption) for p in predictions]
     )
     assert len({len(p.caption.split()) for p in predictions}) > 1
@@ -152,5 +152,5 @@ def test_each_word_of_a_decoder_with_attention_has_its_map(tmp_path: Path) -> No
 
 
 def test_a_decoder_without_attention_has_no_maps(store: FeatureStore) -> None:
-    predictions = predict(make_decided_decoder(), store, make_vocabulary(), PHOTOS, 1, 6)
+    predictions = predict(make_peaked_decoder(), store, make_vocabulary(), PHOTOS, 1, 6)
     assert [p.maps for p in predictions] == [None] * len(PHOTOS)

@@ -30,10 +30,10 @@ from pipeline.stages import evaluate
 from pipeline.text.vocabulary import Vocabulary
 from tests.support.captioner import (
     CAPTIONS,
-    EVEN,
     PHOTOS,
+    SAME_LENGTH_CAPTIONS,
     make_batches,
-    make_decided_decoder,
+    make_peaked_decoder,
     make_store,
     make_vocabulary,
     write_captions,
@@ -51,7 +51,7 @@ TRAINING = {
 
 @pytest.fixture(scope="module")
 def decoders() -> list[Decoder]:
-    return [make_decided_decoder(seed=seed) for seed in (1, 2)]
+    return [make_peaked_decoder(seed=seed) for seed in (1, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -
     folder = tmp_path_factory.mktemp("project")
     artifacts = folder / "artifacts"
     training = [(f"{number}-train.jpg", text) for number, (_, text) in enumerate(CAPTIONS)]
-    write_captions(artifacts / "captions.parquet", {"train": training, "test": EVEN})
+    write_captions(
+        artifacts / "captions.parquet", {"train": training, "test": SAME_LENGTH_CAPTIONS}
+    )
     store = make_store(artifacts / "features.h5")
     write_extract_json(artifacts)
     table = read_caption_table(artifacts / "captions.parquet")
@@ -105,13 +107,17 @@ def captions(project: Path, decoder: StepDecoder, width: int) -> list[str]:
 
 def scores(candidates: Sequence[str]) -> dict[str, float]:
     """Return METRICS as metrics.json has them."""
-    scorer = Scorer([[tokenize(dict(EVEN)[image_id])] for image_id in sorted(PHOTOS)])
+    scorer = Scorer(
+        [[tokenize(dict(SAME_LENGTH_CAPTIONS)[image_id])] for image_id in sorted(PHOTOS)]
+    )
     corpus = scorer.score([tokenize(caption) for caption in candidates]).corpus
     return {name: round(value, 2) for name, value in corpus.items()}
 
 
 def perplexity(project: Path, decoders: list[Decoder]) -> float:
-    batches = make_batches(FeatureStore.open(project / "artifacts" / "features.h5"), EVEN)
+    batches = make_batches(
+        FeatureStore.open(project / "artifacts" / "features.h5"), SAME_LENGTH_CAPTIONS
+    )
     return math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in decoders))
 
 
@@ -186,6 +192,6 @@ def test_a_single_photo_with_features_is_refused(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
-    make_store(tmp_path / "artifacts" / "features.h5", [dict(EVEN).popitem()[0]])
+    make_store(tmp_path / "artifacts" / "features.h5", [dict(SAME_LENGTH_CAPTIONS).popitem()[0]])
     with pytest.raises(InputError, match=r"fewer than 2 test photos.*features.*list the reasons"):
         metrics_of(tmp_path, monkeypatch)

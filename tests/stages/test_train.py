@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.captioner.decoders.openvino import load_compiled
+from pipeline.captioner.decoders.openvino import load_openvino_decoder
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.cross_entropy import CrossEntropy
@@ -21,9 +21,9 @@ from pipeline.stages import tokenize, train
 from pipeline.storage import openvino_graphs
 from pipeline.text.vocabulary import Vocabulary
 from tests.support.captioner import (
-    EVEN,
-    EVEN_DEV,
     PHOTOS,
+    SAME_LENGTH_CAPTIONS,
+    SAME_LENGTH_DEV_CAPTIONS,
     Killed,
     make_store,
     vectors,
@@ -56,8 +56,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_params(
         tmp_path, train=TRAIN_PARAMS, tokenize={"min_count": 1}, dataset={"root": "no such folder"}
     )
-    training = [pair for pair in EVEN if pair[0] not in dict(EVEN_DEV)]
-    captions = {"train": [*training, ("gone.jpg", "a bed")], "dev": EVEN_DEV}
+    training = [
+        pair for pair in SAME_LENGTH_CAPTIONS if pair[0] not in dict(SAME_LENGTH_DEV_CAPTIONS)
+    ]
+    captions = {"train": [*training, ("gone.jpg", "a bed")], "dev": SAME_LENGTH_DEV_CAPTIONS}
     write_captions(tmp_path / "artifacts" / "captions.parquet", captions)
     make_store(tmp_path / "artifacts" / "features.h5")
     write_extract_json(tmp_path / "artifacts")
@@ -142,7 +144,7 @@ def test_where_graphs_are_used_the_stage_converts_its_decoder(project: Path) -> 
     graphs = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(graphs) == 9
     (decoder,), (member,) = model.decoders, model.config.members
-    compiled = load_compiled(project / "artifacts", model.config, member, lambda: decoder)
+    compiled = load_openvino_decoder(project / "artifacts", model.config, member, lambda: decoder)
     assert graphs == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     for array, other in zip(compiled.begin(vectors()), decoder.begin(vectors()), strict=True):
         np.testing.assert_allclose(array, other, atol=1e-6)
@@ -182,7 +184,7 @@ def test_a_vocabulary_of_other_captions_is_refused(project: Path) -> None:
 def test_a_split_with_fewer_than_two_photos_with_features_is_refused(
     project: Path, count: int
 ) -> None:
-    without = sorted(dict(EVEN_DEV))[count:]
+    without = sorted(dict(SAME_LENGTH_DEV_CAPTIONS))[count:]
     make_store(project / "artifacts" / "features.h5", [p for p in PHOTOS if p not in without])
     with pytest.raises(InputError, match=r"fewer than 2 dev photos.*features.*list the reasons"):
         train.main()

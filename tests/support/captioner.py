@@ -1,4 +1,4 @@
-"""Small things to caption with: features of eight photos, captions, a decoder of eight units."""
+"""A tiny captioner for tests: features of eight photos, captions, decoders with eight units."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,8 +35,8 @@ CAPTIONS = [
     ("2.jpg", "dog"),
 ]
 
-# Of one length, so that there is one shape to compile for; the words are in CAPTIONS as well.
-EVEN = [
+# All of one length, so that one shape is compiled; all words occur in CAPTIONS too.
+SAME_LENGTH_CAPTIONS = [
     ("0.jpg", "a dog runs"),
     ("1.jpg", "a cat runs"),
     ("2.jpg", "a big dog"),
@@ -46,10 +46,10 @@ EVEN = [
     ("6.jpg", "two cats runs"),
     ("7.jpg", "grass on grass"),
 ]
-EVEN_DEV = [("1.jpg", "a cat sleeps"), ("3.jpg", "dog on grass")]
+SAME_LENGTH_DEV_CAPTIONS = [("1.jpg", "a cat sleeps"), ("3.jpg", "dog on grass")]
 
 
-class Killed(Exception):  # noqa: N818  (no error)
+class Killed(Exception):  # noqa: N818  (not an error)
     """Stands for SIGKILL."""
 
 
@@ -88,47 +88,47 @@ def make_decoder(
     name: str = "merge",
     **options: Any,
 ) -> Decoder:
-    """Build a decoder with Keras' own initial weights; see `DecoderConfig` for options."""
+    """Build a decoder with Keras' default initial weights; see `DecoderConfig` for options."""
     keras.utils.set_random_seed(seed)
     return build_decoder(
         DecoderConfig(name, vocabulary_size, feature_shape, 8, 8, dropout, dropout, **options)
     )
 
 
-def make_decided_decoder(
+def make_peaked_decoder(
     vocabulary_size: int = len(make_vocabulary()),
     feature_shape: tuple[int, ...] = (6,),
     seed: int = 1,
     name: str = "merge",
     **options: Any,
 ) -> Decoder:
-    """Build a decoder whose weights are so large that its words are not all alike."""
+    """Build a decoder with weights so large that its word distributions are peaked."""
     decoder = make_decoder(vocabulary_size, feature_shape, name=name, **options)
-    random = np.random.default_rng(seed)
-    weights = [random.normal(size=weight.shape) for weight in decoder.network.get_weights()]
-    # With all of a photo's units dead, captions in any order of words would be equally likely.
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(size=weight.shape) for weight in decoder.network.get_weights()]
+    # If all ReLU units were dead, captions would be equally likely in any order of words.
     for position, weight in enumerate(decoder.network.weights):
-        if weight.path == "joined/bias":
+        if weight.path == "fusion/bias":
             weights[position] += 2.0
     decoder.network.set_weights(weights)
     return decoder
 
 
-def weights_of(decoder: Decoder) -> bytes:
+def weight_bytes(decoder: Decoder) -> bytes:
     return b"".join(weight.tobytes() for weight in decoder.network.get_weights())
 
 
 def add_to_logit(decoder: Decoder, word: int, value: float) -> None:
-    """Make a word likelier, or less likely, everywhere."""
+    """Add a value to a word's logit at every step."""
     *others, bias = decoder.network.get_weights()
     bias[word] += value
     decoder.network.set_weights([*others, bias])
 
 
-def logits_of(decoder: Decoder, features: Any, ids: Any) -> npt.NDArray[np.float64]:
-    """Return the whole-sequence network's logits (B, T, V)."""
-    found = decoder.network([features, np.asarray(ids, np.int32)], training=False)
-    return np.asarray(keras.ops.convert_to_numpy(found), np.float64)
+def sequence_logits(decoder: Decoder, features: Any, ids: Any) -> npt.NDArray[np.float64]:
+    """Return the logits (B, T, V) of the whole-sequence network."""
+    logits = decoder.network([features, np.asarray(ids, np.int32)], training=False)
+    return np.asarray(keras.ops.convert_to_numpy(logits), np.float64)
 
 
 def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -140,15 +140,15 @@ def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def log_probability(
     decoder: Decoder, features: npt.NDArray[np.float32], ids: Sequence[int], *, finished: bool
 ) -> float:
-    """Score one photo's caption by the whole-sequence network, a term for each word."""
+    """Compute the log-probability of one photo's caption with the whole-sequence network."""
     targets = [*ids, END] if finished else [*ids]
     inputs = [START, *ids][: len(targets)]
-    scores = log_softmax(logits_of(decoder, features[None], [inputs]))[0]
-    return float(sum(scores[position, word] for position, word in enumerate(targets)))
+    log_probs = log_softmax(sequence_logits(decoder, features[None], [inputs]))[0]
+    return float(sum(log_probs[position, word] for position, word in enumerate(targets)))
 
 
 def write_captions(path: Path, captions: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """Write a caption table: split to (image_id, text) pairs."""
+    """Write a caption table from (image_id, text) pairs by split."""
     rows = [
         (image_id, split, index, f"{text} .", text, len(text.split()))
         for split, pairs in captions.items()
@@ -158,12 +158,12 @@ def write_captions(path: Path, captions: Mapping[str, Sequence[tuple[str, str]]]
 
 
 def write_extract_json(folder: Path, paths: Mapping[str, str] | None = None) -> None:
-    """Write what later stages read of extract.json: where the photos were."""
+    """Write the part of extract.json that later stages read: the paths of the photos."""
     write_json(folder / "extract.json", {"paths": dict(paths or {})})
 
 
 def write_params(folder: Path, **changes: dict[str, Any]) -> None:
-    """Write the project's own params.yaml, with sections' keys changed."""
+    """Write a copy of the project's params.yaml, with some keys of sections changed."""
     yaml = YAML(typ="safe")
     values = yaml.load(ROOT / "params.yaml")
     for section, keys in changes.items():

@@ -1,9 +1,9 @@
-"""The attention decoder: before each word it looks at some places of the photo more than others.
+"""The attention decoder: before each word it weighs the places of the photo anew.
 
-Soft attention (Xu et al. 2015, "Show, attend and tell") over the places of a grid, asked for
-by the LSTM's present output (the spatial attention of Lu et al. 2017, "Knowing when to look"),
-not by its last one: the LSTM does not wait for what is seen, so that whole sequences are
-learned at once. Places are compared by scaled products.
+Soft attention (Xu et al. 2015, "Show, attend and tell") over the places of a grid. The query is
+the LSTM's present output (the spatial attention of Lu et al. 2017, "Knowing when to look"), not
+its previous one: the LSTM does not wait for the context vector, so whole sequences are trained
+at once. The scores are scaled dot products.
 """
 
 import math
@@ -11,10 +11,10 @@ from typing import Any
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders.layers import (
-    Graphs,
+    DecoderGraphs,
     TextLayers,
-    inputs,
-    normalize_features,
+    preprocess_features,
+    sequence_inputs,
     step_inputs,
     zero_state,
 )
@@ -23,65 +23,71 @@ from pipeline.captioner.model_config import DecoderConfig
 from pipeline.errors import InputError
 
 
-def build(config: DecoderConfig) -> Graphs:
-    """Return the graphs.
+def build(config: DecoderConfig) -> DecoderGraphs:
+    """Build the graphs.
 
     The state is [places (B, P, units), keys (B, P, units), image (B, units), hidden, cell].
 
     Raises:
-        InputError: the features have no places to look at.
+        InputError: the features have no places to attend to.
     """
     *grid_shape, _ = config.feature_shape
     if not grid_shape:
         raise InputError(
-            "the attention decoder looks at places of a photo: set extract.pooling in params.yaml "
-            "to quarters or grid"
+            "the attention decoder needs features of several places of a photo: set "
+            "extract.pooling in params.yaml to quarters or grid"
         )
     layers, units = keras.layers, config.units
-    language = TextLayers(config)
+    text = TextLayers(config)
     lstm = LSTM(units, name="lstm")
-    look = _Look(units)
+    attention = _Attention(units)
 
-    features, ids = inputs(config)
+    features, ids = sequence_inputs(config)
     places = layers.Dense(units, activation="relu", name="place")(
-        normalize_features(features, config)
+        preprocess_features(features, config)
     )
     keys = layers.Dense(units, use_bias=False, name="key")(places)
-    whole = layers.GlobalAveragePooling1D(name="mean_place")(places)
-    image = layers.Dense(units, activation="relu", name="image")(whole)
-    hidden = lstm(language.read(ids))
-    everywhere = layers.Reshape((1, units), name="image_everywhere")(image)
-    told, maps = look(hidden, places, keys, everywhere)
-    network = keras.Model([features, ids], language.logits_of(told), name="attention")
+    mean_place = layers.GlobalAveragePooling1D(name="mean_place")(places)
+    image = layers.Dense(units, activation="relu", name="image")(mean_place)
+    hidden = lstm(text.embed_sequence(ids))
+    image_broadcast = layers.Reshape((1, units), name="image_broadcast")(image)
+    attended, maps = attention(hidden, places, keys, image_broadcast)
+    network = keras.Model([features, ids], text.logits(attended), name="attention")
 
-    memory = [zero_state(image, units, name) for name in ("hidden", "cell")]
-    start = keras.Model(features, [places, keys, image, *memory], name="attention_start")
+    lstm_state = [zero_state(image, units, name) for name in ("hidden", "cell")]
+    start = keras.Model(features, [places, keys, image, *lstm_state], name="attention_start")
 
-    grid = (*grid_shape, units)
-    word, state = step_inputs(places=grid, keys=grid, image=units, hidden=units, cell=units)
-    output, carried = lstm.cell(language.embed_token(word), state[3:])
-    one = layers.Reshape((1, units), name="one_word")
-    told, _ = look(one(output), state[0], state[1], one(state[2]))
-    found = language.logits_of(layers.Reshape((units,), name="one_answer")(told))
-    step = keras.Model([word, *state], [found, *state[:3], *carried], name="attention_step")
-    return Graphs(network, start, step, keras.Model([features, ids], maps, name="attention_maps"))
+    place_shape = (*grid_shape, units)
+    word, state = step_inputs(
+        places=place_shape, keys=place_shape, image=units, hidden=units, cell=units
+    )
+    places_in, keys_in, image_in, *lstm_state_in = state
+    hidden, lstm_state_out = lstm.cell(text.embed_token(word), lstm_state_in)
+    add_time_axis = layers.Reshape((1, units), name="add_time_axis")
+    attended, _ = attention(add_time_axis(hidden), places_in, keys_in, add_time_axis(image_in))
+    logits = text.logits(layers.Reshape((units,), name="drop_time_axis")(attended))
+    outputs = [logits, places_in, keys_in, image_in, *lstm_state_out]
+    step = keras.Model([word, *state], outputs, name="attention_step")
+
+    attention_maps = keras.Model([features, ids], maps, name="attention_maps")
+    return DecoderGraphs(network, start, step, attention_maps)
 
 
-class _Look:
-    """Looks at places; called for whole sequences and for single words."""
+class _Attention:
+    """Attends to places; called for whole sequences and for single words."""
 
     def __init__(self, units: int) -> None:
         layers = keras.layers
         self._query = layers.Dense(units, use_bias=False, name="query")
         self._scale = layers.Rescaling(1 / math.sqrt(units), name="scale")
-        self._match = layers.Dot(axes=2, name="match")
-        self._weigh = layers.Softmax(name="weigh")
-        self._see = layers.Dot(axes=(2, 1), name="see")
+        self._scores = layers.Dot(axes=2, name="scores")
+        self._softmax = layers.Softmax(name="attention_weights")
+        self._context = layers.Dot(axes=(2, 1), name="weighted_places")
         self._add = layers.Add(name="merge")
-        self._joined = layers.Dense(units, activation="relu", name="joined")
+        self._fusion = layers.Dense(units, activation="relu", name="fusion")
 
     def __call__(self, hidden: Any, places: Any, keys: Any, image: Any) -> tuple[Any, Any]:
-        """Return what the next words are told from, (B, T, units), and the maps, (B, T, P)."""
-        maps = self._weigh(self._scale(self._match([self._query(hidden), keys])))
-        seen = self._see([maps, places])
-        return self._joined(self._add([hidden, seen, image])), maps
+        """Return the vectors that predict the next words, (B, T, units), and maps (B, T, P)."""
+        maps = self._softmax(self._scale(self._scores([self._query(hidden), keys])))
+        context = self._context([maps, places])
+        return self._fusion(self._add([hidden, context, image])), maps

@@ -1,4 +1,4 @@
-"""The interface of decoders: whole sequences to learn from, single steps to search with."""
+"""Decoders: graphs that train on whole sequences and, with the same weights, search by steps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders import attention, inject, merge
-from pipeline.captioner.decoders.layers import Graphs
+from pipeline.captioner.decoders.layers import DecoderGraphs
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.errors import InputError
 
@@ -18,64 +18,66 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Decoder:
-    """One set of weights in several graphs.
+    """One set of weights in several graphs; a `StepDecoder` on Keras.
 
     Attributes:
-        config: what it was built from.
-        graphs: to learn, to search and to look with.
+        config: what the graphs were built from.
+        graphs: the graphs for training, search and attention maps.
     """
 
     config: DecoderConfig
-    graphs: Graphs
+    graphs: DecoderGraphs
 
     @property
     def network(self) -> Any:
-        """What learns, see `Graphs`."""
+        """The graph that is trained, see `DecoderGraphs`."""
         return self.graphs.network
 
     @property
     def null_features(self) -> npt.NDArray[np.float32]:
-        """Features of a photo that tells nothing, (D,) for each place: 0 once prepared."""
+        """The features (D,), at each place, of a photo without information: 0 once normalized."""
         if self.config.feature_norm == "center":
             return np.asarray(self.network.get_layer("feature_norm").mean)
         return np.zeros(self.config.feature_shape[-1], np.float32)
 
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Run `start`."""
+        """Run `graphs.start`."""
         state = self.graphs.start.predict_on_batch(features)
         return [np.asarray(array) for array in (state if isinstance(state, list) else [state])]
 
     def begin_unconditional(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Run `start` of photos that tell nothing; see `guidance.SupportsUnconditional`."""
+        """Run `graphs.start` on null features; see `interfaces.SupportsUnconditional`."""
         return self.begin(np.broadcast_to(self.null_features, features.shape).astype(np.float32))
 
     def unconditional_start(self) -> Any:
-        """Return a `keras.Model` of what `begin_unconditional` does, to be converted."""
+        """Return `begin_unconditional` as a `keras.Model`, which can be converted."""
         features = keras.Input(self.config.feature_shape, name="features")
-        unseen = keras.layers.Rescaling(0.0, offset=self.null_features, name="nothing")(features)
-        return keras.Model(features, self.graphs.start(unseen), name="blind_start")
+        null_features = keras.layers.Rescaling(
+            0.0, offset=self.null_features, name="null_features"
+        )(features)
+        return keras.Model(features, self.graphs.start(null_features), name="unconditional_start")
 
     def advance(
         self, words: npt.NDArray[np.int32], state: list[Array]
     ) -> tuple[Array, list[Array]]:
-        """Run `step`."""
-        logits, *after = self.graphs.step.predict_on_batch([words, *state])
-        return np.asarray(logits), [np.asarray(array) for array in after]
+        """Run `graphs.step`."""
+        logits, *next_state = self.graphs.step.predict_on_batch([words, *state])
+        return np.asarray(logits), [np.asarray(array) for array in next_state]
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
-        """Run `maps`, where there are any; see `maps.SupportsAttentionMaps`."""
+        """Run `graphs.maps` if there is one; see `interfaces.SupportsAttentionMaps`."""
         if self.graphs.maps is None:
             return None
         return np.asarray(self.graphs.maps.predict_on_batch([features, ids]))
 
 
-DECODERS: Mapping[str, Callable[[DecoderConfig], Graphs]] = {
+DECODERS: Mapping[str, Callable[[DecoderConfig], DecoderGraphs]] = {
     "merge": merge.build,
-    "init_inject": inject.init,
-    "pre_inject": inject.pre,
-    "par_inject": inject.par,
+    "init_inject": inject.build_init_inject,
+    "pre_inject": inject.build_pre_inject,
+    "par_inject": inject.build_par_inject,
     "attention": attention.build,
 }
 

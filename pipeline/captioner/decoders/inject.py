@@ -1,18 +1,18 @@
 """The inject decoders: the LSTM itself sees the photo.
 
-As its first state (init), as the word before the first (pre: Vinyals et al. 2015, "Show and
-tell"), or beside every word (par): the names are those of Tanti, Gatt and Camilleri (2018),
-"Where to put the image in an image caption generator".
+The image is the LSTM's initial state (init), the word before the first one (pre: Vinyals et al.
+2015, "Show and tell"), or concatenated to every word (par). The names are those of Tanti, Gatt
+and Camilleri (2018), "Where to put the image in an image caption generator".
 """
 
 from typing import Any
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders.layers import (
-    Graphs,
+    DecoderGraphs,
     TextLayers,
     image_vector,
-    inputs,
+    sequence_inputs,
     step_inputs,
     zero_state,
 )
@@ -20,71 +20,76 @@ from pipeline.captioner.decoders.lstm import LSTM
 from pipeline.captioner.model_config import DecoderConfig
 
 
-def init(config: DecoderConfig) -> Graphs:
-    """Return the graphs of init-inject; the state is [hidden, cell], each (B, units)."""
-    language, lstm = TextLayers(config), _lstm(config)
-    features, ids = inputs(config)
+def build_init_inject(config: DecoderConfig) -> DecoderGraphs:
+    """Build the graphs of init-inject; the state is [hidden, cell], each (B, units)."""
+    text, lstm = TextLayers(config), _make_lstm(config)
+    features, ids = sequence_inputs(config)
     hidden = image_vector(features, config.units, "tanh", config)
-    memory = [hidden, zero_state(hidden, config.units, "cell")]
-    return _begun(config, language, lstm, features, ids, memory)
+    initial_state = [hidden, zero_state(hidden, config.units, "cell")]
+    return _build_from_initial_state(config, text, lstm, features, ids, initial_state)
 
 
-def pre(config: DecoderConfig) -> Graphs:
-    """Return the graphs of pre-inject; the state is [hidden, cell], each (B, units)."""
-    language, lstm = TextLayers(config), _lstm(config)
-    features, ids = inputs(config)
+def build_pre_inject(config: DecoderConfig) -> DecoderGraphs:
+    """Build the graphs of pre-inject; the state is [hidden, cell], each (B, units)."""
+    text, lstm = TextLayers(config), _make_lstm(config)
+    features, ids = sequence_inputs(config)
     image = image_vector(features, config.embedding_size, "linear", config)
-    blanks = [zero_state(image, config.units, name) for name in ("no_hidden", "no_cell")]
-    # By the cell alone, since OpenVINO does not convert the layer's loop.
+    zeros = [zero_state(image, config.units, name) for name in ("zero_hidden", "zero_cell")]
+    # The cell alone reads the image, since OpenVINO does not convert the layer's loop.
     lstm.build((None, None, config.embedding_size))
-    _, memory = lstm.cell(image, blanks)
-    return _begun(config, language, lstm, features, ids, memory)
+    _, initial_state = lstm.cell(image, zeros)
+    return _build_from_initial_state(config, text, lstm, features, ids, initial_state)
 
 
-def par(config: DecoderConfig) -> Graphs:
-    """Return the graphs of par-inject; the state is [image, hidden, cell]."""
+def build_par_inject(config: DecoderConfig) -> DecoderGraphs:
+    """Build the graphs of par-inject; the state is [image, hidden, cell]."""
     layers, size, units = keras.layers, config.embedding_size, config.units
-    language, lstm = TextLayers(config), _lstm(config)
-    features, ids = inputs(config)
+    text, lstm = TextLayers(config), _make_lstm(config)
+    features, ids = sequence_inputs(config)
     image = image_vector(features, size, "relu", config)
-    words = language.read(ids)
-    beside = layers.Lambda(_at_every_word, (None, size), name="image_everywhere")([image, words])
-    hidden, *_ = lstm(layers.Concatenate(name="inject")([words, beside]))
-    network = keras.Model([features, ids], language.logits_of(hidden), name="par_inject")
+    embeddings = text.embed_sequence(ids)
+    image_per_word = layers.Lambda(_repeat_per_word, (None, size), name="image_per_word")(
+        [image, embeddings]
+    )
+    hidden, *_ = lstm(layers.Concatenate(name="inject")([embeddings, image_per_word]))
+    network = keras.Model([features, ids], text.logits(hidden), name="par_inject")
 
-    memory = [zero_state(image, units, name) for name in ("hidden", "cell")]
-    start = keras.Model(features, [image, *memory], name="par_inject_start")
+    lstm_state = [zero_state(image, units, name) for name in ("hidden", "cell")]
+    start = keras.Model(features, [image, *lstm_state], name="par_inject_start")
 
     word, state = step_inputs(image=size, hidden=units, cell=units)
-    both = layers.Concatenate(name="inject_step")([language.embed_token(word), state[0]])
-    output, carried = lstm.cell(both, state[1:])
-    found = [language.logits_of(output), state[0], *carried]
-    return Graphs(network, start, keras.Model([word, *state], found, name="par_inject_step"))
+    image_in, *lstm_state_in = state
+    lstm_input = layers.Concatenate(name="inject_step")([text.embed_token(word), image_in])
+    hidden, lstm_state_out = lstm.cell(lstm_input, lstm_state_in)
+    outputs = [text.logits(hidden), image_in, *lstm_state_out]
+    step = keras.Model([word, *state], outputs, name="par_inject_step")
+    return DecoderGraphs(network, start, step)
 
 
-def _lstm(config: DecoderConfig) -> Any:
+def _make_lstm(config: DecoderConfig) -> Any:
     return LSTM(config.units, return_state=True, name="lstm")
 
 
-def _begun(
+def _build_from_initial_state(
     config: DecoderConfig,
-    language: TextLayers,
+    text: TextLayers,
     lstm: Any,
     features: Any,
     ids: Any,
-    memory: list[Any],
-) -> Graphs:
-    """Return the graphs of an LSTM that has seen the photo before the first word."""
+    initial_state: list[Any],
+) -> DecoderGraphs:
+    """Build the graphs of an LSTM that sees the photo only in its initial [hidden, cell]."""
     name = config.name
-    hidden, *_ = lstm(language.read(ids), initial_state=memory)
-    network = keras.Model([features, ids], language.logits_of(hidden), name=name)
-    start = keras.Model(features, memory, name=f"{name}_start")
+    hidden, *_ = lstm(text.embed_sequence(ids), initial_state=initial_state)
+    network = keras.Model([features, ids], text.logits(hidden), name=name)
+    start = keras.Model(features, initial_state, name=f"{name}_start")
     word, state = step_inputs(hidden=config.units, cell=config.units)
-    output, carried = lstm.cell(language.embed_token(word), state)
-    found = [language.logits_of(output), *carried]
-    return Graphs(network, start, keras.Model([word, *state], found, name=f"{name}_step"))
+    hidden, state_out = lstm.cell(text.embed_token(word), state)
+    outputs = [text.logits(hidden), *state_out]
+    return DecoderGraphs(network, start, keras.Model([word, *state], outputs, name=f"{name}_step"))
 
 
-def _at_every_word(image_and_words: list[Any]) -> Any:
+def _repeat_per_word(image_and_words: list[Any]) -> Any:
+    """Repeat the image (B, N) for each word of (B, T, ...): (B, T, N)."""
     image, words = image_and_words
     return keras.ops.repeat(image[:, None, :], keras.ops.shape(words)[1], axis=1)

@@ -1,4 +1,4 @@
-"""What decoders are made of: their graphs, and the layers that several of them have."""
+"""What all decoders share: the set of graphs that they consist of, and common layers."""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from pipeline.backend import keras
 from pipeline.captioner.model_config import DecoderConfig
 
 
-class Graphs(NamedTuple):
-    """A decoder's graphs, each a `keras.Model`; they share their layers.
+class DecoderGraphs(NamedTuple):
+    """The graphs of a decoder, each a `keras.Model`; they share their layers.
 
     Attributes:
-        network: [features (B, D) or (B, P, D), ids (B, T)] to logits (B, T, V): at each
-            position the next word, given the words up to there (teacher forcing).
-        start: features to the state before the first word, a list of arrays (B, ...).
-        step: [ids (B,), *state] to [logits (B, V), *state].
-        maps: as the network, to (B, T, P): how much each place of the photo counts for the
-            next word, 1 in all; None where a decoder does not look at places.
+        network: maps [features (B, D) or (B, P, D), ids (B, T)] to logits (B, T, V). The logits
+            at each position predict the next word, given the words so far (teacher forcing).
+        start: maps features to the state before the first word, a list of arrays (B, ...).
+        step: maps [ids (B,), *state] to [logits (B, V), *state].
+        maps: maps the network's inputs to attention maps (B, T, P): the weight of each place of
+            the photo for the next word; they sum to 1. None for a decoder without attention.
     """
 
     network: Any
@@ -26,14 +26,14 @@ class Graphs(NamedTuple):
     maps: Any = None
 
 
-def inputs(config: DecoderConfig) -> tuple[Any, Any]:
-    """Return the network's inputs: features, and ids (B, T)."""
+def sequence_inputs(config: DecoderConfig) -> tuple[Any, Any]:
+    """Return the inputs of the network: features (B, D) or (B, P, D), and ids (B, T)."""
     features = keras.Input(config.feature_shape, name="features")
     return features, keras.Input((None,), dtype="int32", name="ids")
 
 
 def step_inputs(**sizes: int | Sequence[int]) -> tuple[Any, list[Any]]:
-    """Return a step's inputs: a word (B,), and the state's arrays by their names and sizes."""
+    """Return the inputs of a step: ids (B,), and one input per state array, by name and size."""
     state = [
         keras.Input((size,) if isinstance(size, int) else tuple(size), name=f"{name}_in")
         for name, size in sizes.items()
@@ -42,40 +42,40 @@ def step_inputs(**sizes: int | Sequence[int]) -> tuple[Any, list[Any]]:
 
 
 class TextLayers:
-    """The side of language that all decoders have: words' vectors, and what the next word is."""
+    """The language side of every decoder: the word embedding, and the logits of the next word."""
 
     def __init__(self, config: DecoderConfig) -> None:
-        """Make the layers, without weights yet."""
-        layers, size = keras.layers, config.vocabulary_size
-        self._tied = config.tied_embeddings
-        kind = layers.ReversibleEmbedding if self._tied else layers.Embedding
-        self._embedding = kind(size, config.embedding_size, name="embedding")
+        """Create the layers; they get their weights when they are first called."""
+        layers, vocabulary_size = keras.layers, config.vocabulary_size
+        self._tied_embeddings = config.tied_embeddings
+        embedding_class = layers.ReversibleEmbedding if self._tied_embeddings else layers.Embedding
+        self._embedding = embedding_class(vocabulary_size, config.embedding_size, name="embedding")
         self._dropout = layers.Dropout(config.dropout, name="word_dropout")
         self._output_dropout = layers.Dropout(config.output_dropout, name="output_dropout")
-        if self._tied:
-            self._narrow = layers.Dense(config.embedding_size, name="narrow")
-            self._bias = _Bias(name="logits")
+        if self._tied_embeddings:
+            self._output_projection = layers.Dense(config.embedding_size, name="output_projection")
+            self._output_bias = _AddBias(name="logits")
         else:
-            self._logits = layers.Dense(size, name="logits")
+            self._output = layers.Dense(vocabulary_size, name="logits")
 
-    def read(self, ids: Any) -> Any:
-        """Return the vectors of whole sequences, (B, T, embedding), some numbers dropped."""
+    def embed_sequence(self, ids: Any) -> Any:
+        """Return the embeddings of sequences (B, T), with dropout: (B, T, embedding_size)."""
         return self._dropout(self._embedding(ids))
 
-    def embed_token(self, word: Any) -> Any:
-        """Return the vectors of single words, (B, embedding)."""
-        return self._embedding(word)
+    def embed_token(self, ids: Any) -> Any:
+        """Return the embeddings of single words (B,), for a search: (B, embedding_size)."""
+        return self._embedding(ids)
 
-    def logits_of(self, told: Any) -> Any:
-        """Return the logits of what follows, (..., V), from vectors (..., N)."""
-        kept = self._output_dropout(told)
-        if self._tied:  # Press and Wolf 2017, "Using the output embedding"
-            return self._bias(self._embedding(self._narrow(kept), reverse=True))
-        return self._logits(kept)
+    def logits(self, hidden: Any) -> Any:
+        """Return the logits of the next word, (..., V), from hidden vectors (..., N)."""
+        hidden = self._output_dropout(hidden)
+        if self._tied_embeddings:  # Press and Wolf 2017, "Using the output embedding"
+            return self._output_bias(self._embedding(self._output_projection(hidden), reverse=True))
+        return self._output(hidden)
 
 
-class _Bias(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Adds a number to each logit: all that tied embeddings leave of a layer of logits."""
+class _AddBias(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Adds a bias to the logits: tied embeddings leave no other weights in the output layer."""
 
     def build(self, shape: Any) -> None:
         self.bias = self.add_weight(shape=(shape[-1],), initializer="zeros", name="bias")
@@ -84,8 +84,8 @@ class _Bias(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return logits + self.bias
 
 
-class _Center(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Takes off vectors what they have in common: `initial.set_feature_mean` tells it."""
+class _SubtractMean(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Subtracts the mean training vector, which `initialization.set_feature_mean` sets."""
 
     def build(self, shape: Any) -> None:
         self.mean = self.add_weight(
@@ -96,14 +96,18 @@ class _Center(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return vectors - self.mean
 
 
-def normalize_features(features: Any, config: DecoderConfig) -> Any:
-    """Return features as a decoder gets them: normalized if asked, some of them dropped."""
+def preprocess_features(features: Any, config: DecoderConfig) -> Any:
+    """Normalize features (..., D) as configured; in training, add noise and apply dropout.
+
+    A decoder sees features through this function alone: classifier-free guidance relies on it
+    that photos whose normalized features are 0 are photos without information.
+    """
     layers = keras.layers
     if config.feature_norm == "center":
-        features = _Center(name="feature_norm")(features)
+        features = _SubtractMean(name="feature_norm")(features)
     if config.feature_norm == "l2":
         unit = layers.UnitNormalization(name="unit_length")(features)
-        # Numbers of about 1, as the initial weights of the next layer expect.
+        # The initial weights of the next layer expect values of about 1.
         features = layers.Rescaling(math.sqrt(features.shape[-1]), name="feature_norm")(unit)
     if config.feature_noise:
         features = layers.GaussianNoise(config.feature_noise, name="feature_noise")(features)
@@ -111,31 +115,37 @@ def normalize_features(features: Any, config: DecoderConfig) -> Any:
 
 
 def image_vector(features: Any, size: int, activation: str, config: DecoderConfig) -> Any:
-    """Return what a decoder learns to see in a photo as a whole, (B, size).
+    """Embed the photo as one vector, (B, size).
 
-    Of places (B, P, D) it sees their mean and, in a few numbers each, how they differ from it:
-    enough to tell where things stand, too little to learn photos by heart.
+    Features of places (B, P, D) are averaged. With `spatial_residual_size`, a few numbers for
+    each place are concatenated to the mean: a projection of its spatial residual, the difference
+    from the mean. They are enough to learn where things are, and too few to memorize photos.
     """
     layers = keras.layers
     if not features.shape[1:-1]:
         return layers.Dense(size, activation=activation, name="image")(
-            normalize_features(features, config)
+            preprocess_features(features, config)
         )
     mean = layers.GlobalAveragePooling1D(name="mean_place")(features)
-    seen = normalize_features(mean, config)
+    image = preprocess_features(mean, config)
     if config.spatial_residual_size:
-        one = layers.Reshape((1, features.shape[-1]), name="mean_of_each")(mean)
-        apart = layers.Subtract(name="apart")([features, one])
-        kept = layers.SpatialDropout1D(config.dropout, name="layout_dropout")(apart)
-        told = layers.Dense(config.spatial_residual_size, use_bias=False, name="layout")(kept)
-        seen = layers.Concatenate(name="seen")([seen, layers.Flatten(name="laid_out")(told)])
-    return layers.Dense(size, activation=activation, name="image")(seen)
+        mean_place = layers.Reshape((1, features.shape[-1]), name="mean_place_broadcast")(mean)
+        residual = layers.Subtract(name="spatial_residual")([features, mean_place])
+        residual = layers.SpatialDropout1D(config.dropout, name="spatial_residual_dropout")(
+            residual
+        )
+        residual = layers.Dense(
+            config.spatial_residual_size, use_bias=False, name="spatial_residual_projection"
+        )(residual)
+        residual = layers.Flatten(name="spatial_residual_flat")(residual)
+        image = layers.Concatenate(name="image_features")([image, residual])
+    return layers.Dense(size, activation=activation, name="image")(image)
 
 
 def zero_state(like: Any, size: int, name: str) -> Any:
-    """Return an empty memory, (B, size), for the photos of `like`."""
+    """Return zeros, (B, size), as an initial LSTM state for the batch of `like` (B, ...)."""
 
-    def zeros(array: Any) -> Any:
-        return keras.ops.zeros((keras.ops.shape(array)[0], size), array.dtype)
+    def zeros(batch: Any) -> Any:
+        return keras.ops.zeros((keras.ops.shape(batch)[0], size), batch.dtype)
 
     return keras.layers.Lambda(zeros, (size,), name=name)(like)

@@ -1,16 +1,16 @@
 """The merge decoder: image and language meet after the LSTM, which never sees the photo.
 
-Tanti, Gatt and Camilleri (2018), "Where to put the image in an image caption generator";
-sizes and activations as in the notebook that this project starts from. The notebook has no
-dropout before the logits; an `output_dropout` of 0 is its decoder.
+Tanti, Gatt and Camilleri (2018), "Where to put the image in an image caption generator". Sizes
+and activations are those of the notebook that this project starts from. The notebook has no
+dropout before the logits: with an `output_dropout` of 0 this is its decoder.
 """
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders.layers import (
-    Graphs,
+    DecoderGraphs,
     TextLayers,
     image_vector,
-    inputs,
+    sequence_inputs,
     step_inputs,
     zero_state,
 )
@@ -18,27 +18,28 @@ from pipeline.captioner.decoders.lstm import LSTM
 from pipeline.captioner.model_config import DecoderConfig
 
 
-def build(config: DecoderConfig) -> Graphs:
-    """Return the graphs; the state is [image, hidden, cell], each (B, units)."""
+def build(config: DecoderConfig) -> DecoderGraphs:
+    """Build the graphs; the state is [image, hidden, cell], each (B, units)."""
     layers, units = keras.layers, config.units
-    language = TextLayers(config)
+    text = TextLayers(config)
     lstm = LSTM(units, name="lstm")
-    joined = layers.Dense(units, activation="relu", name="joined")
+    fusion = layers.Dense(units, activation="relu", name="fusion")
 
-    features, ids = inputs(config)
+    features, ids = sequence_inputs(config)
     image = image_vector(features, units, "relu", config)
-    # Padding stands after the last word, where neither the LSTM's past nor the masked loss
-    # can feel it: no mask is needed, and without one the LSTM takes its fast paths.
-    words = language.read(ids)
-    everywhere = layers.Reshape((1, units), name="image_everywhere")(image)
-    merged = joined(layers.Add(name="merge")([lstm(words), everywhere]))
-    network = keras.Model([features, ids], language.logits_of(merged), name="merge")
+    # No mask: padding comes after the last word, where it affects neither the LSTM's earlier
+    # outputs nor the masked loss, and without a mask the LSTM takes its fast paths.
+    embeddings = text.embed_sequence(ids)
+    image_broadcast = layers.Reshape((1, units), name="image_broadcast")(image)
+    fused = fusion(layers.Add(name="merge")([lstm(embeddings), image_broadcast]))
+    network = keras.Model([features, ids], text.logits(fused), name="merge")
 
-    memory = [zero_state(image, units, name) for name in ("hidden", "cell")]
-    start = keras.Model(features, [image, *memory], name="merge_start")
+    lstm_state = [zero_state(image, units, name) for name in ("hidden", "cell")]
+    start = keras.Model(features, [image, *lstm_state], name="merge_start")
 
     word, state = step_inputs(image=units, hidden=units, cell=units)
-    hidden, carried = lstm.cell(language.embed_token(word), state[1:])
-    logits_of = language.logits_of(joined(layers.Add(name="merge_step")([hidden, state[0]])))
-    step = keras.Model([word, *state], [logits_of, state[0], *carried], name="merge_step")
-    return Graphs(network, start, step)
+    image_in, *lstm_state_in = state
+    hidden, lstm_state_out = lstm.cell(text.embed_token(word), lstm_state_in)
+    logits = text.logits(fusion(layers.Add(name="merge_step")([hidden, image_in])))
+    step = keras.Model([word, *state], [logits, image_in, *lstm_state_out], name="merge_step")
+    return DecoderGraphs(network, start, step)

@@ -1,6 +1,6 @@
-"""Compiled decoders: the search's graphs in the OpenVINO runtime.
+"""Decoders in the OpenVINO runtime, for search only.
 
-For one photo from a cold shell: no Keras is imported, which takes longer than the search.
+They caption one photo from a cold shell: importing Keras would take longer than the search.
 """
 
 from collections.abc import Callable
@@ -22,60 +22,62 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-class CompiledDecoder:
-    """A decoder to search with, and nothing else; see `search.StepDecoder`."""
+class OpenVINODecoder:
+    """A decoder that can search and nothing else; see `interfaces.SupportsUnconditional`."""
 
-    def __init__(self, start: Path, blind: Path, step: Path) -> None:
-        """Take the converted graphs."""
-        self._start, self._blind, self._step = (
+    def __init__(self, start: Path, unconditional_start: Path, step: Path) -> None:
+        """Compile the converted graphs."""
+        self._start, self._unconditional_start, self._step = (
             openvino_graphs.compile_graph(path, openvino_graphs.LATENCY).create_infer_request()
-            for path in (start, blind, step)
+            for path in (start, unconditional_start, step)
         )
 
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
         """Return the state before the first word."""
-        return _run(self._start, [features])
+        return _infer(self._start, [features])
 
     def begin_unconditional(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return that state of photos that tell nothing; see `guidance.SupportsUnconditional`."""
-        return _run(self._blind, [features])
+        """Return the state before the first word for as many photos without information."""
+        return _infer(self._unconditional_start, [features])
 
     def advance(
         self, words: npt.NDArray[np.int32], state: list[Array]
     ) -> tuple[Array, list[Array]]:
         """Return the logits of the next word, and the state after `words`."""
-        # After these a converted graph may tell more: what an operation inside left over.
-        logits, *after = _run(self._step, [words, *state])[: 1 + len(state)]
-        return logits, after
+        # A converted graph may have further outputs, left over from operations inside it.
+        logits, *next_state = _infer(self._step, [words, *state])[: 1 + len(state)]
+        return logits, next_state
 
 
-def load_compiled(
+def load_openvino_decoder(
     artifacts: Path,
-    description: ModelConfig,
+    model: ModelConfig,
     member: Member,
-    load: Callable[[], "Decoder"],
-) -> CompiledDecoder:
-    """Load a decoder of the folder `artifacts`, converting it the first time.
+    load_decoder: Callable[[], "Decoder"],
+) -> OpenVINODecoder:
+    """Load a decoder from the folder `artifacts`; the first time, convert it.
 
     Args:
-        artifacts: where the graphs are kept.
-        description: of the model.
-        member: which of its decoders.
-        load: gives the decoder on Keras; called only to convert it.
+        artifacts: the folder of artefacts; converted graphs are cached in it.
+        model: the description of the model.
+        member: the decoder of the model to load.
+        load_decoder: returns the decoder on Keras; called only for a conversion.
     """
-    key = fingerprint([asdict(description.decoder), member.weights_sha256])
-    start, blind, step = (
-        GraphFile(artifacts / openvino_graphs.FOLDER, f"decoder_{member.seed}_{part}", key)
-        for part in ("start", "blind", "step")
+    key = fingerprint([asdict(model.decoder), member.weights_sha256])
+    start, unconditional_start, step = (
+        GraphFile(artifacts / openvino_graphs.FOLDER, f"decoder_{member.seed}_{graph}", key)
+        for graph in ("start", "unconditional_start", "step")
     )
     with (
-        openvino_graphs.converted_graph(start, lambda: load().graphs.start) as start_path,
-        openvino_graphs.converted_graph(blind, lambda: load().unconditional_start()) as blind_path,
-        openvino_graphs.converted_graph(step, lambda: load().graphs.step) as step_path,
+        openvino_graphs.converted_graph(start, lambda: load_decoder().graphs.start) as start_path,
+        openvino_graphs.converted_graph(
+            unconditional_start, lambda: load_decoder().unconditional_start()
+        ) as unconditional_start_path,
+        openvino_graphs.converted_graph(step, lambda: load_decoder().graphs.step) as step_path,
     ):
-        return CompiledDecoder(start_path, blind_path, step_path)
+        return OpenVINODecoder(start_path, unconditional_start_path, step_path)
 
 
-def _run(request: Any, inputs: list[Array]) -> list[Array]:
-    found = request.infer(dict(enumerate(inputs)))
-    return [found[position].copy() for position in range(len(found))]
+def _infer(request: Any, inputs: list[Array]) -> list[Array]:
+    outputs = request.infer(dict(enumerate(inputs)))
+    return [outputs[position].copy() for position in range(len(outputs))]

@@ -1,4 +1,4 @@
-"""Maps: at which places of its photo a decoder looked for each word of a caption."""
+"""Attention maps of captions: which places of the photo the decoder attended to for each word."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,43 +8,44 @@ import numpy.typing as npt
 from pipeline.captioner.generation.interfaces import Array, StepDecoder, SupportsAttentionMaps
 from pipeline.text.vocabulary import PAD, START
 
-Map = npt.NDArray[np.uint8]
+AttentionMap = npt.NDArray[np.uint8]
 
-GREATEST = 255  # what the place that counted most for a word has
-_PHOTOS = 64  # that one pass looks at: a grid of Xception is 0.8 MB of each
+MAX_WEIGHT = 255  # the value of the place with the largest weight for a word
+_BATCH_SIZE = 64  # captions: the features of one photo on Xception's grid are 0.8 MB
 
 
-def caption_maps(
+def compute_attention_maps(
     decoder: StepDecoder, features: npt.NDArray[np.float32], captions: Sequence[Sequence[int]]
-) -> list[Map | None]:
-    """Return where a decoder looked for each word of its captions.
+) -> list[AttentionMap | None]:
+    """Compute where a decoder attended for each word of its captions.
 
     Args:
         decoder: the decoder.
-        features: (N, P, D) or (N, D), of the captions' photos.
-        captions: the ids of each one's words, without markers.
+        features: the features of each caption's photo, (N, P, D) or (N, D).
+        captions: the word ids of each caption, without markers.
 
     Returns:
-        For each caption (n_words, P): a place's share of the word's attention, 255 for the
-        word's greatest; None where the decoder does not look at places, or cannot say.
+        For each caption its attention map, (n_words, P): the weight of each place for the word,
+        scaled so that the largest is 255. None for a decoder without attention, or one that
+        cannot return its weights.
     """
     if not isinstance(decoder, SupportsAttentionMaps):
         return [None] * len(captions)
-    ids = _words_before(captions)
-    found: list[Map | None] = []
-    for rows in _parts(len(captions)):
-        shares = decoder.attention_maps(features[rows], ids[rows])
-        if shares is None:
+    ids = _decoder_inputs(captions)
+    maps: list[AttentionMap | None] = []
+    for rows in _row_batches(len(captions)):
+        batch_weights = decoder.attention_maps(features[rows], ids[rows])
+        if batch_weights is None:
             return [None] * len(captions)
-        found += [
-            _scaled(of_photo[: len(captions[row])])
-            for row, of_photo in zip(rows, shares, strict=True)
+        maps += [
+            _to_uint8(weights[: len(captions[row])])
+            for row, weights in zip(rows, batch_weights, strict=True)
         ]
-    return found[: len(captions)]
+    return maps[: len(captions)]
 
 
-def _words_before(captions: Sequence[Sequence[int]]) -> npt.NDArray[np.int32]:
-    """Return what stands before each word, (N, T): <start> and all words but the last."""
+def _decoder_inputs(captions: Sequence[Sequence[int]]) -> npt.NDArray[np.int32]:
+    """Return the word before each word, (N, T): <start> and all words but the last."""
     longest = max(map(len, captions), default=0)
     ids = np.full((len(captions), max(longest, 1)), PAD, np.int32)
     ids[:, 0] = START
@@ -53,15 +54,18 @@ def _words_before(captions: Sequence[Sequence[int]]) -> npt.NDArray[np.int32]:
     return ids
 
 
-def _parts(count: int) -> Iterator[npt.NDArray[np.int_]]:
-    """Yield rows in parts of one size, the last filled up from the first: one compiled shape."""
-    size = min(count, _PHOTOS)
-    for start in range(0, count, _PHOTOS):
+def _row_batches(count: int) -> Iterator[npt.NDArray[np.int_]]:
+    """Yield row numbers in batches of one size, hence one compiled shape.
+
+    The last batch is filled up with rows from the start.
+    """
+    size = min(count, _BATCH_SIZE)
+    for start in range(0, count, _BATCH_SIZE):
         yield np.arange(start, start + size) % count
 
 
-def _scaled(shares: Array) -> Map:
-    """Return whole numbers of shares (n_words, P), each word's greatest `GREATEST`."""
-    greatest = shares.max(axis=-1, keepdims=True)
-    scaled: Map = np.rint(GREATEST * (shares / greatest)).astype(np.uint8)
+def _to_uint8(weights: Array) -> AttentionMap:
+    """Scale the weights (n_words, P) so that each word's largest is `MAX_WEIGHT`, and round."""
+    largest = weights.max(axis=-1, keepdims=True)
+    scaled: AttentionMap = np.rint(MAX_WEIGHT * (weights / largest)).astype(np.uint8)
     return scaled

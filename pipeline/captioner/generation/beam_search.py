@@ -1,4 +1,4 @@
-"""Search: from a photo's features to its likeliest captions, greedily or with a beam."""
+"""Beam search: from a photo's features to its most likely captions; a width of 1 is greedy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,50 +10,69 @@ import numpy.typing as npt
 from pipeline.captioner.generation.interfaces import Hypothesis, LogProbs, Reranker, StepDecoder
 from pipeline.text.vocabulary import END, PAD, START, UNK
 
-_FORBIDDEN = [PAD, START, UNK]
-ROWS = 256  # hypotheses that one step of the decoder extends together
+_NEVER_GENERATED = [PAD, START, UNK]
+ROWS_PER_STEP = 256  # hypotheses that one step of the decoder extends
 
 
 @dataclass
 class _Beam:
-    """One photo's search: hypotheses in work, best first, and those that are done."""
+    """The search for one photo: live hypotheses, best first, and completed ones.
+
+    Attributes:
+        width: the number of hypotheses kept, live and completed together.
+        no_repeat_ngram_size: see `search`.
+        live: the log-probability and the word ids of each hypothesis that is being extended.
+        completed: the hypotheses that have ended or were cut off.
+    """
 
     width: int
     no_repeat_ngram_size: int
     live: list[tuple[float, tuple[int, ...]]] = field(default_factory=lambda: [(0.0, ())])
-    done: list[Hypothesis] = field(default_factory=list)
+    completed: list[Hypothesis] = field(default_factory=list)
 
-    def grow(self, log_probabilities: LogProbs, max_words: int) -> list[int]:
-        """Take the step's (width, V) scores; return which live hypothesis each new one extends."""
-        vocabulary_size = log_probabilities.shape[1]
+    def extend(self, log_probs: LogProbs, max_words: int) -> list[int]:
+        """Extend the live hypotheses by a word.
+
+        Args:
+            log_probs: of each live hypothesis' next word, (width, V); changed in place.
+            max_words: hypotheses of this length are cut off.
+
+        Returns:
+            For each hypothesis that is live now, the row of the one that it extends.
+        """
+        vocabulary_size = log_probs.shape[1]
         if self.no_repeat_ngram_size:
             for row, (_, ids) in enumerate(self.live):
-                log_probabilities[row, _repeating(ids, self.no_repeat_ngram_size)] = -np.inf
-        before = np.array([score for score, _ in self.live])
-        totals = (log_probabilities[: len(before)] + before[:, None]).ravel()
-        grown: list[tuple[float, tuple[int, ...]]] = []
+                log_probs[row, _repeating_words(ids, self.no_repeat_ngram_size)] = -np.inf
+        live_scores = np.array([score for score, _ in self.live])
+        totals = (log_probs[: len(live_scores)] + live_scores[:, None]).ravel()
+        extended: list[tuple[float, tuple[int, ...]]] = []
         parents: list[int] = []
-        # What has ended keeps its place: `width` hypotheses in all, ended or not.
-        for candidate in _largest(totals, self.width - len(self.done)):
+        # A completed hypothesis keeps its place in the beam.
+        for candidate in _top_k(totals, self.width - len(self.completed)):
             parent, word = divmod(int(candidate), vocabulary_size)
             total, ids = float(totals[candidate]), self.live[parent][1]
             if total == -np.inf:
                 break
             if word == END:
-                self.done.append(Hypothesis(ids, total, finished=True))
+                self.completed.append(Hypothesis(ids, total, finished=True))
             else:
-                grown.append((total, (*ids, word)))
+                extended.append((total, (*ids, word)))
                 parents.append(parent)
-        if not grown and not self.done:  # logits that are no numbers lead nowhere
-            self.done = [Hypothesis(ids, total, finished=False) for total, ids in self.live]
-        self.live = grown
-        if grown and len(grown[0][1]) == max_words:
-            self.done += [Hypothesis(ids, total, finished=False) for total, ids in grown]
-            self.live = []
+        if not extended and not self.completed:  # NaN logits have no best word
+            self._cut_off()
+        self.live = extended
+        if extended and len(extended[0][1]) == max_words:
+            self._cut_off()
         return parents
 
+    def _cut_off(self) -> None:
+        """Complete the live hypotheses without <end>."""
+        self.completed += [Hypothesis(ids, total, finished=False) for total, ids in self.live]
+        self.live = []
+
     def ranked(self) -> list[Hypothesis]:
-        return sorted(self.done, key=lambda h: (-h.finished, -h.score, h.ids))
+        return sorted(self.completed, key=lambda h: (-h.finished, -h.score, h.ids))
 
 
 def search(
@@ -64,61 +83,63 @@ def search(
     *,
     no_repeat_ngram_size: int = 0,
 ) -> list[list[Hypothesis]]:
-    """Caption photos; a width of 1 is greedy search.
+    """Caption photos by beam search; a width of 1 is greedy search.
 
-    A beam keeps the `beam_width` likeliest hypotheses; one that has ended keeps its place,
-    and the others go on until all have ended, so the likeliest is never dropped for
-    unlikely ones that ended early. <pad>, <start> and <unk> are never chosen. Hypotheses
-    that the limit of words cut off rank below those that ended; what ended is ranked by its
-    score, or by the decoder, where it `Reranker`.
+    A beam keeps the `beam_width` most likely hypotheses. One that has ended keeps its place
+    while the others go on until all have ended, so the most likely one is never dropped for
+    unlikely ones that ended early. <pad>, <start> and <unk> are never chosen. Finished
+    hypotheses are ranked by their score, or by the decoder if it is a `Reranker`; hypotheses
+    that were cut off at the limit of words rank below them.
 
     Args:
         decoder: the trained decoder.
         features: (N, D) or (N, P, D).
-        beam_width: hypotheses kept in work for each photo.
-        max_words: a caption's words, at most.
-        no_repeat_ngram_size: no run of so many words occurs twice in a caption; 0 allows it.
+        beam_width: hypotheses kept for each photo.
+        max_words: the limit of words in a caption.
+        no_repeat_ngram_size: no run of this many words occurs twice in a caption; 0 allows it.
             Decoders trained on few photos fall into loops (Paulus et al. 2018, 2.5).
 
     Returns:
-        For each photo its hypotheses, best first, `beam_width` of them or, where the
-        vocabulary is smaller, fewer.
+        For each photo its hypotheses, best first: `beam_width` of them, or fewer if the
+        vocabulary is smaller.
     """
-    found: list[list[Hypothesis]] = []
-    for photos in parts(features, max(1, ROWS // beam_width)):
-        beams = [_Beam(beam_width, no_repeat_ngram_size) for _ in photos]
-        _grow_all(decoder, photos, beams, max_words)
+    results: list[list[Hypothesis]] = []
+    for batch in fixed_size_batches(features, max(1, ROWS_PER_STEP // beam_width)):
+        beams = [_Beam(beam_width, no_repeat_ngram_size) for _ in batch]
+        _run_beams(decoder, batch, beams, max_words)
         ranked = [beam.ranked() for beam in beams]
-        found += decoder.rerank(photos, ranked) if isinstance(decoder, Reranker) else ranked
-    return found[: len(features)]
+        results += decoder.rerank(batch, ranked) if isinstance(decoder, Reranker) else ranked
+    return results[: len(features)]
 
 
-def parts(features: npt.NDArray[np.float32], size: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Split into parts of one size, the last padded: one shape, one compiled step."""
+def fixed_size_batches(
+    features: npt.NDArray[np.float32], size: int
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Split into batches of one size, the last one padded: one shape, one compiled step."""
     size = min(size, 1 << max(len(features) - 1, 0).bit_length())
     for start in range(0, len(features), size):
-        part = features[start : start + size]
-        padding = [(0, size - len(part)), *[(0, 0)] * (features.ndim - 1)]
-        yield np.pad(part, padding)
+        batch = features[start : start + size]
+        padding = [(0, size - len(batch)), *[(0, 0)] * (features.ndim - 1)]
+        yield np.pad(batch, padding)
 
 
-def _grow_all(
+def _run_beams(
     decoder: StepDecoder, features: npt.NDArray[np.float32], beams: list[_Beam], max_words: int
 ) -> None:
-    """Take all beams, one a photo, to their ends together."""
+    """Extend all beams, one for each photo, until they are complete."""
     width = beams[0].width
     # Row `p * width + i` is hypothesis i of photo p.
     state = [np.repeat(array, width, axis=0) for array in decoder.begin(features)]
     words = np.full(len(features) * width, START, np.int32)
     while any(beam.live for beam in beams):
         logits, state = decoder.advance(words, state)
-        scores = log_softmax(logits.astype(np.float64))
+        log_probs = log_softmax(logits.astype(np.float64))
         origin = np.arange(len(words))
         for photo, beam in enumerate(beams):
             if not beam.live:
                 continue
             first = photo * width
-            parents = beam.grow(scores[first : first + width], max_words)
+            parents = beam.extend(log_probs[first : first + width], max_words)
             for slot, (parent, (_, ids)) in enumerate(zip(parents, beam.live, strict=False)):
                 origin[first + slot] = first + parent
                 words[first + slot] = ids[-1]
@@ -126,15 +147,15 @@ def _grow_all(
 
 
 def log_softmax(logits: LogProbs) -> LogProbs:
-    """Log-probabilities over the whole vocabulary, those of the markers then struck out."""
+    """Return log-probabilities over the whole vocabulary; -inf for words never generated."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    scores: LogProbs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    scores[:, _FORBIDDEN] = -np.inf
-    return scores
+    log_probs: LogProbs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    log_probs[:, _NEVER_GENERATED] = -np.inf
+    return log_probs
 
 
-def _repeating(ids: tuple[int, ...], size: int) -> list[int]:
-    """Return the words that would complete an n-gram of `size` words that `ids` has already."""
+def _repeating_words(ids: tuple[int, ...], size: int) -> list[int]:
+    """Return the words that would complete an n-gram of `size` words that `ids` already has."""
     prefix = size - 1
     return [
         ids[start + prefix]
@@ -143,8 +164,15 @@ def _repeating(ids: tuple[int, ...], size: int) -> list[int]:
     ]
 
 
-def _largest(values: LogProbs, count: int) -> npt.NDArray[Any]:
-    """Positions of the `count` largest values, largest first, the earlier of equals first."""
-    count = min(count, len(values))
-    candidates = np.sort(np.argpartition(-values, count - 1)[:count])
-    return candidates[np.argsort(-values[candidates], kind="stable")]
+def _top_k(values: LogProbs, k: int) -> npt.NDArray[Any]:
+    """Return the positions of the `k` largest values, largest first.
+
+    Of equal values the earlier position comes first and is the one that is returned. NaN is
+    less than any number.
+    """
+    k = min(k, len(values))
+    negated = -values
+    threshold = np.partition(negated, k - 1)[k - 1]
+    # Not `<=`, which would leave out NaN. Values equal to the k-th largest are all candidates.
+    candidates = np.flatnonzero(~(negated > threshold))
+    return candidates[np.argsort(negated[candidates], kind="stable")[:k]]

@@ -1,4 +1,4 @@
-"""Ensembles: decoders that were trained from different seeds, asked together."""
+"""Ensembles: decoders trained from different seeds that vote on each word."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,56 +10,58 @@ from pipeline.captioner.generation.interfaces import Array, StepDecoder, Support
 
 
 class Ensemble:
-    """Gives the mean of its members' probabilities of the next word; see `search.StepDecoder`.
+    """A `StepDecoder` that averages its members' probabilities of the next word.
 
-    One word after another, not one caption against another: the members may disagree about
-    a caption's beginning and still agree about its end.
+    They are averaged at each word, not for whole captions: members may disagree on how a
+    caption begins and still agree on how it goes on.
     """
 
     def __init__(self, members: Sequence[StepDecoder]) -> None:
-        """Take decoders of one vocabulary."""
+        """Take decoders with the same vocabulary."""
         self._members = members
-        self._sizes: list[int] = []
+        self._state_sizes: list[int] = []
 
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return all members' states, one after another."""
+        """Return the states of all members, concatenated."""
         states = [member.begin(features) for member in self._members]
-        self._sizes = [len(state) for state in states]
+        self._state_sizes = [len(state) for state in states]
         return [array for state in states for array in state]
 
     def advance(
         self, words: npt.NDArray[np.int32], state: list[Array]
     ) -> tuple[Array, list[Array]]:
-        """Return the logarithm of the mean of their probabilities, and their states."""
-        shares: Any = 0.0
-        after: list[Array] = []
-        for member, size in zip(self._members, self._sizes, strict=True):
-            first = len(after)
-            logits, carried = member.advance(words, state[first : first + size])
-            after += carried
-            shares = shares + _softmax(logits.astype(np.float64))
-        # A word that none of them can imagine: its share is below what a float64 can hold.
-        return np.log(np.maximum(shares / len(self._members), np.finfo(np.float64).tiny)), after
+        """Return the logarithm of the members' mean probabilities, and their next states."""
+        total: Any = 0.0
+        next_state: list[Array] = []
+        for member, size in zip(self._members, self._state_sizes, strict=True):
+            first = len(next_state)
+            logits, member_state = member.advance(words, state[first : first + size])
+            next_state += member_state
+            total = total + _softmax(logits.astype(np.float64))
+        # A word that is impossible for all members has a probability below what float64 can
+        # represent; its logarithm must stay finite.
+        mean = np.maximum(total / len(self._members), np.finfo(np.float64).tiny)
+        return np.log(mean), next_state
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
-        """Return the mean of where its members look; see `maps.SupportsAttentionMaps`."""
+        """Return the mean of the members' attention maps; see `SupportsAttentionMaps`."""
         maps = [
-            m.attention_maps(features, ids)
-            for m in self._members
-            if isinstance(m, SupportsAttentionMaps)
+            member.attention_maps(features, ids)
+            for member in self._members
+            if isinstance(member, SupportsAttentionMaps)
         ]
-        looked = [shares for shares in maps if shares is not None]
-        return np.mean(looked, axis=0) if looked else None
+        available = [weights for weights in maps if weights is not None]
+        return np.mean(available, axis=0) if available else None
 
 
 def make_ensemble(members: Sequence[StepDecoder]) -> StepDecoder:
-    """Return the members as one: itself if there is but one."""
+    """Return an ensemble of the members, or the member itself if there is only one."""
     return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def _softmax(logits: Array) -> Array:
-    grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: Array = grown / grown.sum(axis=-1, keepdims=True)
-    return shares
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities

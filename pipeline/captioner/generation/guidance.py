@@ -1,9 +1,10 @@
-"""Guidance: what a photo makes likelier than no photo counts for more.
+"""Classifier-free guidance: words that the photo makes more likely count for more.
 
-Classifier-free guidance (Ho and Salimans 2022), of captions as in Kornblith et al. (2023),
-"Guiding image captioning models toward more specific captions". A decoder that learned from few
-photos listens more to language than to what it sees; at every word it is asked twice, of the
-photo and of a photo that tells nothing, and the difference is added once more in part.
+Ho and Salimans (2022), "Classifier-free diffusion guidance", applied to captions as in Kornblith
+et al. (2023), "Guiding image captioning models toward more specific captions". A decoder that was
+trained on few photos relies on language more than on the photo. So at each word its logits are
+computed twice, with the photo (conditional) and without it (unconditional), and a part of their
+difference is added to the conditional ones.
 """
 
 from dataclasses import dataclass
@@ -21,19 +22,18 @@ from pipeline.captioner.generation.interfaces import (
 
 @dataclass(frozen=True)
 class Guided:
-    """A decoder with guidance in its steps; see `search.StepDecoder`.
+    """A `StepDecoder` that applies classifier-free guidance to a decoder.
 
     Attributes:
-        decoder: trained.
-        strength: the share of the difference of logits, with the photo and without one, that is
-            added to those with the photo.
+        decoder: the trained decoder.
+        weight: the logits become conditional + weight * (conditional - unconditional).
     """
 
     decoder: SupportsUnconditional
-    strength: float
+    weight: float
 
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return the state with the photos, and after it the state without."""
+        """Return the conditional state followed by the unconditional one."""
         return [*self.decoder.begin(features), *self.decoder.begin_unconditional(features)]
 
     def advance(
@@ -41,14 +41,15 @@ class Guided:
     ) -> tuple[Array, list[Array]]:
         """Return the guided logits, and both states after `words`."""
         half = len(state) // 2
-        logits, seeing = self.decoder.advance(words, state[:half])
-        blind_logits, blind = self.decoder.advance(words, state[half:])
-        return logits + self.strength * (logits - blind_logits), [*seeing, *blind]
+        logits, conditional = self.decoder.advance(words, state[:half])
+        unconditional_logits, unconditional = self.decoder.advance(words, state[half:])
+        guided_logits = logits + self.weight * (logits - unconditional_logits)
+        return guided_logits, [*conditional, *unconditional]
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
-        """Return where the decoder looks with the photo; see `maps.SupportsAttentionMaps`."""
+        """Return the decoder's maps with the photo; see `SupportsAttentionMaps`."""
         return (
             self.decoder.attention_maps(features, ids)
             if isinstance(self.decoder, SupportsAttentionMaps)
@@ -56,6 +57,6 @@ class Guided:
         )
 
 
-def with_guidance(decoder: SupportsUnconditional, strength: float) -> StepDecoder:
-    """Return the decoder with guidance, or itself where the strength is 0."""
-    return Guided(decoder, strength) if strength else decoder
+def with_guidance(decoder: SupportsUnconditional, weight: float) -> StepDecoder:
+    """Return the decoder with guidance, or the decoder itself if the weight is 0."""
+    return Guided(decoder, weight) if weight else decoder

@@ -1,6 +1,6 @@
-"""Interfaces: what a search needs of a decoder, and what it returns.
+"""What a search needs from a decoder, and what it returns.
 
-Every decoder, ensemble and guidance is one of these, whatever runs it.
+Decoders on Keras and OpenVINO, ensembles and guided decoders all implement these interfaces.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ Array = npt.NDArray[Any]
 
 
 class StepDecoder(Protocol):
-    """What a search asks of a decoder, by whatever it is run."""
+    """A decoder that can be searched word by word, whatever runtime computes it."""
 
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return the state before the first word, arrays (B, ...), of features (B, ...)."""
+        """Return the state before the first word, arrays (B, ...), for features (B, ...)."""
 
     def advance(
         self, words: npt.NDArray[np.int32], state: list[Array]
     ) -> tuple[Array, list[Array]]:
-        """Return the next word's logits (B, V) and the state after `words` (B,)."""
+        """Return the logits of the next word, (B, V), and the state after `words` (B,)."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Hypothesis:
     """A caption that a search proposes.
 
     Attributes:
-        ids: of its words, without markers.
-        log_probability: natural logarithm of the decoder's probability of these words and,
-            where it is finished, of <end> after them.
-        finished: whether the model ended it, rather than the limit of words.
+        ids: the ids of its words, without markers.
+        log_probability: natural logarithm of the decoder's probability of these words and, if
+            the hypothesis is finished, of <end> after them.
+        finished: whether the decoder ended it with <end>; if not, the limit of words cut it off.
     """
 
     ids: tuple[int, ...]
@@ -43,46 +43,50 @@ class Hypothesis:
 
     @property
     def score(self) -> float:
-        """Mean log-probability of its steps, by which a beam's hypotheses are ranked.
+        """Mean log-probability per step, by which the hypotheses of a beam are ranked.
 
-        Without the mean a beam prefers short captions (Wu et al. 2016, section 7).
+        The sum instead of the mean would prefer short captions (Wu et al. 2016, section 7).
         """
         return self.log_probability / max(len(self.ids) + self.finished, 1)
 
 
 @runtime_checkable
 class Reranker(Protocol):
-    """A decoder with an opinion of finished hypotheses that is more than their likelihood."""
+    """A decoder that reranks finished hypotheses by more than their likelihood."""
 
     def rerank(
-        self, features: npt.NDArray[np.float32], found: Sequence[Sequence[Hypothesis]]
+        self, features: npt.NDArray[np.float32], beams: Sequence[Sequence[Hypothesis]]
     ) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each photo, best first, of its features (N, ...).
+        """Return the hypotheses of each photo, best first.
 
-        What the limit of words cut off has to stay behind what ended.
+        Hypotheses that were cut off at the limit of words must stay behind finished ones.
+
+        Args:
+            features: of the photos, (N, ...); a search passes the array that `begin` got.
+            beams: the hypotheses of each photo.
         """
 
 
 class SupportsUnconditional(StepDecoder, Protocol):
-    """A decoder that can be asked without a photo as well."""
+    """A decoder that can predict words without a photo too, for classifier-free guidance."""
 
     def begin_unconditional(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return the state before the first word, of as many photos that tell nothing."""
+        """Return the state before the first word for as many photos without information."""
 
 
 @runtime_checkable
 class SupportsAttentionMaps(Protocol):
-    """A decoder that can be asked where it looks: one on Keras, or several of these."""
+    """A decoder that can return its attention weights: one on Keras, or an ensemble of them."""
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
-        """Return how much each place counts for each next word, 1 in all.
+        """Return the weight of each place for each next word; they sum to 1.
 
         Args:
-            features: (B, P, D), or (B, D), where there are no places.
-            ids: (B, T), the words so far, <start> first.
+            features: (B, P, D), or (B, D) without places.
+            ids: the words so far, (B, T), <start> first.
 
         Returns:
-            (B, T, P); None where the decoder does not look at places.
+            (B, T, P); None for a decoder without attention.
         """

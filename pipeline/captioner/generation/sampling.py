@@ -1,4 +1,4 @@
-"""Sampling: captions drawn at random from what the decoder thinks likely."""
+"""Sampling: captions drawn at random from the decoder's distribution."""
 
 from dataclasses import dataclass
 from zlib import crc32
@@ -6,22 +6,26 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.generation.beam_search import ROWS, log_softmax, parts
+from pipeline.captioner.generation.beam_search import (
+    ROWS_PER_STEP,
+    fixed_size_batches,
+    log_softmax,
+)
 from pipeline.captioner.generation.interfaces import Array, Hypothesis, LogProbs, StepDecoder
 from pipeline.text.vocabulary import END, PAD, START
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How captions are drawn, word by word.
+    """The settings of sampling, which draws captions word by word.
 
     Attributes:
-        temperature: above 0; below 1 likely words become likelier, above 1 unlikely ones.
-        top_k: words that may be drawn, the likeliest (Fan et al. 2018); None is all.
-        top_p: the share of probability that those hold which may be drawn, the likeliest
+        temperature: above 0; below 1 it makes likely words more likely, above 1 less likely.
+        top_k: draw from this many words, the most likely ones (Fan et al. 2018); None: from all.
+        top_p: draw from the most likely words that hold this share of the probability together
             (Holtzman et al. 2020, "The curious case of neural text degeneration").
-        seed: of the draws; with the same one a photo gets the same captions, whatever others
-            are captioned beside it.
+        seed: of the random numbers. With the same seed a photo gets the same captions, whatever
+            other photos are captioned with it.
     """
 
     temperature: float = 1.0
@@ -37,36 +41,39 @@ def sample(
     max_words: int,
     sampling: Sampling,
 ) -> list[list[Hypothesis]]:
-    """Draw captions of photos; <pad>, <start> and <unk> never come out.
+    """Draw captions of photos; <pad>, <start> and <unk> are never drawn.
 
     Args:
         decoder: the trained decoder.
         features: (N, D) or (N, P, D).
         count: captions of each photo.
-        max_words: a caption's words, at most.
-        sampling: how.
+        max_words: the limit of words in a caption.
+        sampling: the settings.
 
     Returns:
-        For each photo `count` captions, by falling score; the same one may come twice.
-        Their log-probabilities are the decoder's, whatever the temperature.
+        For each photo `count` captions, by falling score; a caption may occur more than once.
+        Their log-probabilities are those of the decoder, whatever the temperature.
     """
-    found: list[list[Hypothesis]] = []
-    for photos in parts(features, max(1, ROWS // count)):
-        drawn = _draw(decoder, photos, count, max_words, sampling)
-        found += [drawn[row * count : (row + 1) * count] for row in range(len(photos))]
-    return [sorted(drawn, key=lambda h: (-h.score, h.ids)) for drawn in found[: len(features)]]
+    captions: list[list[Hypothesis]] = []
+    for batch in fixed_size_batches(features, max(1, ROWS_PER_STEP // count)):
+        drawn = _sample_batch(decoder, batch, count, max_words, sampling)
+        captions += [drawn[row * count : (row + 1) * count] for row in range(len(batch))]
+    return [
+        sorted(hypotheses, key=lambda h: (-h.score, h.ids))
+        for hypotheses in captions[: len(features)]
+    ]
 
 
-def _draw(
+def _sample_batch(
     decoder: StepDecoder,
     features: npt.NDArray[np.float32],
     count: int,
     max_words: int,
     sampling: Sampling,
 ) -> list[Hypothesis]:
-    """Draw `count` captions for each photo, one after another in the list."""
-    # Chance of its own for each photo, whatever its place among the others.
-    chances = [np.random.default_rng([sampling.seed, crc32(photo)]) for photo in features]
+    """Draw `count` captions for each photo; return those of one photo after another."""
+    # Each photo has a generator of its own, so its place in the batch does not matter.
+    generators = [np.random.default_rng([sampling.seed, crc32(photo)]) for photo in features]
     rows = len(features) * count
     state: list[Array] = [np.repeat(array, count, axis=0) for array in decoder.begin(features)]
     words = np.full(rows, START, np.int32)
@@ -74,42 +81,44 @@ def _draw(
     totals, ended = np.zeros(rows), np.zeros(rows, bool)
     while len(ids) < max_words and not ended.all():
         logits, state = decoder.advance(words, state)
-        scores = log_softmax(logits.astype(np.float64))
-        noise = [chance.gumbel(size=(count, scores.shape[1])) for chance in chances]
-        words = _choose(scores, sampling, np.concatenate(noise))
+        log_probs = log_softmax(logits.astype(np.float64))
+        noise = [generator.gumbel(size=(count, log_probs.shape[1])) for generator in generators]
+        words = _draw_words(log_probs, sampling, np.concatenate(noise))
         words[ended] = PAD
-        totals += np.where(ended, 0.0, scores[np.arange(rows), words])
+        totals += np.where(ended, 0.0, log_probs[np.arange(rows), words])
         ids.append(words)
         ended |= words == END
-    columns = np.array(ids).T if ids else np.zeros((rows, 0), np.int32)
+    captions = np.array(ids).T if ids else np.zeros((rows, 0), np.int32)
     return [
-        Hypothesis(tuple(row[row > END].tolist()), float(total), finished=bool(done))
-        for row, total, done in zip(columns, totals, ended, strict=True)
+        Hypothesis(tuple(row[row > END].tolist()), float(total), finished=bool(finished))
+        for row, total, finished in zip(captions, totals, ended, strict=True)
     ]
 
 
-def _choose(scores: LogProbs, sampling: Sampling, gumbel_noise: LogProbs) -> npt.NDArray[np.int32]:
+def _draw_words(
+    log_probs: LogProbs, sampling: Sampling, gumbel_noise: LogProbs
+) -> npt.NDArray[np.int32]:
     """Draw a word for each row of log-probabilities."""
-    # The likeliest is 0, which stays a number at any temperature, whatever becomes of the others.
+    # The largest becomes 0, which stays finite at any temperature; the others may overflow.
     with np.errstate(over="ignore"):
-        scaled = (scores - scores.max(axis=1, keepdims=True)) / sampling.temperature
+        scaled = (log_probs - log_probs.max(axis=1, keepdims=True)) / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < scaled.shape[1]:
-        least = np.partition(scaled, -sampling.top_k, axis=1)[:, -sampling.top_k]
-        scaled = np.where(scaled >= least[:, None], scaled, -np.inf)
+        threshold = np.partition(scaled, -sampling.top_k, axis=1)[:, -sampling.top_k]
+        scaled = np.where(scaled >= threshold[:, None], scaled, -np.inf)
     if sampling.top_p < 1:
         scaled = np.where(_nucleus(scaled, sampling.top_p), scaled, -np.inf)
-    # The greatest of log-probabilities with Gumbel noise is a draw from them.
-    drawn: npt.NDArray[np.int32] = np.argmax(scaled + gumbel_noise, axis=1).astype(np.int32)
-    return drawn
+    # Gumbel-max trick: the argmax of log-probabilities plus Gumbel noise is a draw from them.
+    words: npt.NDArray[np.int32] = np.argmax(scaled + gumbel_noise, axis=1).astype(np.int32)
+    return words
 
 
 def _nucleus(scaled: LogProbs, top_p: float) -> npt.NDArray[np.bool_]:
-    """Tell the likeliest words that hold `top_p` of the probability together."""
+    """Return a mask of the most likely words that hold `top_p` of the probability together."""
     order = np.argsort(-scaled, axis=1, kind="stable")
-    shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    shares = np.take_along_axis(shares / shares.sum(axis=1, keepdims=True), order, axis=1)
-    # Those before which less than that share has gone: at least one.
-    kept_in_order = np.cumsum(shares, axis=1) - shares < top_p
-    kept: npt.NDArray[np.bool_] = np.zeros(scaled.shape, bool)
-    np.put_along_axis(kept, order, kept_in_order, axis=1)
-    return kept
+    probs = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probs = np.take_along_axis(probs / probs.sum(axis=1, keepdims=True), order, axis=1)
+    # A word is in the nucleus if the words before it hold less than `top_p`: at least one is.
+    mask_in_order = np.cumsum(probs, axis=1) - probs < top_p
+    mask: npt.NDArray[np.bool_] = np.zeros(scaled.shape, bool)
+    np.put_along_axis(mask, order, mask_in_order, axis=1)
+    return mask

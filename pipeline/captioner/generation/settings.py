@@ -1,7 +1,7 @@
-"""Search settings: how captions are searched for, in one list for the report and the command.
+"""Search settings: one list of them for the report and the command.
 
-`evaluate` copies them from params.yaml to search.json; `caption image` starts from that file,
-so that the command captions a photo as the report did.
+`evaluate` copies them from params.yaml to search.json. `caption image` takes its defaults from
+that file, so that it captions a photo as the report did.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from pipeline.files import read_json, write_json
 
 FILE = "search.json"
 _FIX = "run `dvc repro evaluate`"
-_LEAST = {"beam_width": 1, "max_words": 1}
-_GREATEST = 1_000_000  # of any setting
+_MIN = {"beam_width": 1, "max_words": 1}  # of all other settings 0
+_MAX = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class SearchSettings:
 
     Attributes:
         beam_width: hypotheses kept for each photo; 1 is greedy search.
-        max_words: words of a caption, at most.
+        max_words: the limit of words in a caption.
         no_repeat_ngram_size: no run of this many words occurs twice in a caption; 0 allows it.
         guidance: weight of classifier-free guidance; 0 turns it off.
         word_logit_bias: how much detected words raise logits; 0 turns it off.
-        word_rerank_weight: how much detected words count when hypotheses are ranked; 0 turns
+        word_rerank_weight: how much detected words count when hypotheses are reranked; 0 turns
             it off.
-        ensemble: whether the decoders of all seeds vote; else the first one decodes alone.
+        ensemble: whether the decoders of all seeds vote; if not, the first one decodes alone.
     """
 
     beam_width: int
@@ -49,7 +49,7 @@ class SearchSettings:
     def condition(
         self, decoders: Sequence[SupportsUnconditional], detector: WordDetector
     ) -> StepDecoder:
-        """Return one decoder to search with: all given ones, guided by photo and words."""
+        """Return one decoder to search with: an ensemble of guided decoders, guided by words."""
         return with_word_guidance(
             make_ensemble([with_guidance(decoder, self.guidance) for decoder in decoders]),
             detector,
@@ -66,13 +66,13 @@ def read_search_settings(path: Path) -> SearchSettings:
     """Read search.json.
 
     Raises:
-        InputError: the file is absent or damaged.
+        InputError: the file is missing or damaged.
     """
     values = read_json(path, _FIX)
     for field in fields(SearchSettings):
         value: Any = values.get(field.name)
-        kinds = (int, float) if field.type is float else (field.type,)
-        # So written, it refuses NaN as well.
-        if type(value) not in kinds or not _LEAST.get(field.name, 0) <= value <= _GREATEST:
+        types = (int, float) if field.type is float else (field.type,)
+        # The comparison is written so that it refuses NaN too.
+        if type(value) not in types or not _MIN.get(field.name, 0) <= value <= _MAX:
             raise InputError(f"{path}: {field.name} is {value!r:.40}: {_FIX}")
     return SearchSettings(**{field.name: values[field.name] for field in fields(SearchSettings)})

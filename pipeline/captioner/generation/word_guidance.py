@@ -1,9 +1,9 @@
-"""Evidence: words that are detected in a photo count when it is captioned.
+"""Word guidance: the words that the detector finds in a photo guide its captions.
 
-Detected words are a little likelier at every step of a search; and of the finished hypotheses
-those come first that say what was detected: Fang et al. 2015, "From captions to visual concepts
-and back", rank theirs so too, there by a learned similarity. docs/results.md has what it
-brings.
+At each step of a search the logits of detected words are raised a little. Finished hypotheses are
+reranked by how well their words agree with the detected ones: Fang et al. 2015, "From captions to
+visual concepts and back", rerank theirs too, by a learned similarity. docs/results.md shows
+what both bring.
 """
 
 from collections.abc import Sequence
@@ -24,52 +24,51 @@ from pipeline.captioner.word_detector import WordDetector
 
 @dataclass
 class WordGuided:
-    """A decoder that hears of detected words; see `search.StepDecoder` and `search.Reranker`.
+    """A `StepDecoder` and `Reranker` that applies word guidance to a decoder.
 
     Attributes:
-        decoder: trained; or several together, guided or not.
-        detector: of its vocabulary, for features like its own.
-        logit_bias: what is added to a word's logit, times the logarithm of how much likelier than
-            usual it was detected to be, or less likely; one that is said is not wanted again.
-        rerank_weight: what is added to a hypothesis' mean log-probability, times the cosine between
-            its words and those detected, rare words counting more.
+        decoder: the trained decoder, or an ensemble, with classifier-free guidance or without.
+        detector: the word detector, for the same vocabulary and the same features.
+        logit_bias: times a word's detected log-odds, this is added to the word's logit at each
+            step. A word is not raised again once the caption has it.
+        rerank_weight: times the cosine similarity of the hypothesis' words and the detected
+            ones, weighted by idf, this is added to the hypothesis' score.
     """
 
     decoder: StepDecoder
     detector: WordDetector
     logit_bias: float
     rerank_weight: float
-    _last: tuple[npt.NDArray[np.float32], Array] | None = field(default=None, repr=False)
+    # The latest features array, and the words detected in it.
+    _memo: tuple[npt.NDArray[np.float32], Array] | None = field(default=None, repr=False)
 
     def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return what is to be added to logits, and after it the decoder's state."""
-        shares = self._detect(features)
-        return [self.logit_bias * self.detector.log_odds(shares), *self.decoder.begin(features)]
+        """Return the bias of each word's logit, (B, V), followed by the decoder's state."""
+        bias = self.logit_bias * self.detector.log_odds(self._detect(features))
+        return [bias, *self.decoder.begin(features)]
 
     def advance(
         self, words: npt.NDArray[np.int32], state: list[Array]
     ) -> tuple[Array, list[Array]]:
-        """Return logits with what is added to them, and the state after `words`."""
-        added = state[0].copy()
-        said = np.arange(len(words)), words
-        added[said] = np.minimum(added[said], 0)
-        logits, after = self.decoder.advance(words, state[1:])
-        return logits + added, [added, *after]
+        """Return the biased logits, and the state after `words`."""
+        bias, *decoder_state = state
+        bias = bias.copy()
+        last_words = np.arange(len(words)), words
+        bias[last_words] = np.minimum(bias[last_words], 0)
+        logits, next_state = self.decoder.advance(words, decoder_state)
+        return logits + bias, [bias, *next_state]
 
     def rerank(
-        self, features: npt.NDArray[np.float32], found: Sequence[Sequence[Hypothesis]]
+        self, features: npt.NDArray[np.float32], beams: Sequence[Sequence[Hypothesis]]
     ) -> list[list[Hypothesis]]:
-        """Return each photo's hypotheses, likely ones that say what is detected first."""
-        weighed = self._detect(features) * self.detector.idf
-        return [
-            self._ranked(hypotheses, of_photo)
-            for hypotheses, of_photo in zip(found, weighed, strict=True)
-        ]
+        """Return each photo's hypotheses by score plus weighted agreement, best first."""
+        detected = self._detect(features) * self.detector.idf
+        return [self._rerank_beam(*pair) for pair in zip(beams, detected, strict=True)]
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
-        """Return where the decoder looks; see `maps.SupportsAttentionMaps`."""
+        """Return the decoder's maps; see `SupportsAttentionMaps`."""
         return (
             self.decoder.attention_maps(features, ids)
             if isinstance(self.decoder, SupportsAttentionMaps)
@@ -77,14 +76,24 @@ class WordGuided:
         )
 
     def _detect(self, features: npt.NDArray[np.float32]) -> Array:
-        """Detect words once per batch: `rerank` gets the features that `begin` had."""
-        if self._last is None or self._last[0] is not features:
-            self._last = features, self.detector.detect(features)
-        return self._last[1]
+        """Detect words (B, V), once per features array.
 
-    def _ranked(self, hypotheses: Sequence[Hypothesis], detected: Array) -> list[Hypothesis]:
-        agree = _cosines([h.ids for h in hypotheses], detected, self.detector.idf)
-        scores = [h.score + self.rerank_weight * a for h, a in zip(hypotheses, agree, strict=True)]
+        A search passes the same array to `begin` and `rerank`, so the memo holds one entry and
+        compares arrays by identity.
+        """
+        if self._memo is None or self._memo[0] is not features:
+            self._memo = features, self.detector.detect(features)
+        return self._memo[1]
+
+    def _rerank_beam(self, hypotheses: Sequence[Hypothesis], detected: Array) -> list[Hypothesis]:
+        """Rerank one photo's hypotheses by its detected words (V,), weighted by idf."""
+        similarities = _cosine_similarities(
+            [hypothesis.ids for hypothesis in hypotheses], detected, self.detector.idf
+        )
+        scores = [
+            hypothesis.score + self.rerank_weight * similarity
+            for hypothesis, similarity in zip(hypotheses, similarities, strict=True)
+        ]
         order = sorted(
             range(len(hypotheses)),
             key=lambda i: (-hypotheses[i].finished, -scores[i], hypotheses[i].ids),
@@ -95,7 +104,7 @@ class WordGuided:
 def with_word_guidance(
     decoder: StepDecoder, detector: WordDetector, logit_bias: float, rerank_weight: float
 ) -> StepDecoder:
-    """Return the decoder with evidence, or itself where that counts for nothing."""
+    """Return the decoder with word guidance, or the decoder itself if both weights are 0."""
     return (
         WordGuided(decoder, detector, logit_bias, rerank_weight)
         if logit_bias or rerank_weight
@@ -103,13 +112,24 @@ def with_word_guidance(
     )
 
 
-def _cosines(captions: Sequence[Sequence[int]], detected: Array, idf: Array) -> LogProbs:
-    """Return the cosine of each caption's words, (C,), with detected ones, (V,), all weighed."""
-    whole = float(np.linalg.norm(detected))
+def _cosine_similarities(
+    captions: Sequence[Sequence[int]], detected: Array, idf: Array
+) -> LogProbs:
+    """Compare each caption's set of words with the detected words.
+
+    Args:
+        captions: the word ids of C captions.
+        detected: (V,), weighted by idf.
+        idf: (V,), the weight of a caption's words.
+
+    Returns:
+        (C,) cosines; 0 if the caption or the detection is empty.
+    """
+    detected_norm = float(np.linalg.norm(detected))
     cosines = np.zeros(len(captions))
     for row, caption in enumerate(captions):
         words = list(set(caption))
-        length = whole * float(np.linalg.norm(idf[words]))
-        if length:
-            cosines[row] = float(detected[words] @ idf[words]) / length
+        norms = detected_norm * float(np.linalg.norm(idf[words]))
+        if norms:
+            cosines[row] = float(detected[words] @ idf[words]) / norms
     return cosines

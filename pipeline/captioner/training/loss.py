@@ -13,7 +13,7 @@ def compile_network(network: Any, optimizer: Any, label_smoothing: float = 0.0) 
     """Compile a decoder's network with this loss, for training or evaluation.
 
     Args:
-        network: see `Graphs`.
+        network: see `DecoderGraphs`.
         optimizer: a `keras.optimizers.Optimizer`, or its name.
         label_smoothing: share of the target distribution that is spread evenly over the
             vocabulary (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).

@@ -1,10 +1,11 @@
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.text.vocabulary import START
-from tests.support.captioner import logits_of, make_decided_decoder, vectors
+from tests.support.captioner import make_peaked_decoder, sequence_logits, vectors
 
 IDS = [[START, 4, 5, 6], [START, 9, 7, 4]]
 
@@ -14,54 +15,71 @@ def sigmoid(values: Any) -> Any:
 
 
 def lstm(inputs: Any, state: tuple[Any, Any], kernel: Any, recurrent: Any, bias: Any) -> Any:
-    """Follow an LSTM over (B, T, D); return its outputs (B, T, units) and its last state."""
+    """Run an LSTM over (B, T, D); return its outputs (B, T, units) and its last state."""
     hidden, cell = state
     outputs = []
     for word in np.swapaxes(inputs, 0, 1):
         gates = word @ kernel + hidden @ recurrent + bias
-        into, forget, candidate, out = np.split(gates, 4, axis=1)
-        cell = sigmoid(forget) * cell + sigmoid(into) * np.tanh(candidate)
-        hidden = sigmoid(out) * np.tanh(cell)
+        input_gate, forget_gate, candidate, output_gate = np.split(gates, 4, axis=1)
+        cell = sigmoid(forget_gate) * cell + sigmoid(input_gate) * np.tanh(candidate)
+        hidden = sigmoid(output_gate) * np.tanh(cell)
         outputs.append(hidden)
     return np.stack(outputs, axis=1), (hidden, cell)
 
 
-def parts(name: str) -> tuple[Decoder, dict[str, Any], Any, tuple[Any, ...], Any]:
-    decoder = make_decided_decoder(name=name)
-    weights = {
-        w.path: v
-        for w, v in zip(decoder.network.weights, decoder.network.get_weights(), strict=True)
-    }
-    features = vectors()[:2]
-    image = features @ weights["image/kernel"] + weights["image/bias"]
-    inside = tuple(value for path, value in weights.items() if path.startswith("lstm"))
-    return decoder, weights, image, inside, weights["embedding/embeddings"][np.array(IDS)]
+@dataclass
+class Parts:
+    """A decoder, its weights by path, and what the formulas start from.
+
+    Attributes:
+        image: the photos' vectors before the activation, (B, size).
+        embeddings: the words' vectors, (B, T, embedding_size).
+        lstm_weights: kernel, recurrent kernel and bias.
+        zeros: an empty hidden state, or cell.
+    """
+
+    decoder: Decoder
+    weights: dict[str, Any]
+    image: Any
+    embeddings: Any
+    lstm_weights: tuple[Any, ...]
+    zeros: Any
+
+    def check_logits(self, hidden: Any) -> None:
+        expected = hidden @ self.weights["logits/kernel"] + self.weights["logits/bias"]
+        np.testing.assert_allclose(
+            sequence_logits(self.decoder, vectors()[:2], IDS), expected, atol=1e-4
+        )
 
 
-def check(decoder: Decoder, weights: dict[str, Any], hidden: Any) -> None:
-    expected = hidden @ weights["logits/kernel"] + weights["logits/bias"]
-    np.testing.assert_allclose(logits_of(decoder, vectors()[:2], IDS), expected, atol=1e-4)
+def make_parts(name: str) -> Parts:
+    decoder = make_peaked_decoder(name=name)
+    values = decoder.network.get_weights()
+    paths = [weight.path for weight in decoder.network.weights]
+    weights = dict(zip(paths, values, strict=True))
+    image = vectors()[:2] @ weights["image/kernel"] + weights["image/bias"]
+    embeddings = weights["embedding/embeddings"][np.array(IDS)]
+    lstm_weights = tuple(value for path, value in weights.items() if path.startswith("lstm"))
+    zeros = np.zeros((2, lstm_weights[1].shape[0]))
+    return Parts(decoder, weights, image, embeddings, lstm_weights, zeros)
 
 
-def test_init_inject_begins_with_the_image_as_its_state() -> None:
-    decoder, weights, image, inside, words = parts("init_inject")
-    hidden, _ = lstm(words, (np.tanh(image), np.zeros_like(image)), *inside)
-    check(decoder, weights, hidden)
+def test_init_inject_starts_with_the_image_as_its_hidden_state() -> None:
+    parts = make_parts("init_inject")
+    hidden, _ = lstm(parts.embeddings, (np.tanh(parts.image), parts.zeros), *parts.lstm_weights)
+    parts.check_logits(hidden)
 
 
 def test_pre_inject_reads_the_image_before_the_first_word() -> None:
-    decoder, weights, image, inside, words = parts("pre_inject")
-    null_features = np.zeros((2, inside[1].shape[0]))
-    _, seen = lstm(image[:, None], (null_features, null_features), *inside)
-    hidden, _ = lstm(words, seen, *inside)
-    check(decoder, weights, hidden)
+    parts = make_parts("pre_inject")
+    _, state = lstm(parts.image[:, None], (parts.zeros, parts.zeros), *parts.lstm_weights)
+    hidden, _ = lstm(parts.embeddings, state, *parts.lstm_weights)
+    parts.check_logits(hidden)
 
 
-def test_par_inject_reads_the_image_beside_every_word() -> None:
-    decoder, weights, image, inside, words = parts("par_inject")
-    null_features = np.zeros((2, inside[1].shape[0]))
-    beside = np.repeat(np.maximum(image, 0)[:, None], words.shape[1], axis=1)
-    hidden, _ = lstm(
-        np.concatenate([words, beside], axis=2), (null_features, null_features), *inside
-    )
-    check(decoder, weights, hidden)
+def test_par_inject_reads_the_image_with_every_word() -> None:
+    parts = make_parts("par_inject")
+    images = np.repeat(np.maximum(parts.image, 0)[:, None], parts.embeddings.shape[1], axis=1)
+    inputs = np.concatenate([parts.embeddings, images], axis=2)
+    hidden, _ = lstm(inputs, (parts.zeros, parts.zeros), *parts.lstm_weights)
+    parts.check_logits(hidden)

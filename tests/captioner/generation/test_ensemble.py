@@ -12,8 +12,8 @@ from pipeline.text.vocabulary import START
 from tests.support.captioner import (
     add_to_logit,
     log_softmax,
-    logits_of,
-    make_decided_decoder,
+    make_peaked_decoder,
+    sequence_logits,
     vectors,
 )
 
@@ -22,84 +22,90 @@ IDS = np.array([[START, 4, 5, 6], [START, 9, 4, 2], [START, 8, 10, 3]], np.int32
 
 @pytest.fixture(scope="module")
 def members() -> list[Decoder]:
-    """Return three decoders, whose states are of different kinds and numbers."""
+    """Return three decoders whose states differ in kind and number."""
     names = ["merge", "init_inject", "par_inject"]
-    return [make_decided_decoder(seed=seed, name=name) for seed, name in enumerate(names, 1)]
+    return [make_peaked_decoder(seed=seed, name=name) for seed, name in enumerate(names, 1)]
 
 
 def step_by_step(
     decoder: Any, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.float64]:
-    """Return what `advance` gives after each word, (B, T, V)."""
+    """Return what `advance` returns after each word, (B, T, V)."""
     state = decoder.begin(features)
-    found = []
+    log_probs = []
     for words in ids.T:
         logits, state = decoder.advance(np.ascontiguousarray(words), state)
-        found.append(logits)
-    return np.stack(found, axis=1)
+        log_probs.append(logits)
+    return np.stack(log_probs, axis=1)
 
 
 def test_probabilities_are_the_mean_of_the_members(members: list[Decoder]) -> None:
     features = vectors(count=3)
-    found = np.exp(step_by_step(Ensemble(members), features, IDS))
-    alone = [np.exp(log_softmax(logits_of(member, features, IDS))) for member in members]
-    np.testing.assert_allclose(found, np.mean(alone, axis=0), atol=1e-5)
-    np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-9)
-    assert np.abs(alone[0] - alone[1]).max() > 0.1
+    probs = np.exp(step_by_step(Ensemble(members), features, IDS))
+    member_probs = [
+        np.exp(log_softmax(sequence_logits(member, features, IDS))) for member in members
+    ]
+    np.testing.assert_allclose(probs, np.mean(member_probs, axis=0), atol=1e-5)
+    np.testing.assert_allclose(probs.sum(axis=-1), 1, atol=1e-9)
+    assert np.abs(member_probs[0] - member_probs[1]).max() > 0.1
 
 
-def test_a_search_may_exchange_rows_of_the_states(members: list[Decoder]) -> None:
+def test_a_search_may_reorder_the_rows_of_the_state(members: list[Decoder]) -> None:
     features, order = vectors(count=3), [2, 0, 0]
     ensemble = Ensemble(members)
     first, state = ensemble.advance(IDS[:, 0], ensemble.begin(features))
     assert len(state) == sum(len(member.begin(features)) for member in members)
-    exchanged, _ = ensemble.advance(IDS[order, 1], [array[order] for array in state])
+    reordered, _ = ensemble.advance(IDS[order, 1], [array[order] for array in state])
     expected = step_by_step(ensemble, features[order], IDS[order, :2])
     np.testing.assert_allclose(first[order], expected[:, 0], atol=1e-5)
-    np.testing.assert_allclose(exchanged, expected[:, 1], atol=1e-5)
+    np.testing.assert_allclose(reordered, expected[:, 1], atol=1e-5)
 
 
-def found_by(decoder: Any) -> list[list[Hypothesis]]:
+def beam_search(decoder: Any) -> list[list[Hypothesis]]:
     return search(decoder, vectors()[:4], beam_width=3, max_words=5)
 
 
-def test_two_equal_decoders_find_what_one_finds(members: list[Decoder]) -> None:
-    for alone, both in zip(
-        found_by(members[0]), found_by(make_ensemble([members[0]] * 2)), strict=True
-    ):
-        assert [h.ids for h in both] == [h.ids for h in alone]
+def test_two_equal_decoders_find_the_hypotheses_of_one(members: list[Decoder]) -> None:
+    expected = beam_search(members[0])
+    beams = beam_search(make_ensemble([members[0]] * 2))
+    for beam, expected_beam in zip(beams, expected, strict=True):
+        assert [h.ids for h in beam] == [h.ids for h in expected_beam]
         np.testing.assert_allclose(
-            [h.log_probability for h in both], [h.log_probability for h in alone], atol=1e-5
+            [h.log_probability for h in beam],
+            [h.log_probability for h in expected_beam],
+            atol=1e-5,
         )
 
 
-def test_one_alone_is_asked_itself(members: list[Decoder]) -> None:
+def test_an_ensemble_of_one_is_the_member_itself(members: list[Decoder]) -> None:
     assert make_ensemble(members[:1]) is members[0]
     assert isinstance(make_ensemble(members), Ensemble)
 
 
-def test_a_word_impossible_to_one_is_still_possible() -> None:
+def test_a_word_that_is_impossible_for_one_member_stays_possible() -> None:
     word = 5
-    sure, refuses = make_decided_decoder(seed=7), make_decided_decoder(seed=7)
-    add_to_logit(sure, word, 100.0)
-    add_to_logit(refuses, word, -1e6)
-    scores = step_by_step(Ensemble([sure, refuses]), vectors(count=3), IDS)
-    np.testing.assert_allclose(np.exp(scores[..., word]), 0.5, atol=1e-6)
-    # And one impossible to all is no infinity, which nothing could be added to.
-    scores = step_by_step(Ensemble([refuses, refuses]), vectors(count=3), IDS)
-    assert np.isfinite(scores).all()
-    assert (scores[..., word] < -700).all()
+    certain, refusing = make_peaked_decoder(seed=7), make_peaked_decoder(seed=7)
+    add_to_logit(certain, word, 100.0)
+    add_to_logit(refusing, word, -1e6)
+    log_probs = step_by_step(Ensemble([certain, refusing]), vectors(count=3), IDS)
+    np.testing.assert_allclose(np.exp(log_probs[..., word]), 0.5, atol=1e-6)
+    # If it is impossible for all, its log-probability is still finite: a bias may be added to it.
+    log_probs = step_by_step(Ensemble([refusing, refusing]), vectors(count=3), IDS)
+    assert np.isfinite(log_probs).all()
+    assert (log_probs[..., word] < -700).all()
 
 
-def test_it_looks_where_its_members_look_on_average() -> None:
-    pair = [make_decided_decoder(feature_shape=(4, 6), seed=s, name="attention") for s in (1, 2)]
-    blind = make_decided_decoder(feature_shape=(4, 6))
-    features = vectors((4, 6), 3)
-    looked = Ensemble([*pair, blind]).attention_maps(features, IDS)
-    assert looked is not None
-    one, other = (decoder.attention_maps(features, IDS) for decoder in pair)
-    assert one is not None
-    assert other is not None
-    assert np.abs(one - other).max() > 0.01
-    np.testing.assert_allclose(looked, (one + other) / 2, atol=1e-6)
-    assert Ensemble([blind, blind]).attention_maps(features, IDS) is None
+def test_attention_maps_are_the_mean_of_the_members_that_have_them() -> None:
+    shape = (4, 6)
+    pair = [make_peaked_decoder(feature_shape=shape, seed=s, name="attention") for s in (1, 2)]
+    without_attention = make_peaked_decoder(feature_shape=shape)
+    features = vectors(shape, 3)
+    mean = Ensemble([*pair, without_attention]).attention_maps(features, IDS)
+    assert mean is not None
+    first, second = (decoder.attention_maps(features, IDS) for decoder in pair)
+    assert first is not None
+    assert second is not None
+    assert np.abs(first - second).max() > 0.01
+    np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-6)
+    ensemble = Ensemble([without_attention, without_attention])
+    assert ensemble.attention_maps(features, IDS) is None

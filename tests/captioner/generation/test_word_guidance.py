@@ -10,64 +10,66 @@ from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.text.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK
-from tests.support.captioner import make_decided_decoder, make_vocabulary, vectors
+from tests.support.captioner import make_peaked_decoder, make_vocabulary, vectors
 
 SIZE = len(make_vocabulary())
 
 
-class Told(WordDetector):
-    """A detector that is told what it detects in any photo."""
+class FixedDetector(WordDetector):
+    """Detects the same words in every photo: its weights are the shares of captions."""
 
     def detect(self, features: Any) -> Any:
         return np.tile(self.weights[0], (len(features), 1))
 
 
-def told(shares: dict[int, float], idf: dict[int, float] | None = None) -> WordDetector:
-    """Return what detects these shares of captions, of words that are usual in a tenth."""
+def make_detector(
+    shares: dict[int, float], idf_values: dict[int, float] | None = None
+) -> WordDetector:
+    """Return a detector of these shares of captions; the prior of every word is a tenth."""
     prior = np.full(SIZE, 0.1, np.float32)
     prior[: len(SPECIAL_TOKENS)] = 0
-    detected, rare = prior.copy(), np.ones(SIZE, np.float32)
-    rare[: len(SPECIAL_TOKENS)] = 0
+    detected, idf = prior.copy(), np.ones(SIZE, np.float32)
+    idf[: len(SPECIAL_TOKENS)] = 0
     detected[list(shares)] = list(shares.values())
-    if idf:
-        rare[list(idf)] = list(idf.values())
-    return Told(np.zeros(6, np.float32), detected[None], prior, rare)
+    if idf_values:
+        idf[list(idf_values)] = list(idf_values.values())
+    return FixedDetector(np.zeros(6, np.float32), detected[None], prior, idf)
 
 
-def hypothesis(ids: list[int], score: float, *, finished: bool = True) -> Hypothesis:
-    """Return one of that mean log-probability."""
+def make_hypothesis(ids: list[int], score: float, *, finished: bool = True) -> Hypothesis:
+    """Return a hypothesis with this mean log-probability."""
     return Hypothesis(tuple(ids), score * (len(ids) + finished), finished)
 
 
-def ranked(detector: WordDetector, rerank_weight: float, *found: Hypothesis) -> list[Hypothesis]:
-    decoder = make_decided_decoder()
-    (best_first,) = WordGuided(decoder, detector, 0.0, rerank_weight).rerank(
-        vectors(count=1), [found]
-    )
-    return best_first
+def rerank(
+    detector: WordDetector, rerank_weight: float, *hypotheses: Hypothesis
+) -> list[Hypothesis]:
+    decoder = WordGuided(make_peaked_decoder(), detector, 0.0, rerank_weight)
+    (reranked,) = decoder.rerank(vectors(count=1), [hypotheses])
+    return reranked
 
 
-def test_detected_words_are_likelier_by_how_much_they_surprise_until_they_are_said() -> None:
-    decoder, features = make_decided_decoder(), vectors(count=2)
-    detector = told({5: 0.9, 6: 0.0})
+def test_detected_words_are_biased_by_their_log_odds_until_the_caption_has_them() -> None:
+    decoder, features = make_peaked_decoder(), vectors(count=2)
+    detector = make_detector({5: 0.9, 6: 0.0})
+    guided = WordGuided(decoder, detector, 0.5, 0.0)
     start = np.full(2, START, np.int32)
-    plain, state = decoder.advance(start, decoder.begin(features))
-    decoder_told = WordGuided(decoder, detector, 0.5, 0.0)
-    logits, carried = decoder_told.advance(start, decoder_told.begin(features))
-    more = np.zeros(SIZE)
-    more[5], more[6] = 0.5 * np.log(0.92 / 0.12), 0.5 * np.log(0.02 / 0.12)
-    np.testing.assert_allclose(logits - plain, np.tile(more, (2, 1)), atol=1e-5)
-    # One caption says the word detected, the other the one that is missing.
+    logits, state = decoder.advance(start, decoder.begin(features))
+    guided_logits, guided_state = guided.advance(start, guided.begin(features))
+    bias = np.zeros(SIZE)
+    bias[5], bias[6] = 0.5 * np.log(0.92 / 0.12), 0.5 * np.log(0.02 / 0.12)
+    np.testing.assert_allclose(guided_logits - logits, np.tile(bias, (2, 1)), atol=1e-5)
+    # The first caption goes on with the detected word, the second with an undetected one.
     words = np.array([5, 6], np.int32)
-    after, _ = decoder.advance(words, state)
-    later, _ = decoder_told.advance(words, carried)
-    more_said = more.copy()
-    more_said[5] = 0
-    np.testing.assert_allclose(later - after, [more_said, more], atol=1e-5)
+    logits, _ = decoder.advance(words, state)
+    guided_logits, _ = guided.advance(words, guided_state)
+    bias_after_word = bias.copy()
+    bias_after_word[5] = 0
+    np.testing.assert_allclose(guided_logits - logits, [bias_after_word, bias], atol=1e-5)
 
 
-def test_a_search_may_exchange_rows_of_the_state() -> None:
-    decoder, features, order = make_decided_decoder(), vectors(count=3), [2, 0, 0]
+def test_a_search_may_reorder_the_rows_of_the_state() -> None:
+    decoder, features, order = make_peaked_decoder(), vectors(count=3), [2, 0, 0]
     rng = np.random.default_rng(0)
     detector = WordDetector(
         np.zeros(6, np.float32),
@@ -75,117 +77,116 @@ def test_a_search_may_exchange_rows_of_the_state() -> None:
         np.full(SIZE, 0.3, np.float32),
         np.ones(SIZE, np.float32),
     )
-    asked = WordGuided(decoder, detector, 1.0, 0.0)
+    guided = WordGuided(decoder, detector, 1.0, 0.0)
     words = np.array([5, 6, 7], np.int32)
-    logits, state = asked.advance(words, asked.begin(features))
-    again, _ = asked.advance(words[order], [array[order] for array in asked.begin(features)])
-    np.testing.assert_allclose(again, logits[order], atol=1e-4)
+    logits, state = guided.advance(words, guided.begin(features))
+    reordered, _ = guided.advance(words[order], [array[order] for array in guided.begin(features)])
+    np.testing.assert_allclose(reordered, logits[order], atol=1e-4)
     assert len(state) == 1 + len(decoder.begin(features))
     assert np.abs(logits - decoder.advance(words, decoder.begin(features))[0]).max() > 0.1
 
 
-LIKELY = hypothesis([5, 6, 7], -0.5)
-TRUE = hypothesis([5, 8, 7], -0.6)
+LIKELY = make_hypothesis([5, 6, 7], -0.5)
+DETECTED = make_hypothesis([5, 8, 7], -0.6)
 
 
-def test_what_says_the_detected_words_comes_first_if_it_is_likely_enough() -> None:
-    detector = told({6: 0.0, 8: 0.8})
-    assert ranked(detector, 3.0, LIKELY, TRUE) == [TRUE, LIKELY]
-    assert ranked(detector, 0.0, LIKELY, TRUE) == [LIKELY, TRUE]
-    unlikely = hypothesis(list(TRUE.ids), -4.0)
-    assert ranked(detector, 3.0, LIKELY, unlikely) == [LIKELY, unlikely]
+def test_a_hypothesis_with_detected_words_comes_first_if_it_is_likely_enough() -> None:
+    detector = make_detector({6: 0.0, 8: 0.8})
+    assert rerank(detector, 3.0, LIKELY, DETECTED) == [DETECTED, LIKELY]
+    assert rerank(detector, 0.0, LIKELY, DETECTED) == [LIKELY, DETECTED]
+    unlikely = make_hypothesis(list(DETECTED.ids), -4.0)
+    assert rerank(detector, 3.0, LIKELY, unlikely) == [LIKELY, unlikely]
 
 
 def test_rare_words_count_for_more() -> None:
-    detected = {6: 0.4, 8: 0.4}
-    one, other = hypothesis([5, 6], -0.5), hypothesis([5, 8], -0.5)
-    assert ranked(told(detected, {8: 5.0}), 3.0, one, other) == [other, one]
-    assert ranked(told(detected, {6: 5.0}), 3.0, one, other) == [one, other]
+    shares = {6: 0.4, 8: 0.4}
+    with_6, with_8 = make_hypothesis([5, 6], -0.5), make_hypothesis([5, 8], -0.5)
+    assert rerank(make_detector(shares, {8: 5.0}), 3.0, with_6, with_8) == [with_8, with_6]
+    assert rerank(make_detector(shares, {6: 5.0}), 3.0, with_6, with_8) == [with_6, with_8]
 
 
-def test_agreement_is_the_cosine_of_the_words_that_are_told_and_detected() -> None:
+def test_agreement_is_the_cosine_of_the_caption_s_words_and_the_detected_ones() -> None:
     idf = {word: 0.5 * word for word in range(len(SPECIAL_TOKENS), SIZE)}
-    detector = told({5: 0.5, 6: 0.2, 8: 0.9}, idf)
-    found = [hypothesis(ids, -1.0) for ids in ([5, 6, 6], [8], [9, 5], [])]
+    detector = make_detector({5: 0.5, 6: 0.2, 8: 0.9}, idf)
+    hypotheses = [make_hypothesis(ids, -1.0) for ids in ([5, 6, 6], [8], [9, 5], [])]
     detected = detector.detect(vectors(count=1))[0] * detector.idf
 
-    def cosine(h: Hypothesis) -> float:
-        told_words = np.array([word in h.ids for word in range(SIZE)]) * detector.idf
-        lengths = np.linalg.norm(told_words) * np.linalg.norm(detected)
-        return float(told_words @ detected / lengths) if lengths else 0.0
+    def cosine(hypothesis: Hypothesis) -> float:
+        words = np.array([word in hypothesis.ids for word in range(SIZE)]) * detector.idf
+        norms = np.linalg.norm(words) * np.linalg.norm(detected)
+        return float(words @ detected / norms) if norms else 0.0
 
-    by_cosine = sorted(found, key=lambda h: -cosine(h))
-    assert ranked(detector, 1.0, *found) == by_cosine
-    # What likelihood makes up for is what cosines differ by, times the agreement's weight.
+    by_cosine = sorted(hypotheses, key=lambda h: -cosine(h))
+    assert rerank(detector, 1.0, *hypotheses) == by_cosine
+    # A better cosine makes up for a lower score up to the weight times the cosines' difference.
     best, second = by_cosine[:2]
-    lost = 2 * (cosine(best) - cosine(second))
-    for less, first in ((0.99 * lost, best), (1.01 * lost, second)):
-        behind = hypothesis(list(best.ids), -1.0 - less)
-        assert ranked(detector, 2.0, behind, second)[0].ids == first.ids
+    margin = 2 * (cosine(best) - cosine(second))
+    for penalty, first in ((0.99 * margin, best), (1.01 * margin, second)):
+        less_likely = make_hypothesis(list(best.ids), -1.0 - penalty)
+        assert rerank(detector, 2.0, less_likely, second)[0].ids == first.ids
 
 
-def test_what_was_cut_off_stays_behind_what_ended() -> None:
-    cut_off = hypothesis([5, 8, 7], -0.1, finished=False)
-    assert ranked(told({8: 0.9}), 3.0, cut_off, LIKELY) == [LIKELY, cut_off]
+def test_hypotheses_that_were_cut_off_stay_behind_finished_ones() -> None:
+    cut_off = make_hypothesis([5, 8, 7], -0.1, finished=False)
+    assert rerank(make_detector({8: 0.9}), 3.0, cut_off, LIKELY) == [LIKELY, cut_off]
 
 
-def test_nothing_detected_leaves_the_order_of_likelihood() -> None:
-    null_features = told(dict.fromkeys(range(SIZE), 0.0))
-    assert ranked(null_features, 3.0, TRUE, LIKELY) == [LIKELY, TRUE]
+def test_if_nothing_is_detected_the_order_is_that_of_the_scores() -> None:
+    detector = make_detector(dict.fromkeys(range(SIZE), 0.0))
+    assert rerank(detector, 3.0, DETECTED, LIKELY) == [LIKELY, DETECTED]
 
 
-def test_a_beam_has_the_same_hypotheses_in_the_order_of_the_evidence() -> None:
-    decoder, features = make_decided_decoder(), vectors()
-    detector = told({5: 0.9, 9: 0.7})
-    asked = features, 8, 5
-    beams = search(decoder, *asked)
-    found = search(with_word_guidance(decoder, detector, 0.0, 5.0), *asked)
-    assert [Counter(photo) for photo in found] == [Counter(beam) for beam in beams]
-    assert any(photo[0] != beam[0] for photo, beam in zip(found, beams, strict=True))
-    expected = WordGuided(decoder, detector, 0.0, 5.0).rerank(features, beams)
-    assert found == expected
+def test_a_beam_search_returns_the_same_hypotheses_reranked() -> None:
+    decoder, features = make_peaked_decoder(), vectors()
+    guided = with_word_guidance(decoder, make_detector({5: 0.9, 9: 0.7}), 0.0, 5.0)
+    assert isinstance(guided, WordGuided)
+    beams = search(decoder, features, 8, 5)
+    reranked = search(guided, features, 8, 5)
+    assert [Counter(beam) for beam in reranked] == [Counter(beam) for beam in beams]
+    assert any(new[0] != old[0] for new, old in zip(reranked, beams, strict=True))
+    assert reranked == guided.rerank(features, beams)
 
 
-def test_greedy_search_and_samples_hear_of_words_too() -> None:
-    decoder, features = make_decided_decoder(), vectors()
-    sure = with_word_guidance(decoder, told({9: 1.0}), 50.0, 0.0)
-    assert all(photo[0].ids[0] == 9 for photo in search(sure, features, 1, 5))
-    drawn = sample(sure, features, 3, 5, Sampling())
-    assert all(h.ids[0] == 9 for photo in drawn for h in photo)
+def test_greedy_search_and_sampling_use_the_logit_bias_too() -> None:
+    features = vectors()
+    guided = with_word_guidance(make_peaked_decoder(), make_detector({9: 1.0}), 50.0, 0.0)
+    assert all(beam[0].ids[0] == 9 for beam in search(guided, features, 1, 5))
+    drawn = sample(guided, features, 3, 5, Sampling())
+    assert all(h.ids[0] == 9 for hypotheses in drawn for h in hypotheses)
 
 
-def test_what_counts_for_nothing_leaves_the_decoder_as_it_was() -> None:
-    decoder = make_decided_decoder()
-    assert with_word_guidance(decoder, told({}), 0.0, 0.0) is decoder
+def test_weights_of_0_return_the_decoder_itself() -> None:
+    decoder = make_peaked_decoder()
+    assert with_word_guidance(decoder, make_detector({}), 0.0, 0.0) is decoder
 
 
-def test_it_looks_where_the_decoder_looks() -> None:
+def test_attention_maps_are_those_of_the_decoder() -> None:
     features, ids = vectors((4, 6))[:2], np.array([[START, 4], [START, 9]], np.int32)
-    looking = make_decided_decoder(name="attention", feature_shape=(4, 6))
-    found = WordGuided(looking, told({}), 0.3, 3.0).attention_maps(features, ids)
-    np.testing.assert_array_equal(found, looking.attention_maps(features, ids))
-    seeing = make_decided_decoder(feature_shape=(4, 6))
-    assert WordGuided(seeing, told({}), 0.3, 3.0).attention_maps(features, ids) is None
+    attention = make_peaked_decoder(name="attention", feature_shape=(4, 6))
+    maps = WordGuided(attention, make_detector({}), 0.3, 3.0).attention_maps(features, ids)
+    np.testing.assert_array_equal(maps, attention.attention_maps(features, ids))
+    merge = make_peaked_decoder(feature_shape=(4, 6))
+    assert WordGuided(merge, make_detector({}), 0.3, 3.0).attention_maps(features, ids) is None
 
 
-def test_ends_are_neither_likelier_nor_less_likely() -> None:
-    detector = told({5: 0.9})
-    added = WordGuided(make_decided_decoder(), detector, 1.0, 0.0).begin(vectors(count=1))[0]
-    assert not added[0, [PAD, START, END, UNK]].any()
+def test_markers_have_no_bias() -> None:
+    guided = WordGuided(make_peaked_decoder(), make_detector({5: 0.9}), 1.0, 0.0)
+    bias = guided.begin(vectors(count=1))[0]
+    assert not bias[0, [PAD, START, END, UNK]].any()
 
 
-def test_words_are_detected_once_for_a_search_and_its_ranking(
+def test_words_are_detected_once_per_search_for_bias_and_reranking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[int] = []
-    detect = WordDetector.detect
+    detect = FixedDetector.detect
 
-    def spy(self: WordDetector, features: Any) -> Any:
+    def recording(self: FixedDetector, features: Any) -> Any:
         calls.append(len(features))
         return detect(self, features)
 
-    monkeypatch.setattr(WordDetector, "detect", spy)
-    decoder = WordGuided(make_decided_decoder(), told({5: 0.9}), 1.0, 1.0)
-    search(decoder, vectors(count=2), 2, 4)
-    search(decoder, vectors(count=2), 2, 4)
+    monkeypatch.setattr(FixedDetector, "detect", recording)
+    guided = WordGuided(make_peaked_decoder(), make_detector({5: 0.9}), 1.0, 1.0)
+    search(guided, vectors(count=2), 2, 4)
+    search(guided, vectors(count=2), 2, 4)
     assert calls == [2, 2]

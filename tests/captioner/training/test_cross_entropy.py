@@ -13,8 +13,8 @@ from tests.support.captioner import (
     PHOTOS,
     add_to_logit,
     make_batches,
-    make_decided_decoder,
     make_decoder,
+    make_peaked_decoder,
     make_store,
 )
 
@@ -118,7 +118,7 @@ def test_sampled_words_depend_on_seed_and_epoch_alone(
 def test_condition_dropout_replaces_some_photos_with_null_features(
     batches: Batches, monkeypatch: pytest.MonkeyPatch, norm: str
 ) -> None:
-    decoder = make_decided_decoder(feature_norm=norm)
+    decoder = make_peaked_decoder(feature_norm=norm)
     phase = CrossEntropy(decoder, batches, OptimizerConfig(0.001), 20, SEED, condition_dropout=0.25)
     spy = TrainSpy(decoder.network, monkeypatch)
     for epoch in (1, 1, 2):

@@ -13,14 +13,14 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.epoch_logger import EpochLogger
 from pipeline.captioner.training.history import Epoch, SelfCriticalEpoch, write_history
-from tests.support.captioner import make_decided_decoder, make_store, make_vocabulary
+from tests.support.captioner import make_peaked_decoder, make_store, make_vocabulary
 
 HISTORY = [Epoch(1, 3.25, 3.5, 0.0), Epoch(2, 2.125, 2.75, 8.5), Epoch(3, 1.1, 2.9, 7.25)]
 
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    return make_decided_decoder()
+    return make_peaked_decoder()
 
 
 @pytest.fixture

@@ -18,16 +18,16 @@ from pipeline.captioner.training.validation import Validation
 from pipeline.text.vocabulary import PAD
 from tests.support.captioner import (
     CAPTIONS,
-    EVEN,
-    EVEN_DEV,
+    SAME_LENGTH_CAPTIONS,
+    SAME_LENGTH_DEV_CAPTIONS,
     Killed,
     log_softmax,
-    logits_of,
     make_batches,
     make_decoder,
     make_store,
     make_vocabulary,
-    weights_of,
+    sequence_logits,
+    weight_bytes,
 )
 
 Weights = list[Any]
@@ -50,7 +50,7 @@ def make_loop(
     average_epochs: int = 3,
     cider_d: Callable[[Decoder], float] = lambda _: 0.0,
     on_epoch_end: Callable[[Sequence[EpochRow]], None] = ignore,
-    captions: Sequence[tuple[str, str]] = EVEN,
+    captions: Sequence[tuple[str, str]] = SAME_LENGTH_CAPTIONS,
 ) -> FitLoop:
     store = make_store(folder / "features.h5")
     decoder = make_decoder(seed=seed, dropout=dropout)
@@ -58,7 +58,7 @@ def make_loop(
     return FitLoop(
         decoder=decoder,
         phase=CrossEntropy(decoder, train, OptimizerConfig(learning_rate), epochs, seed=5),
-        dev_batches=make_batches(store, EVEN_DEV),
+        dev_batches=make_batches(store, SAME_LENGTH_DEV_CAPTIONS),
         cider_d=cider_d,
         epochs=epochs,
         patience=patience,
@@ -98,7 +98,7 @@ def test_equal_seeds_and_data_give_equal_weights(uninterrupted: FitLoop, tmp_pat
     again = make_loop(tmp_path)
     again.run()
     assert again.history == uninterrupted.history
-    assert weights_of(again.decoder) == weights_of(uninterrupted.decoder)
+    assert weight_bytes(again.decoder) == weight_bytes(uninterrupted.decoder)
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["before the checkpoint", "after it"])
@@ -127,7 +127,7 @@ def test_a_killed_training_resumes_with_an_identical_result(
     assert seen == ([4] if saved else [3, 4])
     assert resumed.history == uninterrupted.history
     assert resumed.stop_reason == uninterrupted.stop_reason
-    assert weights_of(resumed.decoder) == weights_of(uninterrupted.decoder)
+    assert weight_bytes(resumed.decoder) == weight_bytes(uninterrupted.decoder)
 
 
 def test_a_training_killed_after_its_last_epoch_is_not_trained_again(
@@ -139,7 +139,7 @@ def test_a_training_killed_after_its_last_epoch_is_not_trained_again(
     again.run()
     assert seen == []
     assert again.history == uninterrupted.history
-    assert weights_of(again.decoder) == weights_of(uninterrupted.decoder)
+    assert weight_bytes(again.decoder) == weight_bytes(uninterrupted.decoder)
 
 
 def test_with_a_damaged_checkpoint_training_starts_over(
@@ -199,7 +199,7 @@ def test_an_interrupt_in_the_middle_of_an_epoch(
     resumed = make_loop(tmp_path)
     resumed.run()
     assert resumed.history == uninterrupted.history
-    assert weights_of(resumed.decoder) == weights_of(uninterrupted.decoder)
+    assert weight_bytes(resumed.decoder) == weight_bytes(uninterrupted.decoder)
 
 
 def test_training_stops_early_and_keeps_the_best_epochs_weights(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def negative_log_likelihoods(decoder: Decoder, batches: Batches) -> list[float]:
     """Return one number for each word, without padding and dropout."""
     result = []
     for batch in batches.eval_batches():
-        scores = log_softmax(logits_of(decoder, batch.features, batch.inputs))
+        scores = log_softmax(sequence_logits(decoder, batch.features, batch.inputs))
         for row, targets in zip(scores, batch.targets, strict=True):
             result += [-float(row[i, word]) for i, word in enumerate(targets) if word != PAD]
     return result
@@ -301,12 +301,12 @@ def test_the_epoch_with_the_best_cider_is_kept_if_selected_by_cider(tmp_path: Pa
     scores = iter([0.0, 30.0, 20.0, 30.0])
     loop = make_loop(tmp_path, select="cider", cider_d=lambda _: next(scores))
     weights_by_epoch: list[bytes] = []
-    loop.on_epoch_end = lambda _: weights_by_epoch.append(weights_of(loop.decoder))
+    loop.on_epoch_end = lambda _: weights_by_epoch.append(weight_bytes(loop.decoder))
     loop.run()
     assert [epoch.validation_cider_d for epoch in loop.history] == [0, 30, 20, 30]
     # The fourth epoch has the same score and a lower loss.
     assert loop.best.epoch == 4
-    assert weights_of(loop.decoder) == weights_by_epoch[3]
+    assert weight_bytes(loop.decoder) == weights_by_epoch[3]
 
 
 @pytest.mark.parametrize(
@@ -335,13 +335,13 @@ def test_among_epochs_within_the_tolerance_the_lowest_loss_is_kept(
         select="cider",
         select_tolerance=tolerance,
         cider_d=lambda _: next(remaining_scores),
-        on_epoch_end=lambda _: weights_by_epoch.append(weights_of(loop.decoder)),
+        on_epoch_end=lambda _: weights_by_epoch.append(weight_bytes(loop.decoder)),
     )
     loop.run()
     losses = [epoch.validation_loss for epoch in loop.history]
     assert losses == sorted(losses, reverse=True)
     assert loop.best.epoch == best
-    assert weights_of(loop.decoder) == weights_by_epoch[best - 1]
+    assert weight_bytes(loop.decoder) == weights_by_epoch[best - 1]
 
 
 @pytest.mark.parametrize("average_epochs", [1, 3])

@@ -13,7 +13,7 @@ from pipeline.captioner.training.initialization import (
     word_vectors,
 )
 from pipeline.text.vocabulary import END, PAD, START, UNK
-from tests.support.captioner import CAPTIONS, logits_of, make_vocabulary, vectors
+from tests.support.captioner import CAPTIONS, make_vocabulary, sequence_logits, vectors
 
 VOCABULARY = make_vocabulary()
 SIZE = len(VOCABULARY)
@@ -40,7 +40,7 @@ def test_with_all_other_weights_zero_probabilities_equal_frequencies(tied: bool)
     counts = np.random.default_rng(0).integers(1000, 9000, SIZE)
     counts[[PAD, START, 7]] = 0
     set_output_bias(decoder, counts)
-    logits = logits_of(decoder, vectors()[:2], [[START, 4, 5], [START, 9, 6]])
+    logits = sequence_logits(decoder, vectors()[:2], [[START, 4, 5], [START, 9, 6]])
     probabilities = np.exp(logits)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
     expected = np.broadcast_to(counts / counts.sum(), probabilities.shape)
@@ -118,4 +118,4 @@ def test_a_decoder_starts_with_these_vectors(tied: bool) -> None:
         if not np.array_equal(weight, old)
     )
     np.testing.assert_array_equal(embeddings, word_vectors(captions, SIZE, 8))
-    assert np.isfinite(logits_of(decoder, vectors()[:1], [[START, 4]])).all()
+    assert np.isfinite(sequence_logits(decoder, vectors()[:1], [[START, 4]])).all()

@@ -15,16 +15,16 @@ from pipeline.text.vocabulary import PAD
 from tests.support.captioner import (
     CAPTIONS,
     log_softmax,
-    logits_of,
     make_batches,
-    make_decided_decoder,
+    make_peaked_decoder,
     make_store,
+    sequence_logits,
 )
 
 
 @pytest.fixture
 def decoder() -> Decoder:
-    return make_decided_decoder()
+    return make_peaked_decoder()
 
 
 def batch_of(folder: Path) -> Batch:
@@ -36,7 +36,7 @@ def batch_of(folder: Path) -> Batch:
 
 def expected_loss(decoder: Decoder, batch: Batch, smoothing: float) -> float:
     """Compute the loss word by word, with explicit smoothed target distributions."""
-    scores = log_softmax(logits_of(decoder, batch.features, batch.inputs))
+    scores = log_softmax(sequence_logits(decoder, batch.features, batch.inputs))
     size = scores.shape[-1]
     losses = []
     for row, targets in zip(scores, batch.targets, strict=True):

@@ -14,13 +14,13 @@ from pipeline.metrics.cider import CiderD
 from pipeline.metrics.references import References
 from pipeline.metrics.tokenizer import tokenize
 from tests.support.captioner import (
-    EVEN_DEV,
+    SAME_LENGTH_DEV_CAPTIONS,
     Killed,
     make_batches,
     make_decoder,
     make_store,
     make_vocabulary,
-    weights_of,
+    weight_bytes,
 )
 
 # Most words occur in one photo only: the idf of a word that all photos have is 0.
@@ -83,7 +83,7 @@ def make_loop(
     return FitLoop(
         decoder=decoder,
         phase=phase,
-        dev_batches=make_batches(store, EVEN_DEV),
+        dev_batches=make_batches(store, SAME_LENGTH_DEV_CAPTIONS),
         cider_d=lambda _: 0.0,
         epochs=epochs,
         patience=99,
@@ -139,4 +139,4 @@ def test_a_killed_second_phase_resumes_with_an_identical_result(
     assert seen == [3]
     assert resumed.history == uninterrupted.history
     assert resumed.stop_reason == uninterrupted.stop_reason == "all 3 epochs done"
-    assert weights_of(resumed.decoder) == weights_of(uninterrupted.decoder)
+    assert weight_bytes(resumed.decoder) == weight_bytes(uninterrupted.decoder)

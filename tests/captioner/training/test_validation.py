@@ -6,7 +6,7 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.training.validation import Validation
 from pipeline.metrics.scorer import Scorer
 from pipeline.metrics.tokenizer import tokenize
-from tests.support.captioner import make_decided_decoder, make_store, make_vocabulary, vectors
+from tests.support.captioner import make_peaked_decoder, make_store, make_vocabulary, vectors
 
 REFERENCES = {
     "0.jpg": ["A dog runs .", "a big dog"],
@@ -22,7 +22,7 @@ def test_it_is_the_score_of_the_captions_that_the_search_finds(
 ) -> None:
     monkeypatch.setattr("pipeline.features.store._CHUNK", part)
     store, vocabulary = make_store(tmp_path / "features.h5"), make_vocabulary()
-    decoder = make_decided_decoder()
+    decoder = make_peaked_decoder()
     validation = Validation(store, vocabulary, REFERENCES, beam_width, max_words=6)
     results = search(decoder, vectors()[[0, 2, 5]], beam_width, 6, no_repeat_ngram_size=3)
     captions = [tokenize(vocabulary.decode(hypotheses[0].ids)) for hypotheses in results]
