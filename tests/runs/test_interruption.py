@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.features.executors import local
 from pipeline.features.encoders.engines import PendingBatch, Pixels, Vectors
+from pipeline.features.executors import local
 from pipeline.features.shard_cache import ShardFolder
 from tests.support.extraction import BATCH, Colours, Held, Place
 from tests.support.project import ROOT
@@ -28,13 +28,13 @@ def decoders() -> list[str]:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InputError, ZeroDivisionError])
-def test_after_a_failure_nothing_goes_on_and_what_was_done_is_kept(
+def test_after_a_failure_all_work_stops_and_finished_work_is_kept(
     place: Place, error: type[BaseException]
 ) -> None:
     class Fails(Colours):
         def _infer(self, part: Pixels) -> Vectors:
             if self._run == 2:
-                raise error("told to")
+                raise error("on purpose")
             return super()._infer(part)
 
     place.draw(*range(10, 30))
@@ -44,10 +44,10 @@ def test_after_a_failure_nothing_goes_on_and_what_was_done_is_kept(
     assert decoders() == []
 
 
-def test_what_is_not_begun_is_left_undone_after_a_failure(
+def test_no_further_pass_starts_after_a_failure(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else Ctrl-C would be answered only after two more batches."""
+    """Else Ctrl-C would take effect only after two more batches."""
     engine = Held()
 
     def full(*_: Any) -> None:
@@ -60,7 +60,7 @@ def test_what_is_not_begun_is_left_undone_after_a_failure(
     result = PendingBatch.result
     monkeypatch.setattr(PendingBatch, "result", release)
     monkeypatch.setattr(ShardFolder, "add", full)
-    # The first pass is let through, the second is under way, the third will not be begun.
+    # The first pass is let through, the second is running, the third must not start.
     monkeypatch.setattr(local, "_UNDER_WAY", 3)
     with pytest.raises(OSError, match="no space"):
         place.encode(place.executor(engine))
@@ -90,7 +90,7 @@ if __name__ == "__main__":
 
 @contextmanager
 def extraction(folder: Path, *, accelerated: bool) -> Iterator[subprocess.Popen[str]]:
-    """Start an extraction in a process of its own, yield it after some passes."""
+    """Start an extraction in its own process; yield the process after a few passes."""
     program = folder / "program.py"
     program.write_text(PROGRAM.format(accelerated=accelerated, folder=str(folder)), "utf-8")
     with subprocess.Popen(
@@ -110,7 +110,7 @@ def extraction(folder: Path, *, accelerated: bool) -> Iterator[subprocess.Popen[
 
 
 @pytest.mark.parametrize("accelerated", [False, True], ids=["threads", "processes"])
-def test_ctrl_c_ends_the_process_and_all_that_it_started(
+def test_ctrl_c_ends_the_process_and_all_its_children(
     place: Place, tmp_path: Path, accelerated: bool
 ) -> None:
     place.draw(*range(10, 60))
@@ -119,9 +119,9 @@ def test_ctrl_c_ends_the_process_and_all_that_it_started(
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == "interrupted; run `dvc repro` to go on\n"
-    done = place.kept()
-    assert 2 * BATCH <= done < 60
-    assert place.extract().encoded.computed == 60 - done
+    finished = place.kept()
+    assert 2 * BATCH <= finished < 60
+    assert place.extract().encoded.computed == 60 - finished
     place.check()
 
 
@@ -131,4 +131,4 @@ def test_decoding_processes_end_with_an_extraction_that_is_killed(
     place.draw(*range(10, 60))
     with extraction(tmp_path, accelerated=True) as process:
         process.kill()
-        process.communicate(timeout=60)  # waits for all who could write to its outputs
+        process.communicate(timeout=60)  # waits for every process that has its pipes

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from pipeline.cli.main import main
-from pipeline.params import load_params
 from pipeline.metrics.scorer import METRICS
+from pipeline.params import load_params
 from tests.support.project import ROOT, Project
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -107,7 +107,10 @@ def test_the_dag_has_the_real_stages() -> None:
 
 
 def test_the_scores_are_those_of_the_last_run() -> None:
-    metrics = json.loads((ROOT / "artifacts/evaluation/metrics.json").read_text("utf-8"))
+    path = ROOT / "artifacts/evaluation/metrics.json"
+    if not path.exists():
+        pytest.skip("`make repro` has not run in this checkout")
+    metrics = json.loads(path.read_text("utf-8"))
     (details,) = metrics["details"]
     for search in details["searches"]:
         figures = "".join(f"{search[name]:9.2f}" for name in (*METRICS, "distinct"))

@@ -1,8 +1,8 @@
-"""An extraction in a process of its own, which kills itself at a point that it is told.
+"""An extraction in its own process, which kills itself at a given point.
 
-`python -m tests.kill_points FOLDER [WHERE POINT COUNT [SIGNAL]]` extracts FOLDER/photos into
-FOLDER/artifacts/features.h5 with an encoder that costs nothing, and notes in FOLDER/computed
-every photo that went through it. The product has no hooks: what it calls is replaced here.
+`python -m tests.support.kill_points FOLDER [WHERE POINT COUNT [SIGNAL]]` extracts FOLDER/photos
+into FOLDER/artifacts/features.h5 with an encoder that costs nothing, and writes every photo that
+it encodes to FOLDER/computed. The product has no hooks: the functions it calls are patched here.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from pipeline.features.feature_spec import FeatureSpec
 from pipeline.stages.run import run_stage
 from pipeline.storage.hdf5 import Disk
 
-# Two passes are under way at a time: a batch is what they hold.
+# Two passes run at a time; together they hold a batch.
 PASS = 2
 BATCH = 2 * PASS
 
-OF_A_FILE = (
+FILE_POINTS = (
     "before open",
     "half written",
     "before fsync",
@@ -39,8 +39,8 @@ OF_A_FILE = (
 )
 POINTS = {
     "encoder": ("before a pass", "after a pass"),
-    "shard": OF_A_FILE,
-    "store": (*OF_A_FILE, "after rows"),
+    "shard": FILE_POINTS,
+    "store": (*FILE_POINTS, "after rows"),
 }
 
 ENCODING = FeatureSpec(
@@ -59,36 +59,36 @@ ENCODING = FeatureSpec(
 
 @dataclass
 class Trap:
-    """Kills the process (or stops it) when it comes to a point for the `count`th time."""
+    """Kills (or stops) the process when it reaches a point for the `count`th time."""
 
     where: str = ""
     point: str = ""
     count: int = 1
-    sends: signal.Signals = signal.SIGKILL
+    signal_sent: signal.Signals = signal.SIGKILL
 
     def springs(self, where: str, point: str) -> bool:
-        """Whether being at that point now is the end."""
+        """Whether the process is killed at this point now."""
         return (where, point, 1) == (self.where, self.point, self.count)
 
-    def at(self, where: str, point: str) -> None:
-        """Say that the process is at a point."""
+    def reach(self, where: str, point: str) -> None:
+        """Kill the process if this is the point; else count down."""
         if self.springs(where, point):
-            os.kill(os.getpid(), self.sends)
+            os.kill(os.getpid(), self.signal_sent)
         if (where, point) == (self.where, self.point):
             self.count -= 1
 
-    def lay(self) -> None:
-        """Replace what the product calls by the same with traps around it."""
+    def install(self) -> None:
+        """Wrap the functions that the product calls."""
         sys.addaudithook(self._audit)
-        self._in_fsync()
-        self._in_writes_of_shards()
-        self._in_writes_of_the_store()
+        self._wrap_fsync()
+        self._wrap_shard_writes()
+        self._wrap_store_writes()
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and "w" in (arguments[1] or ""):
-            self.at(_kind(str(arguments[0])), "before open")
+            self.reach(_kind(str(arguments[0])), "before open")
 
-    def _in_fsync(self) -> None:
+    def _wrap_fsync(self) -> None:
         fsync, renamed = os.fsync, ""
 
         def trapped(descriptor: int) -> None:
@@ -98,13 +98,13 @@ class Trap:
             if not path.is_dir():
                 renamed = str(path)
                 points = ("before fsync", "before rename")
-            self.at(_kind(renamed), points[0])
+            self.reach(_kind(renamed), points[0])
             fsync(descriptor)
-            self.at(_kind(renamed), points[1])
+            self.reach(_kind(renamed), points[1])
 
         mock.patch.object(os, "fsync", trapped).start()
 
-    def _in_writes_of_shards(self) -> None:
+    def _wrap_shard_writes(self) -> None:
         add = zipfile.ZipFile.writestr
 
         def trapped(shard: zipfile.ZipFile, member: zipfile.ZipInfo, data: bytes) -> None:
@@ -113,48 +113,48 @@ class Trap:
                     add(shard, member, data[: len(data) // 2])
                     assert shard.fp is not None
                     shard.fp.flush()
-                self.at("shard", "half written")
+                self.reach("shard", "half written")
             add(shard, member, data)
 
         mock.patch.object(zipfile.ZipFile, "writestr", trapped).start()
 
-    def _in_writes_of_the_store(self) -> None:
+    def _wrap_store_writes(self) -> None:
         write, put = Disk.write, h5py.Dataset.__setitem__
 
         def trapped_write(disk: Disk, data: Any) -> int:
             if self.springs("store", "half written"):
                 write(disk, data[: len(data) // 2])
-            self.at("store", "half written")
+            self.reach("store", "half written")
             return write(disk, data)
 
         def trapped_put(dataset: Any, places: Any, values: Any) -> None:
             put(dataset, places, values)
-            self.at("store", "after rows")
+            self.reach("store", "after rows")
 
         mock.patch.object(Disk, "write", trapped_write).start()
         mock.patch.object(h5py.Dataset, "__setitem__", trapped_put).start()
 
 
 def _kind(path: str) -> str:
-    """Tell a shard and the store, temporary or not."""
+    """Return `shard` or `store`, by the suffix, which temporary files have too."""
     return {".npz": "shard", ".h5": "store"}.get(Path(path).suffix, "")
 
 
-class Colours(Engine):
-    """Encodes a photo as its mean colours and notes in a file whose colours it told."""
+class TrappedEngine(Engine):
+    """Encodes a photo as its mean colours and writes the photo's digest to a log."""
 
-    def __init__(self, notes: Path, trap: Trap) -> None:
+    def __init__(self, log: Path, trap: Trap) -> None:
         super().__init__((3,), PASS, part=PASS, threads=1)
-        self._notes, self._trap = notes, trap
+        self._log, self._trap = log, trap
 
     def _infer(self, part: Pixels) -> Vectors:
-        self._trap.at("encoder", "before a pass")
+        self._trap.reach("encoder", "before a pass")
         vectors: Vectors = part.astype(np.float32).mean(axis=(1, 2))
         photos = [hashlib.sha256(pixels).hexdigest() for pixels in part if pixels.any()]
-        notes = os.open(self._notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        os.write(notes, "".join(f"{photo}\n" for photo in photos).encode())
-        os.close(notes)
-        self._trap.at("encoder", "after a pass")
+        log = os.open(self._log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        os.write(log, "".join(f"{photo}\n" for photo in photos).encode())
+        os.close(log)
+        self._trap.reach("encoder", "after a pass")
         return vectors
 
 
@@ -164,7 +164,7 @@ def extract(
     """Extract `folder`/photos into `folder`/artifacts/features.h5."""
     root = folder / "photos"
     executor = LocalExecutor(
-        lambda: Colours(folder / "computed", trap or Trap()), workers=2, progress_seconds=3600
+        lambda: TrappedEngine(folder / "computed", trap or Trap()), workers=2, progress_seconds=3600
     )
     return Extractor(
         encoding=encoding,
@@ -180,11 +180,11 @@ def extract(
 
 
 def main() -> None:
-    """Do what the command line says."""
-    folder, *given = sys.argv[1:]
-    where, point, count, name = (*given, *("", "", "1", "SIGKILL")[len(given) :])
+    """Run the extraction that the command line describes."""
+    folder, *arguments = sys.argv[1:]
+    where, point, count, name = (*arguments, *("", "", "1", "SIGKILL")[len(arguments) :])
     trap = Trap(where, point, int(count), signal.Signals[name])
-    trap.lay()
+    trap.install()
     extract(Path(folder), trap)
 
 
