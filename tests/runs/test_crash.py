@@ -1,4 +1,4 @@
-"""Real processes killed in the middle: nothing is lost, and the result is the same."""
+"""Processes killed in the middle: no finished work is lost, and the result is the same."""
 
 import json
 import os
@@ -25,17 +25,17 @@ def _params(project: Project, section: str, **values: Any) -> Iterator[None]:
 
 
 def _signal_at(project: Project, signal_: signal.Signals, text: str, *command: str) -> int:
-    """Start a command, signal its process group once it says `text`; return its exit code."""
+    """Start a command, signal its process group once it prints `text`; return its exit code."""
     with project.start(*command) as process:
         assert process.stdout is not None
-        said = []
+        output = []
         for line in process.stdout:
-            said.append(line)
+            output.append(line)
             if text in line:
                 os.killpg(process.pid, signal_)
                 break
         else:
-            pytest.fail("".join(said))
+            pytest.fail("".join(output))
         process.communicate()
         return process.returncode
 
@@ -56,7 +56,7 @@ def test_a_killed_extraction_computes_only_the_rest(project: Project) -> None:
     project.repro()
 
 
-def test_a_killed_training_goes_on_at_its_last_epoch(project: Project) -> None:
+def test_a_killed_training_resumes_at_its_last_epoch(project: Project) -> None:
     stage = ("python", "-m", "pipeline.stages.train")
     with _params(project, "train", epochs=12, patience=12):
         with _params(project, "runtime", cache=".whole"):
@@ -76,7 +76,7 @@ def test_a_killed_training_goes_on_at_its_last_epoch(project: Project) -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="see docs/decisions.md, Ctrl-C")
-def test_ctrl_c_keeps_the_best_so_far_and_dvc_takes_it(project: Project) -> None:
+def test_ctrl_c_keeps_the_best_epoch_so_far_and_dvc_accepts_it(project: Project) -> None:
     with _params(project, "train", epochs=10_000, patience=10_000):
         command = ("dvc", "repro", "train")
         assert _signal_at(project, signal.SIGINT, "epoch 3:", *command) == 0

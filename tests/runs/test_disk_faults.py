@@ -1,6 +1,6 @@
-"""Disks that are full, take no more, or cannot be written to.
+"""Disks that are full, have a limit, or cannot be written to.
 
-Each ends in one line that names the mend; no row is ever wrong.
+Each fault ends in one line that names the fix; no row is ever wrong.
 """
 
 import io
@@ -30,7 +30,7 @@ from tests.support.small_extraction import (
     store,
 )
 
-# Full disks, and those that take no more for another reason.
+# Full disks, and disks with a limit on the size of a file.
 
 FULL = re.compile(r"error: the disk: (File too large|No space left on device): [^\n]+\n")
 
@@ -49,11 +49,11 @@ def test_no_room_for_a_shard(tmp_path: Path, finished: Path, largest_file: int) 
 
 @pytest.mark.parametrize("missing", [1, 100, 1000, 1500, 2000])
 def test_no_room_for_the_store(spoilable: Path, finished: Path, missing: int) -> None:
-    store(spoilable).write_bytes(b"the old one")
+    store(spoilable).write_bytes(b"an older store")
     result = run(spoilable, store(finished).stat().st_size - missing)
     assert result.returncode == 1
     assert FULL.fullmatch(result.stderr)
-    assert store(spoilable).read_bytes() == b"the old one"
+    assert store(spoilable).read_bytes() == b"an older store"
     assert extracted_again(spoilable, finished) == 0
 
 
@@ -65,10 +65,10 @@ def write(path: Path, rows: npt.NDArray[np.float32]) -> None:
         pytest.fail("it was all taken")
 
 
-def test_hdf5_is_not_told_of_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+def test_hdf5_never_sees_the_error_of_a_disk_that_is_full(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     rows = np.ones((100, 2048), "f4")
-    seen = []
+    sizes = []
     for size in range(0, rows.nbytes, 40_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
@@ -76,10 +76,10 @@ def test_hdf5_is_not_told_of_a_disk_that_takes_no_more(tmp_path: Path) -> None:
                 write(tmp_path / "a.h5", rows)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        # What was written before is there: the disk takes what it can.
-        seen.append((tmp_path / "a.h5").stat().st_size)
-    assert seen == sorted(seen)
-    assert seen[0] == 0
+        # The disk takes what it can.
+        sizes.append((tmp_path / "a.h5").stat().st_size)
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 0
 
 
 class ShortWrites(io.FileIO):
@@ -91,7 +91,7 @@ class DeferredErrorFileOfShortWrites(DeferredErrorFile, ShortWrites):
     pass
 
 
-def test_short_writes_are_gone_on_with(
+def test_short_writes_are_continued(
     spoilable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hdf5, "DeferredErrorFile", DeferredErrorFileOfShortWrites)
@@ -100,7 +100,7 @@ def test_short_writes_are_gone_on_with(
 
 @contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[None]:
-    """Mount something on a folder as long as the context lasts; skip where that is not allowed."""
+    """Mount something on a folder within the context; skip the test where that is not allowed."""
     mount = shutil.which("mount")
     command = [str(mount), *options, str(folder)]
     if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
@@ -117,15 +117,15 @@ def test_a_disk_that_is_really_full(tmp_path: Path, finished: Path, name: str) -
     disk = tmp_path / name
     disk.mkdir()
     with mounted(disk, "-t", "tmpfs", "-o", "size=64k", "none"):
-        rest = disk / "rest"
+        filler = disk / "filler"
         with pytest.raises(OSError, match="No space left"):
-            rest.write_bytes(bytes(1 << 20))
+            filler.write_bytes(bytes(1 << 20))
         result = run(tmp_path)
         assert result.returncode == 1
         assert FULL.fullmatch(result.stderr)
         assert "free some space and rerun; finished work is kept" in result.stderr
         assert not store(tmp_path).exists()
-        rest.unlink()
+        filler.unlink()
         computed = extracted_again(tmp_path, finished)
         assert computed == (PHOTOS if name == "cache" else 0)
 
@@ -135,7 +135,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, finished: Path, name: str) -
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[str]:
-    """Make a folder read-only, for root too; yield what the system says of writing there."""
+    """Make a folder read-only, for root too; yield the system's error for a write to it."""
     if os.geteuid():
         folder.chmod(0o500)
         try:

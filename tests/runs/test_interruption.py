@@ -90,7 +90,7 @@ if __name__ == "__main__":
 
 @contextmanager
 def extraction(folder: Path, *, accelerated: bool) -> Iterator[subprocess.Popen[str]]:
-    """Start an extraction in a process of its own, yield it after some passes."""
+    """Start an extraction in its own process; yield the process after a few passes."""
     program = folder / "program.py"
     program.write_text(PROGRAM.format(accelerated=accelerated, folder=str(folder)), "utf-8")
     with subprocess.Popen(
@@ -131,4 +131,4 @@ def test_decoding_processes_end_with_an_extraction_that_is_killed(
     workspace.draw(*range(10, 60))
     with extraction(tmp_path, accelerated=True) as process:
         process.kill()
-        process.communicate(timeout=60)  # waits for all who could write to its outputs
+        process.communicate(timeout=60)  # waits for every process that has its pipes

@@ -1,4 +1,4 @@
-"""A real process killed at every point at which a file is half of something."""
+"""A process killed at every point at which a file is incomplete."""
 
 import signal
 import subprocess
@@ -40,7 +40,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The store of a run that nothing interrupted."""
+    """The bytes of the store of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     draw(folder)
     assert run(folder) == 0
@@ -65,42 +65,42 @@ ALL = [
 
 
 @pytest.mark.parametrize(("where", "point", "count"), ALL)
-def test_a_run_killed_at_any_point_ends_as_if_it_had_not_been(
+def test_a_run_killed_at_any_point_is_completed_by_the_next(
     tmp_path: Path, whole: bytes, where: str, point: str, count: int
 ) -> None:
     draw(tmp_path)
     assert run(tmp_path, where, point, str(count)) == -signal.SIGKILL
-    # Anything of that name is whole: there is no half a store.
+    # There is either no store or a complete one.
     assert not store(tmp_path).exists() or store(tmp_path).read_bytes() == whole
     assert run(tmp_path) == 0
     assert store(tmp_path).read_bytes() == whole
-    passed = computed(tmp_path)
-    assert len(passed) == PHOTOS
-    assert passed.total() - PHOTOS <= BATCH
+    encoded = computed(tmp_path)
+    assert len(encoded) == PHOTOS
+    assert encoded.total() - PHOTOS <= BATCH
     assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("point", POINTS["store"])
-def test_the_old_store_can_be_read_at_every_moment(
+def test_the_old_store_stays_readable_at_every_moment(
     tmp_path: Path, whole: bytes, point: str
 ) -> None:
     draw(tmp_path, range(OLD))
     assert run(tmp_path) == 0
     old = FeatureStore.open(store(tmp_path)).verify()
     draw(tmp_path, range(OLD, PHOTOS))
-    seen = set()
+    digests = set()
     for points in (("store", point, "1"), ()):
         with start(tmp_path, *points) as process:
             while process.poll() is None:
-                seen.add(FeatureStore.open(store(tmp_path)).verify())
-        seen.add(FeatureStore.open(store(tmp_path)).verify())
+                digests.add(FeatureStore.open(store(tmp_path)).verify())
+        digests.add(FeatureStore.open(store(tmp_path)).verify())
         assert process.returncode == (-signal.SIGKILL if points else 0)
     assert store(tmp_path).read_bytes() == whole
-    assert seen == {old, FeatureStore.open(store(tmp_path)).verify()}
+    assert digests == {old, FeatureStore.open(store(tmp_path)).verify()}
     assert computed(tmp_path).total() == PHOTOS
 
 
-def test_killed_again_and_again_it_comes_to_its_end(tmp_path: Path, whole: bytes) -> None:
+def test_a_run_killed_again_and_again_is_completed_in_the_end(tmp_path: Path, whole: bytes) -> None:
     draw(tmp_path)
     kills = 0
     while run(tmp_path, "shard", "before rename", "2") == -signal.SIGKILL:
@@ -111,6 +111,6 @@ def test_killed_again_and_again_it_comes_to_its_end(tmp_path: Path, whole: bytes
     assert leftovers(tmp_path) == []
 
 
-def test_such_a_process_starts_without_any_framework() -> None:
+def test_the_process_to_kill_imports_no_framework() -> None:
     _, modules = slow_imports("import tests.support.kill_points")
     assert modules == ["PIL", "numpy"]

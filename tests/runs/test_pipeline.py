@@ -11,9 +11,8 @@ from tests.support.project import Project, Run
 ALL = ["sample", "clean", "encoder", "extract", "tokenize", "detector", "train", "evaluate"]
 
 
-def test_the_first_run_takes_every_stage_and_every_photo_once(project: Project) -> None:
-    first = (project.folder / "first-run.txt").read_text("utf-8")
-    run = Run(0, first)
+def test_the_first_run_runs_every_stage_and_encodes_every_photo_once(project: Project) -> None:
+    run = Run(0, (project.folder / "first-run.txt").read_text("utf-8"))
     assert sorted(run.stages) == sorted(ALL)
     assert run.forward_passes == (12, 1)
 
@@ -30,7 +29,7 @@ def _beam_width(project: Project) -> None:
     project.set({"evaluate": {"beam_widths": [2, 3]}})
 
 
-def _wording(project: Project) -> None:
+def _caption(project: Project) -> None:
     captions = project.folder / "data/mine/Flickr8k.token.txt"
     first, _, rest = captions.read_text("utf-8").partition("\n")
     captions.write_text(f"{first.split(chr(9))[0]}\tSomething else altogether .\n{rest}", "utf-8")
@@ -38,9 +37,9 @@ def _wording(project: Project) -> None:
 
 def _added_photo(project: Project) -> None:
     images = project.folder / "data/mine/images"
-    scene = next(images.glob("*.jpg")).read_bytes()
-    # Bytes after the picture's end change the content's digest, not the picture.
-    (images / "added.jpg").write_bytes(scene + b"\0")
+    photo = next(images.glob("*.jpg")).read_bytes()
+    # Bytes after the end of the image change the file's digest, not the image.
+    (images / "added.jpg").write_bytes(photo + b"\0")
 
 
 def _renamed_photo(project: Project) -> None:
@@ -51,9 +50,21 @@ def _renamed_photo(project: Project) -> None:
         path.write_text(path.read_text("utf-8").replace(old.name, "renamed.jpg"), "utf-8")
 
 
-def _comment_in_captioner(project: Project) -> None:
-    module = project.folder / "pipeline/captioner/training/cross_entropy.py"
-    module.write_text(module.read_text("utf-8") + "# a comment\n", "utf-8")
+def _edit(project: Project, module: str) -> None:
+    path = project.folder / module
+    path.write_text(path.read_text("utf-8") + "# a comment\n", "utf-8")
+
+
+def _edited_training(project: Project) -> None:
+    _edit(project, "pipeline/captioner/training/cross_entropy.py")
+
+
+def _edited_dataset_parser(project: Project) -> None:
+    _edit(project, "pipeline/datasets/coco.py")
+
+
+def _edited_word_guidance(project: Project) -> None:
+    _edit(project, "pipeline/captioner/generation/word_guidance.py")
 
 
 def _runtime(project: Project) -> None:
@@ -66,10 +77,12 @@ def _runtime(project: Project) -> None:
         (_nothing, [], (0, 0)),
         (_learning_rate, ["train", "evaluate"], (0, 0)),
         (_beam_width, ["evaluate"], (0, 0)),
-        (_wording, ["clean", "extract", "tokenize", "detector", "train", "evaluate"], (0, 0)),
+        (_caption, ["clean", "extract", "tokenize", "detector", "train", "evaluate"], (0, 0)),
         (_added_photo, ["clean", "extract", "detector", "train", "evaluate"], (1, 1)),
         (_renamed_photo, ["clean", "extract", "tokenize", "detector", "train", "evaluate"], (0, 0)),
-        (_comment_in_captioner, ["train"], (0, 0)),
+        (_edited_training, ["train"], (0, 0)),
+        (_edited_dataset_parser, ["clean", "extract"], (0, 0)),
+        (_edited_word_guidance, ["evaluate"], (0, 0)),
         (_runtime, [], (0, 0)),
     ],
     ids=lambda value: getattr(value, "__name__", "").strip("_"),
@@ -82,17 +95,17 @@ def test_what_reruns_when(
 ) -> None:
     project.commit("before")
     change(project)
-    by_hand = _changed(project)
+    edited = _uncommitted(project)
     run = project.repro()
     assert sorted(run.stages) == sorted(reruns)
     assert run.forward_passes == forward_passes
     assert "up to date" in project.run("dvc", "status").output
-    # Git is told nothing but the lock and the scores.
-    assert _changed(project) - by_hand <= {"dvc.lock", "artifacts/evaluation/metrics.json"}
+    # A run changes nothing in git but the lock and the scores.
+    assert _uncommitted(project) - edited <= {"dvc.lock", "artifacts/evaluation/metrics.json"}
 
 
-def _changed(project: Project) -> set[str]:
-    """What git sees that is new or otherwise than committed."""
+def _uncommitted(project: Project) -> set[str]:
+    """Return the files that git reports as new or changed."""
     return set(project.run("git", "status", "--short").output.split()[1::2])
 
 
@@ -100,7 +113,7 @@ def test_the_same_params_and_data_give_the_same_bytes(project: Project) -> None:
     names = ["features.h5", "captions.parquet", "vocabulary.json", "history.csv"]
     names += ["model/seed_2026.weights.h5", "model/model.json", "evaluation/report.html"]
     names += ["encoder.weights.h5", "encoder.json", "evaluation/predictions.parquet"]
-    names += ["self_critical.csv", "detector.h5"]
+    names += ["self_critical.csv", "detector.h5", "search.json"]
     before = {name: project.read(f"artifacts/{name}") for name in names}
     shutil.rmtree(project.folder / ".cache")
     project.repro("--force")
@@ -114,7 +127,7 @@ def _one_line_error(run: Run) -> str:
 
 
 @pytest.mark.parametrize("stage", ["clean", "extract"])
-def test_a_spoilt_params_file_is_one_line(project: Project, stage: str) -> None:
+def test_an_unknown_key_in_params_is_a_one_line_error(project: Project, stage: str) -> None:
     path = project.folder / "params.yaml"
     before = path.read_text("utf-8")
     path.write_text(before.replace("min_count", "minimum_count"), "utf-8")
@@ -124,7 +137,7 @@ def test_a_spoilt_params_file_is_one_line(project: Project, stage: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "stage", "mend"),
+    ("missing", "stage", "fix"),
     [
         ("artifacts/captions.parquet", "tokenize", "dvc repro clean"),
         ("artifacts/encoder.weights.h5", "extract", "dvc repro encoder"),
@@ -138,12 +151,12 @@ def test_a_spoilt_params_file_is_one_line(project: Project, stage: str) -> None:
 def test_a_missing_artefact_names_its_stage(
     project: Project, tmp_path: Path, missing: str, stage: str, fix: str
 ) -> None:
-    path, aside = project.folder / missing, tmp_path / "aside"
-    path.rename(aside)
-    project.set({"runtime": {"cache": ".other-cache"}})  # so that extract needs its encoder
+    path, moved = project.folder / missing, tmp_path / "moved"
+    path.rename(moved)
+    project.set({"runtime": {"cache": ".other-cache"}})  # so that extract needs the encoder
     run = project.run("python", "-m", f"pipeline.stages.{stage}")
     project.set({"runtime": {"cache": ".cache"}})
-    aside.rename(path)
+    moved.rename(path)
     error = _one_line_error(run)
     assert missing in error
     assert fix in error

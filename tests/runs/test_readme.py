@@ -75,7 +75,9 @@ def test_the_readme_shows_what_its_commands_print(newcomer: tuple[Project, dict[
                 assert _words(line) in printed, f"{command}\n{line}\n{run.output}"
 
 
-def test_an_experiment_reruns_what_the_readme_says(newcomer: tuple[Project, dict[str, Run]]) -> None:
+def test_an_experiment_reruns_what_the_readme_says(
+    newcomer: tuple[Project, dict[str, Run]],
+) -> None:
     project, runs = newcomer
     assert runs["dvc exp run -S train.units=128"].stages == ["train", "evaluate"]
     assert "train.units" in runs["dvc params diff first"].output
@@ -101,7 +103,9 @@ def _words(line: str) -> str:
     return " ".join(re.sub(r"[-+]?\d[\d.,]*|…", "#", line).split())
 
 
-EVERY_BLOCK = [(page, command) for page in PAGES for command, _ in console_blocks(page.read_text("utf-8"))]
+EVERY_BLOCK = [
+    (page, command) for page in PAGES for command, _ in console_blocks(page.read_text("utf-8"))
+]
 
 
 @pytest.mark.parametrize(

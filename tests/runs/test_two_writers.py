@@ -1,4 +1,4 @@
-"""Writers that meet on one disk: two extractions, or one that outlives its `dvc`."""
+"""Two writers on one disk: two extractions, or one that outlives its `dvc`."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from tests.support.small_extraction import draw, extracted_again, run
 
 def wait_until_stopped(process: int) -> None:
     while (state := Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]) != "T":
-        assert state != "Z", "it ended before it stopped"
+        assert state != "Z", "the process ended before it stopped"
         time.sleep(0.01)
 
 
@@ -53,31 +53,31 @@ WAIT = "wait until it ends, or end it"
 
 
 @needs_proc
-def test_the_second_of_two_writers_is_told_at_once_and_the_first_ends_well(
+def test_the_second_of_two_writers_fails_at_once_and_the_first_succeeds(
     tmp_path: Path, finished: Path
 ) -> None:
     draw(tmp_path)
     with stopped_in_the_middle(tmp_path) as first:
         result = run(tmp_path)
         assert result.returncode == 1
-        told = rf"error: another extraction is writing to {tmp_path}/cache/features/\w+: {WAIT}\n"
-        assert re.fullmatch(told, result.stderr)
+        error = rf"error: another extraction is writing to {tmp_path}/cache/features/\w+: {WAIT}\n"
+        assert re.fullmatch(error, result.stderr)
     assert first.returncode == 0
     assert extracted_again(tmp_path, finished) == 0
 
 
 @needs_proc
-def test_a_writer_with_other_params_keeps_out_of_the_same_store(
+def test_a_writer_with_other_params_cannot_write_the_same_store(
     tmp_path: Path, finished: Path
 ) -> None:
     draw(tmp_path)
     other = replace(FEATURE_SPEC, dtype="float16")
-    told = f"another extraction is writing to {tmp_path}/artifacts: {WAIT}"
+    error = f"another extraction is writing to {tmp_path}/artifacts: {WAIT}"
     with stopped_in_the_middle(tmp_path) as first:
-        with pytest.raises(InputError, match=re.escape(told)):
+        with pytest.raises(InputError, match=re.escape(error)):
             kill_points.extract(tmp_path, feature_spec=other)
         (tmp_path / "cache").rename(tmp_path / "old cache")
-        with pytest.raises(InputError, match=re.escape(told)):
+        with pytest.raises(InputError, match=re.escape(error)):
             kill_points.extract(tmp_path)
         shutil.rmtree(tmp_path / "cache")
         (tmp_path / "old cache").rename(tmp_path / "cache")
@@ -103,20 +103,20 @@ sys.addaudithook(stop)
 
 
 def stages_of(group: int) -> list[int]:
-    """Find the processes of a process group that run a stage."""
-    found = []
+    """Return the processes of a process group that run a stage."""
+    processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
             command = (folder / "cmdline").read_bytes().split(b"\0")
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(fields[2]) == group and command[1:3] == [b"-m", b"pipeline.stages.extract"]:
-                found.append(int(folder.name))
-    return found
+                processes.append(int(folder.name))
+    return processes
 
 
 @contextmanager
 def new_params(project: Project) -> Iterator[None]:
-    """Ask for vectors that DVC has not seen; in the end take it back."""
+    """Set params that DVC has not seen; restore the old ones in the end."""
     path = project.folder / "params.yaml"
     before = path.read_bytes()
     project.set({"extract": {"pooling": "grid"}, "runtime": {"batch_size": 2}})
@@ -128,7 +128,9 @@ def new_params(project: Project) -> Iterator[None]:
 
 
 @needs_proc
-def test_a_stage_that_outlives_its_dvc_is_waited_for(project: Project, tmp_path: Path) -> None:
+def test_a_stage_that_outlives_its_dvc_blocks_the_next_run_until_it_ends(
+    project: Project, tmp_path: Path
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOPS_ITSELF)
     photos = len(list((project.folder / "data/mine/images").iterdir()))
     with new_params(project):
@@ -148,7 +150,7 @@ def test_a_stage_that_outlives_its_dvc_is_waited_for(project: Project, tmp_path:
         ) as dvc:
             assert dvc.stdout is not None
             while "extract: " not in (line := dvc.stdout.readline()):
-                assert line, "it ended before its first photos"
+                assert line, "dvc ended before its first photos"
             try:
                 (stage,) = stages_of(dvc.pid)
                 wait_until_stopped(stage)
@@ -156,10 +158,10 @@ def test_a_stage_that_outlives_its_dvc_is_waited_for(project: Project, tmp_path:
                 dvc.wait()
                 again = project.run("dvc", "repro", "extract")
                 assert again.code != 0
-                told = "error: another extraction is writing to .outlived/features/"
-                assert told in again.output
+                error = "error: another extraction is writing to .outlived/features/"
+                assert error in again.output
                 os.kill(stage, signal.SIGCONT)
-                # To the end of the stage.
+                # Reads until the stage ends.
                 assert f"{photos} photos: {photos} computed" in dvc.stdout.read()
             finally:
                 with suppress(ProcessLookupError):

@@ -65,13 +65,13 @@ class KillPoint:
         where: a key of `POINTS`, the part of the extraction.
         point: one of the points there.
         count: how often the point has to be reached.
-        sends: the signal.
+        signal_sent: the signal.
     """
 
     where: str = ""
     point: str = ""
     count: int = 1
-    sends: signal.Signals = signal.SIGKILL
+    signal_sent: signal.Signals = signal.SIGKILL
 
     def is_now(self, where: str, point: str) -> bool:
         """Return whether reaching that point now sends the signal."""
@@ -80,7 +80,7 @@ class KillPoint:
     def reach(self, where: str, point: str) -> None:
         """Note that the process has reached a point."""
         if self.is_now(where, point):
-            os.kill(os.getpid(), self.sends)
+            os.kill(os.getpid(), self.signal_sent)
         if (where, point) == (self.where, self.point):
             self.count -= 1
 

@@ -1,4 +1,4 @@
-"""A copy of the project as a user has it: a git repository with photos of their own."""
+"""A copy of the project as a user has it: a git repository with the user's own photos."""
 
 import os
 import re
@@ -33,14 +33,18 @@ SMALL: Mapping[str, Any] = {
         "select_beam_width": 1,
     },
     "evaluate": {"beam_widths": [2], "max_words": 6},
-    # The cases are told to be alike wherever they run, OpenVINO installed or not.
+    # The same everywhere, whether OpenVINO is installed or not.
     "runtime": {"engine": "keras", "progress_seconds": 0.001},
 }
 
 
+# By `make repro` in this checkout; a user's project starts without them.
+_WRITTEN_BY_RUNS = ("dvc.lock", "artifacts/evaluation/metrics.json")
+
+
 @dataclass(frozen=True)
 class Run:
-    """A command that ended."""
+    """A finished command."""
 
     code: int
     output: str
@@ -52,9 +56,9 @@ class Run:
 
     @property
     def forward_passes(self) -> tuple[int, int]:
-        """Photos that went through the CNN, and in how many passes; none without extract."""
-        found = re.search(r"(\d+) computed in (\d+) passes", self.output)
-        return (int(found[1]), int(found[2])) if found else (0, 0)
+        """Photos that went through the CNN, and in how many passes; 0 where extract did not run."""
+        match = re.search(r"(\d+) computed in (\d+) passes", self.output)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 @dataclass(frozen=True)
@@ -64,27 +68,34 @@ class Project:
     folder: Path
 
     @staticmethod
-    def create(folder: Path) -> "Project":
-        """Copy what git tracks, shrink the params, draw the photos, commit."""
-        listed = _checked(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        for name in filter(None, listed.split("\0")):
+    def clone(folder: Path) -> "Project":
+        """Copy what git tracks, and commit it as it is: a fresh clone."""
+        names = _checked(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        for name in filter(None, names.split("\0")):
             source, target = ROOT / name, folder / name
-            if source.is_file() and name != "dvc.lock":
+            if source.is_file() and name not in _WRITTEN_BY_RUNS:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
         project = Project(folder)
-        project.set(SMALL)
-        write_sample(folder / "data/mine", train=7, dev=2, test=3, seed=1)
         project.run("git", "init", "-q")
-        # DVC's experiments are commits too, and a new machine may not know who makes them.
+        # DVC's experiments are commits too, and git on a new machine may have no identity.
         for key, value in (("name", "A Tester"), ("email", "tester@example.org")):
             project.run("git", "config", f"user.{key}", value)
+        project.commit("as cloned")
+        return project
+
+    @staticmethod
+    def create(folder: Path) -> "Project":
+        """Clone, shrink the params, draw the photos, commit."""
+        project = Project.clone(folder)
+        project.set(SMALL)
+        write_sample(folder / "data/mine", train=7, dev=2, test=3, seed=1)
         project.commit("a project")
         return project
 
     @staticmethod
     def after_first_run(folder: Path) -> "Project":
-        """Create a project, run it once, keep what that printed, commit."""
+        """Create a project, run it once, save its output in first-run.txt, commit."""
         project = Project.create(folder)
         (folder / "first-run.txt").write_text(project.repro().output, "utf-8")
         project.commit("the first run")
@@ -113,8 +124,8 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
-            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509  (it touches no lock)
+            # A shell starts background jobs so that they ignore Ctrl-C; their children inherit it.
+            preexec_fn=_restore_ctrl_c,  # noqa: PLW1509  (it touches no lock)
         )
 
     def run(self, *command: str) -> Run:
@@ -134,7 +145,7 @@ class Project:
         return (self.folder / name).read_bytes()
 
 
-def _hear_ctrl_c() -> None:
+def _restore_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -142,7 +153,7 @@ def environment() -> dict[str, str]:
     """The environment of a user who activated the project's virtual environment."""
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     tools = str(Path(sys.executable).parent)
-    # DVC runs a stage by the user's shell; that of a bare environment is not one people use.
+    # DVC runs a stage in the user's shell; a bare environment's default is not one people use.
     shell = {"SHELL": bash} if (bash := shutil.which("bash")) else {}
     return variables | shell | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
 
