@@ -1,7 +1,8 @@
-"""Formats: one pair of functions for the four caption formats."""
+"""Formats: the table of caption formats, and one pair of functions for all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.datasets import coco, flickr8k, kaggle, karpathy
@@ -9,13 +10,51 @@ from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.photo_folders import PHOTO_FOLDERS, find_photo_folder, list_photos
 from pipeline.errors import InputError
 
-_CAPTION_FILES = {
-    "flickr8k": flickr8k.CAPTION_FILES,
-    "kaggle": kaggle.CAPTION_FILES,
-    "karpathy": karpathy.CAPTION_FILES,
-    "coco": coco.CAPTION_FILES,
+
+def _photos_in_one_folder(root: Path) -> dict[str, Path]:
+    folder = find_photo_folder(root)
+    return {} if folder is None else list_photos(folder)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A caption format.
+
+    Attributes:
+        caption_files: patterns of the files that it reads.
+        read: returns the annotations of a root and the image_ids there; a format that draws its
+            splits also takes `split_seed`, `dev_share` and `test_share`.
+        draws_splits: whether its files say nothing of splits.
+        find_photos: returns image_id -> path of the photos of a root.
+        photos: where the photos have to be, for the hint of an error.
+    """
+
+    caption_files: tuple[str, ...]
+    read: Callable[..., Annotations]
+    draws_splits: bool = False
+    find_photos: Callable[[Path], dict[str, Path]] = _photos_in_one_folder
+    photos: str = f"in one of {', '.join(PHOTO_FOLDERS)}"
+
+
+_SEVERAL_FOLDERS = f"{Format.photos}, or in folders such as train2014"
+_FORMATS = {
+    "flickr8k": Format(flickr8k.CAPTION_FILES, flickr8k.read_flickr8k),
+    "kaggle": Format(kaggle.CAPTION_FILES, kaggle.read_kaggle, draws_splits=True),
+    "karpathy": Format(
+        karpathy.CAPTION_FILES,
+        karpathy.read_karpathy,
+        find_photos=karpathy.find_karpathy_photos,
+        photos=_SEVERAL_FOLDERS,
+    ),
+    "coco": Format(
+        coco.CAPTION_FILES,
+        coco.read_coco,
+        draws_splits=True,
+        find_photos=coco.find_coco_photos,
+        photos=_SEVERAL_FOLDERS,
+    ),
 }
-CAPTION_FORMATS = tuple(_CAPTION_FILES)
+CAPTION_FORMATS = tuple(_FORMATS)
 
 
 def find_photos(format_name: str, root: Path) -> dict[str, Path]:
@@ -29,7 +68,7 @@ def find_photos(format_name: str, root: Path) -> dict[str, Path]:
         InputError: no such format, no such root, no photo folder, or no photo in it.
     """
     with _report_as_input_error(format_name, root):
-        photos = _photos_of_format(format_name, root)
+        photos = _FORMATS[format_name].find_photos(root)
     if not photos:
         raise InputError(f"{root} has no photos: {_format_hint(format_name, root)}")
     return photos
@@ -66,28 +105,13 @@ def read_annotations(
             )
     photos = find_photos(format_name, root)
     with _report_as_input_error(format_name, root):
-        shares = {"dev_share": dev_share, "test_share": test_share}
-        if format_name == "flickr8k":
-            annotations = flickr8k.read_flickr8k(root, photos)
-        elif format_name == "karpathy":
-            annotations = karpathy.read_karpathy(root, photos)
-        elif format_name == "kaggle":
-            annotations = kaggle.read_kaggle(root, photos, split_seed=split_seed, **shares)
-        else:
-            annotations = coco.read_coco(root, photos, split_seed=split_seed, **shares)
+        splits = {"split_seed": split_seed, "dev_share": dev_share, "test_share": test_share}
+        reader = _FORMATS[format_name]
+        annotations = reader.read(root, photos, **(splits if reader.draws_splits else {}))
     problem = annotations.summary.why_untrainable()
     if problem is not None:
         raise InputError(f"{root} has {problem}: {_format_hint(format_name, root)}")
     return annotations
-
-
-def _photos_of_format(format_name: str, root: Path) -> dict[str, Path]:
-    if format_name == "karpathy":
-        return karpathy.find_karpathy_photos(root)
-    if format_name == "coco":
-        return coco.find_coco_photos(root)
-    folder = find_photo_folder(root)
-    return {} if folder is None else list_photos(folder)
 
 
 @contextmanager
@@ -112,16 +136,14 @@ def _report_as_input_error(format_name: str, root: Path) -> Iterator[None]:
 
 
 def _has_caption_files(format_name: str, root: Path) -> bool:
-    return any(any(root.glob(pattern)) for pattern in _CAPTION_FILES[format_name])
+    return any(any(root.glob(pattern)) for pattern in _FORMATS[format_name].caption_files)
 
 
 def _format_hint(format_name: str, root: Path) -> str:
     """Return what files the format expects, and which other formats would match those in root."""
-    files = " or ".join(_CAPTION_FILES[format_name])
-    folders = ", ".join(PHOTO_FOLDERS)
-    hint = f"{format_name} expects {files}, and .jpg, .png or .webp photos in one of {folders}"
-    if format_name in {"karpathy", "coco"}:
-        hint += ", or in folders such as train2014"
+    expected = _FORMATS[format_name]
+    files = " or ".join(expected.caption_files)
+    hint = f"{format_name} expects {files}, and .jpg, .png or .webp photos {expected.photos}"
     others = [
         name for name in CAPTION_FORMATS if name != format_name and _has_caption_files(name, root)
     ]

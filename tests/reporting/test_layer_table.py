@@ -60,7 +60,7 @@ def test_rows_of_the_merge_decoder() -> None:
     assert rows["logits"].output_shapes == [(None, None, 50)]
     # Image and language meet after the LSTM, which never sees the photo.
     assert rows["lstm"].inputs == ["word_dropout"]
-    assert rows["merge"].inputs == ["lstm", "image_everywhere"]
+    assert rows["merge"].inputs == ["lstm", "image_broadcast"]
 
 
 def test_a_layer_that_is_called_twice_has_both_inputs_and_both_outputs() -> None:

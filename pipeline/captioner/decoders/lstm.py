@@ -28,6 +28,8 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
             name: the layer's name.
         """
         super().__init__(units, return_sequences=True, return_state=return_state, name=name)
+        # Keras calls every cell "lstm_cell", which no model may contain twice.
+        self.cell.name = f"{name}_cell"
 
     def inner_loop(
         self, sequences: Any, initial_state: list[Any], mask: Any, training: bool = False
