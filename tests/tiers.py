@@ -44,6 +44,7 @@ TIERS = {
     "features/encoders/test_pretrained.py": "slow",
     "captioner/training/test_self_critical.py": "slow",
     "features/test_extractor.py::real_encoder": "slow",
+    "features/test_extractor.py::processes": "slow",
     "cli/test_score.py::revision": "slow",
     "cli/test_score.py::neither_command_imports": "slow",
     "cli/test_score.py::its_column": "slow",
