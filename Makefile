@@ -1,4 +1,5 @@
-# `make repro` runs the pipeline, `make test` the tests; each sets up .venv first.
+# `make repro` runs the pipeline; `make quick`, `make test` and `make soak` the tests, in tiers.
+# Each sets up .venv first, where it is missing or older than its lock.
 
 # TensorFlow has no build for Python 3.14 yet.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -7,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.dev-ready
-# The locks are complete, and most of what they install is never imported.
+# The locks are complete, and most of the modules they install are never imported.
 INSTALL := python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate pyproject.toml
@@ -18,12 +19,15 @@ test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || \
 	$(PYTHON) -m venv --clear $(VENV)
 endef
 
-# Stages run as `python -m pipeline.stages.NAME`: that python has to be this one.
+# Stages run as `python -m pipeline.stages.NAME`, which must be .venv's python.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# Installed without bytecode: each process would compile TensorFlow anew, 19 s instead of 5.
+# Without bytecode each process would compile TensorFlow again: 19 s instead of 5.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: repro test lint docs bench lock clean
+# One worker per core; the longest files first (tests/tiers.py).
+PYTEST := pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: repro quick test soak lint docs bench lock clean
 
 # The first run is kept as the DVC experiment `first`, to compare later runs with: no commit needed.
 repro: $(READY)
@@ -39,8 +43,17 @@ repro: $(READY)
 	fi
 	@echo "report: artifacts/evaluation/report.html"
 
+# After each edit: at most two minutes.
+quick: $(DEV_READY) lint
+	$(PYTEST) -m "not slow and not soak"
+
+# Everything that CI runs: about ten minutes on two cores.
 test: $(DEV_READY) lint
-	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not soak"
+
+# The rest, before a release: kills by the hundred, every backend, large networks.
+soak: $(DEV_READY)
+	$(PYTEST) -m soak
 
 lint: $(DEV_READY)
 	ruff format --check
@@ -48,16 +61,17 @@ lint: $(DEV_READY)
 	mypy
 	lint-imports
 
-$(READY): requirements.lock pyproject.toml
+# Not pyproject.toml, which also configures the linters: `make lock` brings its dependencies here.
+$(READY): requirements.lock
 	@$(NEW_VENV)
 	@echo "installing the pinned requirements into $(VENV), about a minute"
 	@$(INSTALL) --require-hashes -r requirements.lock
 	@$(INSTALL) --no-build-isolation -e .
 	@touch $@
 
-# The second lock holds the first: a new .venv is filled from it in one go.
-$(DEV_READY): requirements-dev.lock requirements.lock pyproject.toml
-	@test $(READY) -nt requirements.lock -a $(READY) -nt pyproject.toml || { $(NEW_VENV); }
+# The second lock contains the first, so a new .venv is filled from it in one go.
+$(DEV_READY): requirements-dev.lock requirements.lock
+	@test $(READY) -nt requirements.lock || { $(NEW_VENV); }
 	@echo "installing the pinned requirements of the tests into $(VENV), one to two minutes"
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@$(INSTALL) --no-build-isolation -e .
@@ -73,10 +87,10 @@ lock:
 docs: $(DEV_READY)
 	python -m tests.support.params_page
 
-# Takes about half an hour; wants the artefacts of `make repro` and a quiet machine.
+# Takes about half an hour; needs the artefacts of `make repro` and an idle machine.
 bench: $(READY)
 	python -m benchmarks
 
-# Leaves .cache, where every vector ever computed is.
+# Keeps .cache, which has every vector ever computed.
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,43 +17,25 @@ from PIL import Image
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.storage import openvino_graphs
 from tests.support.project import Project
+from tests.tiers import position, tier
 
-pytest_plugins = ["tests.support.small_extraction"]  # its fixtures
+pytest_plugins = ["tests.support.small_extraction", "tests.support.quick_guard"]
 
-# pytest-xdist has a worker for each core: threads of TensorFlow beside them only wait in turn.
+# pytest-xdist has a worker per core, so more threads of TensorFlow would only wait for each other.
 for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-# In this order they come first, so that no worker is left with a long file when the other is
-# done; those after the first that take the `project` do so when it is made.
-LONG = [
-    "test_pipeline.py",
-    "test_backends.py",
-    "test_random_kills.py",
-    "test_readme.py",
-    "test_crash.py",
-    "test_two_writers.py",
-    "test_damaged_shards.py",
-    "test_disk_faults.py",
-    "test_train.py",
-    "test_training.py",
-    "test_captioning.py",
-    "test_cli_artifacts.py",
-    "test_compiled.py",
-    "test_engines.py",
-    "test_status.py",
-    "test_cluster.py",
-    "test_kill_points.py",
-]
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files of `LONG` first, for `--dist loadfile --no-loadscope-reorder`."""
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+    """Mark tests by their tier, and put the longest files first."""
+    names = {item: item.nodeid.removeprefix("tests/") for item in items}
+    for item, name in names.items():
+        if (marker := tier(name)) != "quick":
+            item.add_marker(marker)
+    items.sort(key=lambda item: position(names[item]))
 
 
-# How vectors might have been made; nothing is there to make them with.
+# Describes an encoder that does not exist.
 FEATURE_SPEC = FeatureSpec(
     encoder="MobileNet",
     input_size=32,
@@ -86,19 +68,19 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def change_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Change keys of a JSON file, and keys of objects in it; under another inode."""
-    there = json.loads(path.read_text("utf-8"))
+    """Change keys of a JSON file, and keys of objects in it; write it as a new file."""
+    content = json.loads(path.read_text("utf-8"))
     for key, value in values.items():
-        merged = isinstance(value, dict) and isinstance(there.get(key), dict)
-        there[key] = there[key] | value if merged else value
+        merged = isinstance(value, dict) and isinstance(content.get(key), dict)
+        content[key] = content[key] | value if merged else value
     path.unlink()
-    path.write_text(json.dumps(there), "utf-8")
+    path.write_text(json.dumps(content), "utf-8")
 
 
 def copied_artifacts(artifacts: Path, folder: Path, *, with_graphs: bool = False) -> Path:
-    """Copy artefacts by links: a file has to be removed before another is written.
+    """Copy artefacts as hard links: remove a file before you write another in its place.
 
-    Graphs in OpenVINO's form would stand in for what is spoilt.
+    OpenVINO's graphs are left out by default, since they would replace a damaged file.
     """
     ignore = None if with_graphs else shutil.ignore_patterns(openvino_graphs.FOLDER)
     return Path(shutil.copytree(artifacts, folder, copy_function=os.link, ignore=ignore))
@@ -108,10 +90,10 @@ SLOW_MODULES = ("numpy", "PIL", "keras", "tensorflow", "jax", "torch", "openvino
 
 
 def slow_imports(code: str) -> tuple[str, list[str]]:
-    """Run code in a fresh Python; return what it printed and which slow modules it imported."""
-    ask = f"\nimport sys\nprint(*sorted({{*{SLOW_MODULES}}} & set(sys.modules)))"
+    """Run code in a new Python; return its output and the slow modules that it imported."""
+    report = f"\nimport sys\nprint(*sorted({{*{SLOW_MODULES}}} & set(sys.modules)))"
     result = subprocess.run(
-        [sys.executable, "-c", code + ask], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True
     )
     printed, _, modules = result.stdout[:-1].rpartition("\n")
     return printed, modules.split()
@@ -119,7 +101,7 @@ def slow_imports(code: str) -> tuple[str, list[str]]:
 
 def small_network(units: int = 3) -> Any:
     """Build a network that is quick to save, load and convert: (B, 4) to (B, units)."""
-    # Most tests need no Keras, whose import takes seconds.
+    # Most tests need no Keras, and importing it takes seconds.
     from pipeline.backend import keras  # noqa: PLC0415
 
     inputs = keras.Input((4,), name="in")
@@ -130,8 +112,8 @@ def small_network(units: int = 3) -> Any:
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write encoder.json and encoder.weights.h5 of a random MobileNet for 32 x 32 pixels.
 
-    Its batch normalisation is made to amplify: the vectors of an untrained MobileNet are
-    of the order of 1e-20, all zeros to a float16 and all alike to any tolerance.
+    Its batch normalisation amplifies: the vectors of an untrained MobileNet are about 1e-20,
+    which is zero in float16 and within any tolerance.
     """
     from pipeline.backend import keras  # noqa: PLC0415
     from pipeline.features.encoders import pretrained  # noqa: PLC0415
@@ -151,28 +133,28 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Fill a folder, once for all of pytest-xdist's workers; each has to take a copy of it."""
-    made = factory.mktemp(name)
+    """Fill a folder, once for all workers of pytest-xdist; each has to copy it."""
+    folder = factory.mktemp(name)
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        make(made)
-        return made
+        make(folder)
+        return folder
     shared = factory.getbasetemp().parent / name
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
-            make(made)
-            made.rename(shared)
+            make(folder)
+            folder.rename(shared)
     return shared
 
 
 @pytest.fixture(scope="session")
 def after_first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a project after its first `dvc repro`, committed; not to be changed."""
+    """Write a project after its first `dvc repro`, committed; do not change it."""
     return _made_once(tmp_path_factory, "first-run", Project.after_first_run)
 
 
 @pytest.fixture(scope="module")
 def project(after_first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project after its first `dvc repro`, a module's own; each test leaves it up to date."""
+    """A project after its first `dvc repro`, one per module; each test leaves it up to date."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(after_first_run, folder, dirs_exist_ok=True, symlinks=True)
     return Project(folder)
@@ -180,22 +162,22 @@ def project(after_first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write an encoder, a vocabulary and a model that belong together; not to be changed."""
+    """Write an encoder, a vocabulary and a model that belong together; do not change them."""
     from tests.support.artifacts import write_artifacts  # noqa: PLC0415  (imports Keras)
 
-    made = _made_once(tmp_path_factory, "learned", write_artifacts)
-    return copied_artifacts(made, tmp_path_factory.mktemp("run") / "artifacts")
+    shared = _made_once(tmp_path_factory, "artifacts", write_artifacts)
+    return copied_artifacts(shared, tmp_path_factory.mktemp("run") / "artifacts")
 
 
 @pytest.fixture(scope="session")
 def converted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with graphs in OpenVINO's form; not to be changed."""
+    """The same with OpenVINO's graphs; do not change them."""
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     from pipeline.captioner.captioner import Captioner  # noqa: PLC0415
 
     def convert(folder: Path) -> None:
         Captioner.load(copied_artifacts(artifacts, folder / "artifacts"), 1, "openvino")
 
-    made = _made_once(tmp_path_factory, "converted", convert) / "artifacts"
+    shared = _made_once(tmp_path_factory, "converted", convert) / "artifacts"
     folder = tmp_path_factory.mktemp("run") / "artifacts"
-    return copied_artifacts(made, folder, with_graphs=True)
+    return copied_artifacts(shared, folder, with_graphs=True)

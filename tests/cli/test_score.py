@@ -274,7 +274,6 @@ def test_a_revision_outside_a_project_is_refused_in_one_line(
     assert line.endswith(": `git log` and `dvc exp show` list revisions")
 
 
-@pytest.mark.large
 def test_a_revision_or_an_experiment_is_compared_with_a_folder(
     project: Project, tmp_path: Path
 ) -> None:

@@ -81,8 +81,7 @@ def test_ctrl_c_keeps_the_best_epoch_so_far_and_dvc_accepts_it(project: Project)
         command = ("dvc", "repro", "train")
         assert _signal_at(project, signal.SIGINT, "epoch 3:", *command) == 0
         (member,) = json.loads(project.read("artifacts/model/model.json"))["members"]
-        facts = member["facts"]
-        assert facts["stopped"] == "interrupted"
-        assert facts["epochs"] >= 3
+        assert member["metadata"]["stopped"] == "interrupted"
+        assert member["metadata"]["epochs"] >= 3
         assert "up to date" in project.run("dvc", "status", "train").output
     project.repro()

