@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.dev-ready
+PACKAGE := $(VENV)/.package-ready
 # The locks are complete, and most of the modules they install are never imported.
 INSTALL := python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -30,7 +31,7 @@ PYTEST := pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 .PHONY: repro quick test soak lint docs bench lock clean
 
 # The first run is kept as the DVC experiment `first`, to compare later runs with: no commit needed.
-repro: $(READY)
+repro: $(READY) $(PACKAGE)
 	dvc repro
 	@if git for-each-ref --format='%(refname)' 'refs/exps/*/*/*/first' | grep -q .; then :; \
 	elif git config user.email >/dev/null; then \
@@ -44,29 +45,27 @@ repro: $(READY)
 	@echo "report: artifacts/evaluation/report.html"
 
 # After each edit: at most two minutes.
-quick: $(DEV_READY) lint
+quick: lint
 	$(PYTEST) -m "not slow and not soak"
 
 # Everything that CI runs: about ten minutes on two cores.
-test: $(DEV_READY) lint
+test: lint
 	$(PYTEST) -m "not soak"
 
 # The rest, before a release: kills by the hundred, every backend, large networks.
-soak: $(DEV_READY)
+soak: $(DEV_READY) $(PACKAGE)
 	$(PYTEST) -m soak
 
-lint: $(DEV_READY)
+lint: $(DEV_READY) $(PACKAGE)
 	ruff format --check
 	ruff check
 	mypy
 	lint-imports
 
-# Not pyproject.toml, which also configures the linters: `make lock` brings its dependencies here.
 $(READY): requirements.lock
 	@$(NEW_VENV)
 	@echo "installing the pinned requirements into $(VENV), about a minute"
 	@$(INSTALL) --require-hashes -r requirements.lock
-	@$(INSTALL) --no-build-isolation -e .
 	@touch $@
 
 # The second lock contains the first, so a new .venv is filled from it in one go.
@@ -74,8 +73,12 @@ $(DEV_READY): requirements-dev.lock requirements.lock
 	@test $(READY) -nt requirements.lock || { $(NEW_VENV); }
 	@echo "installing the pinned requirements of the tests into $(VENV), one to two minutes"
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
-	@$(INSTALL) --no-build-isolation -e .
 	@touch $(READY) $@
+
+# The project itself, editable. Only this step follows pyproject.toml, which also configures tools.
+$(PACKAGE): pyproject.toml | $(READY)
+	@$(INSTALL) --no-build-isolation -e .
+	@touch $@
 
 # After a change of the dependencies in pyproject.toml; needs `pip install uv`.
 lock:
@@ -84,11 +87,11 @@ lock:
 		--output-file requirements-dev.lock
 
 # The pages of docs/ that are generated.
-docs: $(DEV_READY)
+docs: $(DEV_READY) $(PACKAGE)
 	python -m tests.support.params_page
 
 # Takes about half an hour; needs the artefacts of `make repro` and an idle machine.
-bench: $(READY)
+bench: $(READY) $(PACKAGE)
 	python -m benchmarks
 
 # Keeps .cache, which has every vector ever computed.

@@ -28,6 +28,10 @@ TINY = {
     "train": {"units": 8, "embedding_size": 8, "epochs": 2, "sample_photos": 2},
 }
 
+# This environment stands for the one that make would set up: it installs nothing here.
+MAKE_REPRO = ("make", "repro", f"VENV={sys.prefix}")
+MAKE_REPRO += ("-o", f"{sys.prefix}/.ready", "-o", f"{sys.prefix}/.package-ready")
+
 
 def console_blocks(text: str) -> Iterator[tuple[str, str]]:
     """Yield each command of a page's console blocks, with the output that the page shows."""
@@ -45,8 +49,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[st
     """Run every command of the README in a fresh clone, in order; nothing is committed."""
     project = Project.clone(tmp_path_factory.mktemp("newcomer"))
     project.set(TINY)
-    ready = f"{sys.prefix}/.ready"  # this environment stands for the one that make would set up
-    runs = {"make repro": project.run("make", "repro", f"VENV={sys.prefix}", "-o", ready)}
+    runs = {"make repro": project.run(*MAKE_REPRO)}
     for command in BLOCKS:
         if not command.startswith(("make ", ". ")):
             runs[command] = project.run(*shlex.split(command))
@@ -93,7 +96,7 @@ def test_an_experiment_reruns_what_the_readme_says(
 
 def test_a_second_make_repro_does_nothing(newcomer: tuple[Project, dict[str, Run]]) -> None:
     project, _ = newcomer
-    run = project.run("make", "repro", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.ready")
+    run = project.run(*MAKE_REPRO)
     assert run.code == 0, run.output
     assert run.stages == []
 
