@@ -29,8 +29,8 @@ TINY = {
 }
 
 # This environment stands for the one that make would set up: it installs nothing here.
-MAKE_REPRO = ("make", "repro", f"VENV={sys.prefix}")
-MAKE_REPRO += ("-o", f"{sys.prefix}/.ready", "-o", f"{sys.prefix}/.package-ready")
+READY = ("-o", f"{sys.prefix}/.ready", "-o", f"{sys.prefix}/.package-ready")
+MAKE_REPRO = ("make", "repro", f"VENV={sys.prefix}", *READY)
 
 
 def console_blocks(text: str) -> Iterator[tuple[str, str]]:
