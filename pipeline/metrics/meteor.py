@@ -37,7 +37,7 @@ def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
         _SEPARATOR.join(["SCORE", *map(_join_tokens, group), _join_tokens(candidate)])
         for candidate, group in zip(candidates, references, strict=True)
     ]
-    command = [java, "-Dfile.feature_spec=UTF-8", "-Xmx2G", "-jar", jar]
+    command = [java, "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", jar]
     command += ["-", "-", "-stdio", "-l", "en", "-norm"]
     # Java's errors go to a file: nobody would read a pipe in the meantime, and it could fill up.
     with tempfile.TemporaryFile("w+", errors="replace") as java_errors:
