@@ -20,12 +20,12 @@ from tests.support.project import Project
 
 pytest_plugins = ["tests.support.small_extraction"]  # its fixtures
 
-# pytest-xdist has a worker for each core: threads of TensorFlow beside them only wait in turn.
+# pytest-xdist has a worker for each core: more threads of TensorFlow would compete for the cores.
 for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-# In this order they come first, so that no worker is left with a long file when the other is
-# done; those after the first that take the `project` do so when it is made.
+# Files to run first, in this order, so that no worker starts a long file when the other is done.
+# Those that use the `project` are spread out, because the first of them creates it.
 LONG = [
     "test_pipeline.py",
     "test_backends.py",
@@ -36,24 +36,24 @@ LONG = [
     "test_damaged_shards.py",
     "test_disk_faults.py",
     "test_train.py",
-    "test_training.py",
-    "test_captioning.py",
-    "test_cli_artifacts.py",
-    "test_compiled.py",
+    "test_fit.py",
+    "test_captioner.py",
+    "test_image_artifacts.py",
+    "test_openvino.py",
     "test_engines.py",
     "test_status.py",
-    "test_cluster.py",
+    "test_ray.py",
     "test_kill_points.py",
 ]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of `LONG` first, for `--dist loadfile --no-loadscope-reorder`."""
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+    positions = {name: position for position, name in enumerate(LONG)}
+    items.sort(key=lambda item: positions.get(item.path.name, len(LONG)))
 
 
-# How vectors might have been made; nothing is there to make them with.
+# A valid spec of features; no encoder belongs to it.
 FEATURE_SPEC = FeatureSpec(
     encoder="MobileNet",
     input_size=32,
@@ -87,18 +87,18 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def change_json(path: Path, values: Mapping[str, Any]) -> None:
     """Change keys of a JSON file, and keys of objects in it; under another inode."""
-    there = json.loads(path.read_text("utf-8"))
+    existing = json.loads(path.read_text("utf-8"))
     for key, value in values.items():
-        merged = isinstance(value, dict) and isinstance(there.get(key), dict)
-        there[key] = there[key] | value if merged else value
+        merged = isinstance(value, dict) and isinstance(existing.get(key), dict)
+        existing[key] = existing[key] | value if merged else value
     path.unlink()
-    path.write_text(json.dumps(there), "utf-8")
+    path.write_text(json.dumps(existing), "utf-8")
 
 
 def copied_artifacts(artifacts: Path, folder: Path, *, with_graphs: bool = False) -> Path:
-    """Copy artefacts by links: a file has to be removed before another is written.
+    """Copy artifacts as hard links: remove a file before you write another in its place.
 
-    Graphs in OpenVINO's form would stand in for what is spoilt.
+    Without OpenVINO graphs, which would be used instead of files that a test damages.
     """
     ignore = None if with_graphs else shutil.ignore_patterns(openvino_graphs.FOLDER)
     return Path(shutil.copytree(artifacts, folder, copy_function=os.link, ignore=ignore))
@@ -109,9 +109,9 @@ SLOW_MODULES = ("numpy", "PIL", "keras", "tensorflow", "jax", "torch", "openvino
 
 def slow_imports(code: str) -> tuple[str, list[str]]:
     """Run code in a fresh Python; return what it printed and which slow modules it imported."""
-    ask = f"\nimport sys\nprint(*sorted({{*{SLOW_MODULES}}} & set(sys.modules)))"
+    report = f"\nimport sys\nprint(*sorted({{*{SLOW_MODULES}}} & set(sys.modules)))"
     result = subprocess.run(
-        [sys.executable, "-c", code + ask], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True
     )
     printed, _, modules = result.stdout[:-1].rpartition("\n")
     return printed, modules.split()

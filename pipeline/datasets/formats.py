@@ -1,4 +1,4 @@
-"""Formats: one pair of functions for the four caption formats."""
+"""Caption formats: finds the photos and reads the captions of a data set in any of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,21 +26,13 @@ def find_photos(format_name: str, root: Path) -> dict[str, Path]:
     includes the name of their folder.
 
     Raises:
-        InputError: no such format, no such root, no photo folder, or no photo in it.
+        InputError: the format or the root does not exist, or there are no photos.
     """
     with _report_as_input_error(format_name, root):
         photos = _photos_of_format(format_name, root)
     if not photos:
         raise InputError(f"{root} has no photos: {_format_hint(format_name, root)}")
     return photos
-
-
-def find_remaining_photos(format_name: str, root: Path) -> dict[str, Path]:
-    """Return `find_photos`, or nothing if the photos were removed after they were encoded."""
-    try:
-        return find_photos(format_name, root)
-    except InputError:
-        return {}
 
 
 def read_annotations(
@@ -116,7 +108,7 @@ def _has_caption_files(format_name: str, root: Path) -> bool:
 
 
 def _format_hint(format_name: str, root: Path) -> str:
-    """Return what files the format expects, and which other formats would match those in root."""
+    """Return which files the format expects, and which other formats match the files in root."""
     files = " or ".join(_CAPTION_FILES[format_name])
     folders = ", ".join(PHOTO_FOLDERS)
     hint = f"{format_name} expects {files}, and .jpg, .png or .webp photos in one of {folders}"

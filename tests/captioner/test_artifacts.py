@@ -110,9 +110,13 @@ def folder(run: Path, tmp_path: Path) -> Path:
 def test_all_files_of_a_run_are_accepted(run: Path) -> None:
     artifacts = Artifacts.open(run, *STAGES)
     assert artifacts.has_captions
-    assert [member.seed for member in artifacts.model.members] == list(SEEDS)
+    assert [member.seed for member in artifacts.model_config.members] == list(SEEDS)
     assert artifacts.search_settings == SETTINGS
-    assert artifacts.feature_spec == artifacts.store.feature_spec == artifacts.model.feature_spec
+    assert (
+        artifacts.feature_spec
+        == artifacts.store.feature_spec
+        == artifacts.model_config.feature_spec
+    )
     assert len(artifacts.captions("test")) == len(TEST)
     expected = [make_peaked_decoder(len(artifacts.vocabulary), seed=seed + 1) for seed in SEEDS]
     assert [*map(weight_bytes, artifacts.decoders)] == [*map(weight_bytes, expected)]
@@ -236,7 +240,7 @@ def test_a_vocabulary_of_another_run_is_refused_without_captions_too(
     artifacts = Artifacts.open(folder, *CAPTIONER_FILES)
     assert "new" in artifacts.vocabulary.ids
     with pytest.raises(InputError, match=r"model\.json was trained with another vocabulary"):
-        _ = artifacts.model
+        _ = artifacts.model_config
     with pytest.raises(InputError, match=r"model\.json was trained with another vocabulary"):
         _ = artifacts.detector
 
