@@ -206,9 +206,8 @@ def evaluate(
             to captions, of the same photos in the same order.
     """
     image_ids = [prediction.image_id for prediction in predictions[primary_search]]
-    groups = [[tokenize(raw) for raw in references[image_id]] for image_id in image_ids]
     training_tokens = [tokenize(raw) for raw in training]
-    scorer = Scorer(groups)
+    scorer = Scorer([[tokenize(raw) for raw in references[image_id]] for image_id in image_ids])
     return Evaluation(
         image_ids=image_ids,
         references={image_id: references[image_id] for image_id in image_ids},

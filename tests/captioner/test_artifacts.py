@@ -34,7 +34,15 @@ from tests.support.captioner import (
 SEEDS = (7, 8)
 TEST = [(f"test-{image_id}", text) for image_id, text in SAME_LENGTH_CAPTIONS]
 PROPERTIES = (
-    *("table", "vocabulary", "store", "image_paths", "encoder", "model", "feature_spec"),
+    *(
+        "table",
+        "vocabulary",
+        "store",
+        "image_paths",
+        "encoder_config",
+        "model_config",
+        "feature_spec",
+    ),
     *("detector", "search_settings", "decoders"),
 )
 
@@ -196,10 +204,10 @@ DETECTOR = r"detector\.h5 was fitted {}: run `dvc repro detector`"
     [
         ("words", ["vocabulary.json"], "vocabulary", CAPTIONS_VOCABULARY),
         ("words", ["captions.parquet"], "vocabulary", CAPTIONS_VOCABULARY),
-        ("words", ["captions.parquet", "vocabulary.json"], "model", MODEL_VOCABULARY),
-        ("words", ["model/model.json"], "model", MODEL_VOCABULARY),
-        ("test split", ["captions.parquet", "vocabulary.json"], "model", MODEL_CAPTIONS),
-        ("test split", ["model/model.json"], "model", MODEL_CAPTIONS),
+        ("words", ["captions.parquet", "vocabulary.json"], "model_config", MODEL_VOCABULARY),
+        ("words", ["model/model.json"], "model_config", MODEL_VOCABULARY),
+        ("test split", ["captions.parquet", "vocabulary.json"], "model_config", MODEL_CAPTIONS),
+        ("test split", ["model/model.json"], "model_config", MODEL_CAPTIONS),
         ("encoder", ["model/model.json"], "feature_spec", rf"encoder\.json {NOT_THE_MODELS}"),
         ("encoder", ["encoder.json"], "feature_spec", rf"encoder\.json {NOT_THE_MODELS}"),
         ("encoder", ["features.h5"], "store", rf"features\.h5 {NOT_THE_MODELS}"),

@@ -132,7 +132,8 @@ def corpus() -> list[StrangePhoto]:
     return [
         *_formats(),
         *_colours(),
-        *_transparent(),
+        *_with_alpha_channel(),
+        *_with_transparent_colour(),
         *_frames_and_turns(),
         *_odd_metadata(),
         *_shapes(),
@@ -182,20 +183,7 @@ def _colours() -> Iterator[StrangePhoto]:
     yield row("YCCK.jpg", as_ycck, expected_cmyk, tolerance=6)
 
 
-def _transparent() -> Iterator[StrangePhoto]:
-    def palette(image: Image.Image, **options: object) -> bytes:
-        return encoded(image.quantize(4), "PNG", **options)
-
-    def first(image: Image.Image) -> int:
-        return int(np.asarray(image.quantize(4))[0, 0])
-
-    def table(image: Image.Image) -> bytes:
-        return bytes(1 if index == first(image) else 255 for index in range(4))
-
-    def with_one(samples: npt.NDArray[np.integer], depth: int, kind: int) -> bytes:
-        colour = transparent(*np.ravel(samples[0, 0]).tolist())
-        return png_of(samples, depth, kind, colour)
-
+def _with_alpha_channel() -> Iterator[StrangePhoto]:
     def grey_with_alpha(image: Image.Image) -> Image.Image:
         return Image.merge("LA", [grey(image), alpha_channel()])
 
@@ -227,6 +215,22 @@ def _transparent() -> Iterator[StrangePhoto]:
         expected_grey_with_alpha,
         tolerance=1,
     )
+
+
+def _with_transparent_colour() -> Iterator[StrangePhoto]:
+    def palette(image: Image.Image, **options: object) -> bytes:
+        return encoded(image.quantize(4), "PNG", **options)
+
+    def first(image: Image.Image) -> int:
+        return int(np.asarray(image.quantize(4))[0, 0])
+
+    def table(image: Image.Image) -> bytes:
+        return bytes(1 if index == first(image) else 255 for index in range(4))
+
+    def with_one(samples: npt.NDArray[np.integer], depth: int, kind: int) -> bytes:
+        colour = transparent(*np.ravel(samples[0, 0]).tolist())
+        return png_of(samples, depth, kind, colour)
+
     yield row(
         "palette, one clear.png",
         lambda image: palette(image, transparency=first(image)),
