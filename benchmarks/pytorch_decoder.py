@@ -48,8 +48,8 @@ def make_epoch(
         sequences: the captions' ids, <start> and <end> included.
         features: (N, D), for each caption those of its photo.
         vocabulary_size: number of words.
-        units: of the LSTM and the word embeddings.
-        dropout: of the image features, the word embeddings, and before the logits.
+        units: size of the LSTM and of the word embeddings.
+        dropout: dropout rate of the image features, of the word embeddings, and before the logits.
         batch_size: number of captions.
     """
     torch.manual_seed(1)

@@ -190,7 +190,7 @@ class _SceneData:
 
     Attributes:
         features: (N, D), of the training and then the dev photos.
-        vocabulary: of the captions, enlarged to the wanted size.
+        vocabulary: the vocabulary of the captions, enlarged to the required size.
         train: batches of the training photos.
         dev: batches of the dev photos.
         sequences: for each photo its captions' ids, <start> and <end> included.

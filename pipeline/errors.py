@@ -22,6 +22,6 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def collapsed(error: Exception) -> str:
+def collapsed_message(error: Exception) -> str:
     """Return the message of an error with line breaks and repeated spaces collapsed."""
     return " ".join(str(error).split())

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.errors import InputError, collapsed
+from pipeline.errors import InputError, collapsed_message
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -355,7 +355,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         ) from None
     # Values that do not match their YAML tag or form raise Python's built-in errors.
     except (OSError, ValueError, KeyError, RecursionError, YAMLError) as error:
-        reason = collapsed(error)
+        reason = collapsed_message(error)
         raise InputError(f"{path} cannot be read as YAML: {reason}") from None
     try:
         return Params.model_validate(values)

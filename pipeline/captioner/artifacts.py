@@ -42,37 +42,37 @@ class Artifacts(TrainingArtifacts):
         return Vocabulary.load(self.folder / "vocabulary.json", self._captions_fingerprint)
 
     @cached_property
-    def encoder(self) -> EncoderConfig:
-        """The encoder's description; its weights are not loaded."""
+    def encoder_config(self) -> EncoderConfig:
+        """The contents of encoder.json; the weights are not loaded."""
         return read_encoder_config(self.folder / "encoder.json")
 
     @cached_property
-    def model(self) -> ModelConfig:
-        """The model's description, checked against the vocabulary and the captions."""
+    def model_config(self) -> ModelConfig:
+        """The contents of model.json, checked against the vocabulary and the captions."""
         path = self.folder / "model" / "model.json"
-        model = read_model_config(path, self.vocabulary)
-        if self._captions_fingerprint not in (None, model.metadata.get("captions")):
+        config = read_model_config(path, self.vocabulary)
+        if self._captions_fingerprint not in (None, config.metadata.get("captions")):
             raise InputError(
                 f"{path.parent} was trained on other captions than "
                 f"{self.folder / 'captions.parquet'} has, perhaps on its test split: {FIX}"
             )
-        return model
+        return config
 
     @cached_property
     def feature_spec(self) -> FeatureSpec:
-        """The features that the encoder makes for the model, checked against the model."""
-        trained = self.model.feature_spec
-        spec = self.encoder.feature_spec(
+        """The spec of the features that the encoder computes, checked against the model."""
+        trained = self.model_config.feature_spec
+        spec = self.encoder_config.feature_spec(
             trained.views, trained.pooling, trained.scales, trained.dtype
         )
-        self.model.check_feature_spec(spec, self.folder / "encoder.json")
+        self.model_config.check_feature_spec(spec, self.folder / "encoder.json")
         return spec
 
     @cached_property
     def store(self) -> FeatureStore:
         """The photos' features, checked against the model."""
         store = FeatureStore.open(self.folder / "features.h5")
-        self.model.check_feature_spec(store.feature_spec, store.path)
+        self.model_config.check_feature_spec(store.feature_spec, store.path)
         return store
 
     @cached_property
@@ -81,8 +81,8 @@ class Artifacts(TrainingArtifacts):
         return WordDetector.load(
             self.folder / "detector.h5",
             self.vocabulary,
-            self.model.feature_spec,
-            self.model.decoder.feature_shape[-1],
+            self.model_config.feature_spec,
+            self.model_config.decoder.feature_shape[-1],
             self._captions_fingerprint,
         )
 
@@ -94,13 +94,13 @@ class Artifacts(TrainingArtifacts):
     @cached_property
     def decoders(self) -> Sequence["Decoder"]:
         """The trained decoders, on Keras, in the order of `train.seeds`."""
-        return [self.load_decoder(member) for member in self.model.members]
+        return [self.load_decoder(member) for member in self.model_config.members]
 
     def load_decoder(self, member: Member) -> "Decoder":
         """Load one of the trained decoders, on Keras."""
         from pipeline.captioner.model_folder import load_member  # noqa: PLC0415  (seconds)
 
-        return load_member(self.folder / "model", self.model, member)
+        return load_member(self.folder / "model", self.model_config, member)
 
     @property
     def _captions_fingerprint(self) -> str | None:

@@ -29,7 +29,7 @@ from pipeline.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from pipeline.captioner.decoders.decoder import Decoder
 
-MAX_PIXELS = 100_000_000  # of a photo; the default of `extract.max_pixels`
+MAX_PIXELS = 100_000_000  # pixels of a photo; the default of `extract.max_pixels`
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Captioner:
     """An encoder, and a decoder that was trained on its features.
 
     Attributes:
-        model: the contents of model.json.
+        model_config: the contents of model.json.
         settings: search settings.
-        decoder: all decoders of the model as one, with guidance.
+        decoder: all decoders of the model combined, with guidance.
         vocabulary: the decoder's vocabulary.
         engine: runs the encoder.
     """
 
-    model: ModelConfig
+    model_config: ModelConfig
     settings: SearchSettings
     decoder: StepDecoder
     vocabulary: Vocabulary
@@ -79,26 +79,29 @@ class Captioner:
             InputError: a file is absent or damaged, or two files do not belong together.
         """
         artifacts = Artifacts.open(folder, *CAPTIONER_FILES)
-        model, settings = artifacts.model, replace(artifacts.search_settings, **overrides)
+        model_config, settings = (
+            artifacts.model_config,
+            replace(artifacts.search_settings, **overrides),
+        )
         engine = load_engine(engine_kind, artifacts.folder, artifacts.feature_spec, batch_size)
-        if engine.shape != model.decoder.feature_shape:
+        if engine.shape != model_config.decoder.feature_shape:
             raise InputError(
                 f"{artifacts.folder / 'model' / 'model.json'} is damaged (pooling "
-                f"{model.feature_spec.pooling!r} does not give its feature_shape): {FIX}"
+                f"{model_config.feature_spec.pooling!r} does not give its feature_shape): {FIX}"
             )
-        members = model.members if settings.ensemble else model.members[:1]
+        members = model_config.members if settings.ensemble else model_config.members[:1]
         compiled = isinstance(engine, OpenVINOEngine)
         decoders = [_load_decoder(artifacts, member, compiled=compiled) for member in members]
-        decoder = settings.condition(decoders, artifacts.detector)
-        return Captioner(model, settings, decoder, artifacts.vocabulary, engine)
+        decoder = settings.combine_decoders(decoders, artifacts.detector)
+        return Captioner(model_config, settings, decoder, artifacts.vocabulary, engine)
 
     def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
         """Decode a photo's bytes to the pixels of its views, (V, S, S, 3), as `extract` does.
 
         Raises:
-            PhotoError: the photo cannot be decoded; says why.
+            PhotoError: the photo cannot be decoded; the message is the reason.
         """
-        spec = self.model.feature_spec
+        spec = self.model_config.feature_spec
         return decode_photo(data, spec.input_size, MAX_PIXELS, spec.views)
 
     def caption(
@@ -132,7 +135,7 @@ class Captioner:
         )
 
     def _features(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        spec = self.model.feature_spec
+        spec = self.model_config.feature_spec
         features = self.engine.encode(np.concatenate(images))
         # The decoder was trained on stored features, so these need the same rounding.
         rounded = features.astype(spec.dtype).astype(np.float32)
@@ -148,12 +151,14 @@ class Captioner:
 
 
 def _load_decoder(artifacts: Artifacts, member: Member, *, compiled: bool) -> SupportsUnconditional:
-    """Load a decoder: as OpenVINO graphs, converted when there are none yet, or on Keras."""
+    """Load a decoder as OpenVINO graphs, which are converted if there are none yet, or on Keras."""
 
     @cache
     def load_on_keras() -> "Decoder":
         return artifacts.load_decoder(member)
 
     if compiled:
-        return load_openvino_decoder(artifacts.folder, artifacts.model, member, load_on_keras)
+        return load_openvino_decoder(
+            artifacts.folder, artifacts.model_config, member, load_on_keras
+        )
     return load_on_keras()

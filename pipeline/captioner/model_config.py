@@ -1,4 +1,4 @@
-"""The contents of model.json, which describes trained decoders; needs no Keras."""
+"""The contents of model.json, which describes trained decoders. Imports no Keras."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -33,7 +33,7 @@ class DecoderConfig:
         feature_noise: standard deviation of Gaussian noise added in training to the normalized
             features.
         spatial_residual_size: for a decoder that reads features (P, D) as one vector: numbers
-            per position that encode its difference from the mean; 0 turns them off.
+            per position that encode its difference from the mean; 0 disables them.
     """
 
     name: str
@@ -86,7 +86,7 @@ class ModelConfig:
         """Check that features, or an encoder, match those that the model was trained on.
 
         Raises:
-            InputError: they do not match; names `path`, their file, and what differs.
+            InputError: they do not match; the message names `path`, their file, and what differs.
         """
         expected, actual = asdict(self.feature_spec), asdict(feature_spec)
         different = [name for name in expected if expected[name] != actual[name]]

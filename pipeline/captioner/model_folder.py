@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import DECODERS, Decoder, build_decoder
 from pipeline.captioner.model_config import FIX, Member, ModelConfig, read_model_config
-from pipeline.errors import InputError, collapsed
+from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.storage import keras_weights
 from pipeline.text.vocabulary import Vocabulary
@@ -84,7 +84,7 @@ def load_member(folder: Path, config: ModelConfig, member: Member) -> Decoder:
     try:
         decoder = build_decoder(config.decoder)
     except (InputError, TypeError, ValueError) as error:
-        reason = collapsed(error)[:200]
+        reason = collapsed_message(error)[:200]
         raise InputError(f"{path} is damaged ({reason}): {FIX}") from None
     file = weights_file(folder, member.seed)
     keras_weights.load(decoder.network, file, FIX)

@@ -50,7 +50,8 @@ class TrainingArtifacts:
             required: keys of `STAGES`.
 
         Raises:
-            InputError: files are missing; names all of them and the stages that write them.
+            InputError: files are missing; the message names all of them and the stages that
+                write them.
         """
         folder = folder.absolute()
         missing = [name for name in required if not (folder / name).is_file()]

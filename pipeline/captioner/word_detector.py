@@ -1,10 +1,10 @@
-"""The word detector: predicts from a photo's features which words its captions have.
+"""The word detector: predicts from a photo's features which words its captions contain.
 
 A ridge regression (Hoerl and Kennard 1970) from features to the share of a photo's captions that
 have each word. A decoder learns vision and language together from the same captions; the
 detector learns only vision, and detects more than the decoder does where photos are few
-(docs/results.md). Visual word detectors beside a language model: Fang et al. 2015, "From
-captions to visual concepts and back".
+(docs/results.md). Fang et al. 2015, "From captions to visual
+concepts and back", also combine a visual word detector with a language model.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError, collapsed
+from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.files import atomic_path
 from pipeline.storage.hdf5 import (
@@ -69,7 +69,7 @@ class WordDetector:
         return shares
 
     def top_words(self, features: _Floats, count: int) -> list[list[int]]:
-        """Return each photo's most informative ids, by falling product of share and idf.
+        """Return each photo's most informative ids, by descending product of share and idf.
 
         Args:
             features: (N, D) or (N, P, D).
@@ -84,8 +84,8 @@ class WordDetector:
     def log_odds(self, shares: _Floats) -> _Floats:
         """Return log((share + floor) / (prior + floor)), (N, V), for shares (N, V).
 
-        Positive for ids that are likelier than in the average photo. The floor keeps it roughly
-        between -4 and 4.
+        Positive for ids that are more likely than in the average photo. The floor keeps log-odds
+        roughly between -4 and 4.
         """
         return np.log((shares + _SHARE_FLOOR) / (self.prior + _SHARE_FLOOR))
 
@@ -138,7 +138,7 @@ class WordDetector:
                 inputs = {name: read_attribute(file, name) for name in _INPUTS}
             except CORRUPTION_ERRORS as error:
                 raise InputError(
-                    f"{path} is not a word detector ({collapsed(error)}): {FIX}"
+                    f"{path} is not a word detector ({collapsed_message(error)}): {FIX}"
                 ) from None
         same_vocabulary = inputs["vocabulary"] == vocabulary.fingerprint
         if not same_vocabulary or len(detector.prior) != len(vocabulary):
@@ -153,7 +153,7 @@ class WordDetector:
         """Check that the arrays fit together and their numbers are within bounds.
 
         Raises:
-            ValueError: an array is invalid; names it.
+            ValueError: an array is invalid; the message names it.
         """
         width, size = self.mean.size, self.prior.size
         shapes = {"mean": (width,), "weights": (width, size), "prior": (size,), "idf": (size,)}
@@ -161,7 +161,7 @@ class WordDetector:
         for name, array in self._arrays.items():
             if array.shape != shapes[name]:
                 raise ValueError(f"the shape of {name} does not fit the other arrays")
-            # Written so that NaN is refused too.
+            # The comparison is false for NaN, so NaN is refused too.
             if not ((array >= minimum[name]) & (array <= _MAX_ABS)).all():
                 raise ValueError(f"{name} has numbers out of bounds")
 

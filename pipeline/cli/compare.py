@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import pairing_options
-from pipeline.cli.output import on_one_line
+from pipeline.cli.output import printable_name
 
 
 @click.command()
@@ -47,4 +47,4 @@ def compare(
         click.echo(f"note: {note}", err=True)
     chosen = search or DEFAULT_SEARCH
     click.echo(f"{len(pairing.image_ids)} photos; {chosen}, where a run has several searches")
-    click.echo("\n".join(difference_lines([on_one_line(run) for run in runs], differences)))
+    click.echo("\n".join(difference_lines([printable_name(run) for run in runs], differences)))

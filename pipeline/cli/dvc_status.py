@@ -28,8 +28,8 @@ class StageStatus:
     Attributes:
         name: as in dvc.yaml.
         reasons: what changed since its last run, a phrase each; empty if nothing did.
-        upstream: stages that would run and on whose outputs it depends: if those change, it
-            would run too.
+        upstream: upstream stages that would run: if their outputs change, this stage would
+            run too.
     """
 
     name: str
@@ -76,7 +76,7 @@ def stage_statuses() -> list[StageStatus]:
 
 
 def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
-    """Count photos by what the encoder did with their bytes; reads every photo.
+    """Count the photos that are encoded, new and failed; reads every photo.
 
     Raises:
         InputError: there is no data set, or no encoder.
@@ -85,9 +85,11 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     photos = formats.find_photos(params.dataset.format, root)
     encoder = read_encoder_config(artifacts / "encoder.json")
     extract = params.extract
-    encoding = encoder.feature_spec(extract.views, extract.pooling, extract.scales, extract.dtype)
+    feature_spec = encoder.feature_spec(
+        extract.views, extract.pooling, extract.scales, extract.dtype
+    )
     digests, unreadable = digest_photos(photos, root)
-    cached = ShardCache(Path(params.runtime.cache), encoding.fingerprint).index(
+    cached = ShardCache(Path(params.runtime.cache), feature_spec.fingerprint).index(
         remove_damaged=False
     )
     uncached = [image_id for image_id, sha256 in digests.items() if sha256 not in cached]
@@ -142,7 +144,7 @@ def _topological_order(upstream: Mapping[str, set[str]]) -> list[str]:
 
 
 def _describe_changes(entries: list[str | dict[str, dict[str, Any]]]) -> list[str]:
-    """Describe a stage's entries in `dvc status --json`; what users change most comes first."""
+    """Describe a stage's entries in `dvc status --json`; the most frequent causes come first."""
     params: list[str] = []
     files: list[str] = []
     code: list[str] = []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import Number, all_of
-from pipeline.cli.output import on_one_line
-from pipeline.cli.photo_arguments import Photo, expand
+from pipeline.cli.options import FiniteFloatRange, combine_options
+from pipeline.cli.output import printable_name
+from pipeline.cli.photo_arguments import Photo, expand_photo_arguments
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Caption, Captioner
@@ -20,21 +20,23 @@ _BATCH_SIZE = 32  # photos that are encoded and captioned together
 _GenerateCaptions = Callable[[list[Any]], list[list["Caption"]]]
 
 # Each option replaces a setting of search.json; without it, the setting stays.
-_search_options = all_of(
+_search_options = combine_options(
     click.option(
         "--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept; 1: greedy search."
     ),
     click.option(
-        "--guidance", type=Number(0, 10), help="Weight of classifier-free guidance; 0: none."
+        "--guidance",
+        type=FiniteFloatRange(0, 10),
+        help="Weight of classifier-free guidance; 0: none.",
     ),
     click.option(
         "--word-logit-bias",
-        type=Number(0, 10),
+        type=FiniteFloatRange(0, 10),
         help="How much detected words raise the logits; 0: not at all.",
     ),
     click.option(
         "--word-rerank-weight",
-        type=Number(0, 100),
+        type=FiniteFloatRange(0, 100),
         help="How much detected words count in the ranking; 0: not at all.",
     ),
     click.option(
@@ -44,11 +46,11 @@ _search_options = all_of(
     ),
 )
 
-_sampling_options = all_of(
+_sampling_options = combine_options(
     click.option("--sample", is_flag=True, help="Sample captions at random instead of searching."),
     click.option(
         "--temperature",
-        type=Number(0, min_open=True),
+        type=FiniteFloatRange(0, min_open=True),
         default=1.0,
         show_default=True,
         help="With --sample: below 1, likely words become likelier.",
@@ -58,7 +60,7 @@ _sampling_options = all_of(
     ),
     click.option(
         "--top-p",
-        type=Number(0, 1, min_open=True),
+        type=FiniteFloatRange(0, 1, min_open=True),
         default=1.0,
         show_default=True,
         help="With --sample: sample from the likeliest words with this share of the probability.",
@@ -115,7 +117,7 @@ def image(
     sampling = {name: options.pop(name) for name in ("temperature", "top_k", "top_p", "seed")}
     overrides = {name: value for name, value in options.items() if value is not None}
     _check_options(overrides, list(sampling), top, sample=sample)
-    arguments = list(expand(photos))
+    arguments = list(expand_photo_arguments(photos))
     readable = [photo for photo in arguments if isinstance(photo, Photo)]
     for problem in arguments:
         if isinstance(problem, str):
@@ -154,7 +156,7 @@ def _generator(
 ) -> _GenerateCaptions:
     """Return the function that captions decoded photos: by sampling, or else by search."""
     if sampling is None:
-        # A wider search where more captions are wanted than the settings would keep.
+        # A wider beam if `top` captions are more than the settings' beam width gives.
         return partial(captioner.caption, beam_width=max(captioner.settings.beam_width, top))
     from pipeline.captioner.generation.sampling import Sampling  # noqa: PLC0415  (imports NumPy)
 
@@ -185,7 +187,7 @@ def _caption_all(
                     images[position] = captioner.decode(data)
                 except PhotoError as error:
                     with progress.hidden():
-                        click.echo(f"{on_one_line(photo.name)}: {error}", err=True)
+                        click.echo(f"{printable_name(photo.name)}: {error}", err=True)
                     failed += 1
             if images:
                 results = generate(list(images.values()))
@@ -207,4 +209,4 @@ def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
         click.echo(json.dumps(line))
     else:
         for caption in captions:
-            click.echo(f"{on_one_line(name)}\t{caption.text}")
+            click.echo(f"{printable_name(name)}\t{caption.text}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.output import on_one_line
+from pipeline.cli.output import printable_name
 
 
 @click.command()
@@ -35,4 +35,4 @@ def inspect(file: Path) -> None:
     for name, value in properties.items():
         click.echo(f"  {name:22}{value}")
     for image_id, reason in store.failed.items():
-        click.echo(f"  failed: {on_one_line(image_id)}: {reason}")
+        click.echo(f"  failed: {printable_name(image_id)}: {reason}")

@@ -9,7 +9,7 @@ import click
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def all_of(*options: Decorator) -> Decorator:
+def combine_options(*options: Decorator) -> Decorator:
     """Return a decorator that adds several options to a command, in this order."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
@@ -21,13 +21,13 @@ def all_of(*options: Decorator) -> Decorator:
 
 
 # Which captions `score` and `compare` use.
-pairing_options = all_of(
+pairing_options = combine_options(
     click.option("--split", help="Which references to use, if the file has several splits."),
     click.option("--subset", is_flag=True, help="Leave out photos that one of the files lacks."),
 )
 
 
-class Number(click.FloatRange):
+class FiniteFloatRange(click.FloatRange):
     """A finite number in a range: click lets "nan" pass every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli.output import on_one_line
+from pipeline.cli.output import printable_name
 from pipeline.datasets.photo_folders import list_photos
 
 
@@ -25,8 +25,8 @@ class Photo:
     data: bytes = b""
 
 
-def expand(arguments: Sequence[str]) -> Iterator[Photo | str]:
-    """Yield each photo that the arguments name; for an argument without any, an error line."""
+def expand_photo_arguments(arguments: Sequence[str]) -> Iterator[Photo | str]:
+    """Yield the photos of each argument, or a line with the error if it has none."""
     for argument in arguments:
         path = Path(argument)
         if argument == "-":
@@ -41,11 +41,11 @@ def _list_folder(folder: Path) -> Iterator[Photo | str]:
     try:
         paths = sorted(path for path in list_photos(folder).values() if not path.is_dir())
     except OSError as error:
-        yield f"{on_one_line(str(folder))}: cannot be listed: {error.strerror}"
+        yield f"{printable_name(str(folder))}: cannot be listed: {error.strerror}"
         return
     yield from (Photo(str(path), path) for path in paths)
     if not paths:
-        yield f"{on_one_line(str(folder))}: no .jpg, .png or .webp photo in this folder"
+        yield f"{printable_name(str(folder))}: no .jpg, .png or .webp photo in this folder"
 
 
 def _read_standard_input() -> Iterator[Photo | str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.output import on_one_line
+from pipeline.cli.output import printable_name
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def status() -> None:
         f"photos    {photos.computed} computed, {photos.new} new, {len(photos.failed)} unreadable"
     )
     for image_id, reason in list(photos.failed.items())[:_MAX_LISTED]:
-        click.echo(f"          {on_one_line(image_id)}: {reason}")
+        click.echo(f"          {printable_name(image_id)}: {reason}")
     if len(photos.failed) > _MAX_LISTED:
         click.echo(f"          and {len(photos.failed) - _MAX_LISTED} more")
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.errors import InputError, collapsed
+from pipeline.errors import InputError, collapsed_message
 
 # The columns or keys that name the photo, and those that hold its captions, by precedence.
 ID_KEYS = ("image_id", "image", "filename", "file_name", "photo", "id")
@@ -33,7 +33,7 @@ class _Record:
     """An entry of a caption file: a photo's caption or captions.
 
     Attributes:
-        location: of the entry, for messages.
+        location: where the entry is in the file, for messages.
         values: by column or key.
     """
 
@@ -53,7 +53,7 @@ def read_captions(
     Args:
         path: the file; its suffix decides the format.
         defaults: the value of a filter that is None, used if the file has several values.
-        filters: which entries to read, by column: split="test", say.
+        filters: which entries to read, by column; for example split="test".
 
     Raises:
         InputError: the file is absent, has another format, or has no such entries.
@@ -96,11 +96,11 @@ def _read_records(path: Path, reader: Callable[[Path], Iterator[_Record]]) -> li
             f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 text"
         ) from None
     except (ValueError, RecursionError) as error:
-        reason = collapsed(error)
+        reason = collapsed_message(error)
         raise InputError(f"{path} cannot be read ({reason}): it has to be {_FORMATS}") from None
     except OSError as error:
         # pyarrow's errors about damaged files have no errno.
-        reason = error.strerror or shorten(collapsed(error))
+        reason = error.strerror or shorten(collapsed_message(error))
         raise InputError(f"{path} cannot be read ({reason}): give another file") from None
 
 

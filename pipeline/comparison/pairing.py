@@ -10,7 +10,7 @@ from pipeline.metrics.ngrams import Tokens
 from pipeline.metrics.tokenizer import tokenize
 
 _MAX_LISTED = 3  # image_ids in a message
-_USUAL_REFERENCES = 5  # per photo, in the data sets that papers report
+_STANDARD_REFERENCES = 5  # per photo, in the data sets that papers report
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Pairing:
         image_ids: the photos, sorted.
         candidates: for each run its caption of each photo, as tokens.
         references: for each photo its references, as tokens.
-        notes: what a reader of the scores needs to know, one line each.
+        notes: what affects the interpretation of the scores, one line each.
     """
 
     image_ids: list[str]
@@ -41,7 +41,7 @@ def pair(
 
     Args:
         runs: for each run its name, for messages, and its captions, one per photo.
-        reference_path: of the references, for messages.
+        reference_path: the file of the references, for messages.
         references: image_id to captions.
         subset: whether to leave out photos that one of the files lacks, with a note. Without
             it they are an error, because a corpus score is defined for all its photos.
@@ -93,7 +93,7 @@ def _find_gaps(
 
 
 def _find_caveats(paths: Sequence[Path], pairing: Pairing) -> Iterator[str]:
-    """Yield a line for everything that makes the scores differ from what a reader expects."""
+    """Yield a line for each property of the data that makes its scores unusual."""
     for path, candidates in zip(paths, pairing.candidates, strict=True):
         empty = [i for i, tokens in zip(pairing.image_ids, candidates, strict=True) if not tokens]
         if empty:
@@ -106,12 +106,12 @@ def _find_caveats(paths: Sequence[Path], pairing: Pairing) -> Iterator[str]:
     if empty:
         yield f"there are references without a word, scored as they are: {_photo_list(empty)}"
     counts = sorted({len(references) for references in pairing.references})
-    if counts[0] < _USUAL_REFERENCES:
+    if counts[0] < _STANDARD_REFERENCES:
         numbers = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         plural = "s" * (counts[-1] > 1)
         yield (
             f"{numbers} reference{plural} per photo: scores rise with the number of references, "
-            f"papers use {_USUAL_REFERENCES}"
+            f"papers use {_STANDARD_REFERENCES}"
         )
     if len(pairing.image_ids) == 1:
         yield (

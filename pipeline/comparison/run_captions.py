@@ -35,7 +35,7 @@ def read_run(run: str, search: str | None, scratch: Path) -> Captions:
     try:
         return read_captions(path, _DEFAULTS, search=search)
     except InputError as error:
-        # Names the file as git does: the fetched copy is gone before anyone could look at it.
+        # Name the file as git does: the fetched copy is deleted before the user could open it.
         message = str(error).replace(str(path), f"{run}:{_PREDICTIONS}")
         raise InputError(message) from None
 

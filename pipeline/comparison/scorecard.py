@@ -1,4 +1,4 @@
-"""The scorecard: a file of captions, scored against references, as `caption score` prints it."""
+"""The scorecard: the scores of a caption file against references, for `caption score`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ class Scorecard:
 
     Attributes:
         pairing: the captions and references that were scored.
-        scores: of each caption.
+        scores: the scores of each caption.
     """
 
     pairing: Pairing

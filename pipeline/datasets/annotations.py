@@ -1,4 +1,4 @@
-"""Captions as a data set gives them, and a summary of what was dropped or repaired."""
+"""The captions of a data set, and a summary of what was dropped or repaired."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -33,8 +33,8 @@ class Summary:
 
     Two sums hold: `captions_read` is `captions_kept` plus all of `dropped`, which counts
     captions; `photos_there` is `photos_kept` + `photos_in_no_split` +
-    `photos_without_captions`. `repaired` counts what was repaired and kept, `noted` what is
-    unusual and was kept unchanged. `examples` holds the first few of each reason.
+    `photos_without_captions`. `repaired` counts repairs, `noted` counts unusual entries that
+    were kept unchanged. `examples` holds the first few of each reason.
     """
 
     captions_read: int = 0
@@ -82,7 +82,7 @@ class Summary:
         self.photos_per_split = {split: photo_splits.count(split) for split in SPLITS}
 
     def why_untrainable(self) -> str | None:
-        """Return what the data set has too little of to train a captioner; None if nothing."""
+        """Return why no captioner can be trained on the data set; None if one can."""
         if not self.captions_read:
             return "no captions"
         if not self.captions_kept:
@@ -117,7 +117,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Annotations:
-    """A whole data set: rows sorted by (image_id, caption_index), and their summary."""
+    """All captions of a data set: rows sorted by (image_id, caption_index), and their summary."""
 
     rows: list[Annotation]
     summary: Summary

@@ -54,22 +54,22 @@ class CaptionTable:
 
     def texts(self, split: str) -> list[str]:
         """Return the clean captions of a split, in table order."""
-        return list(self._rows_of(split)["text"])
+        return list(self._split_rows(split)["text"])
 
     def captions(self, split: str) -> list[tuple[str, str]]:
         """Return (image_id, clean caption) pairs of a split, in table order."""
-        rows = self._rows_of(split)
+        rows = self._split_rows(split)
         return list(zip(rows["image_id"], rows["text"], strict=True))
 
     def references(self, split: str) -> dict[str, list[str]]:
         """Return image_id -> raw captions of a split: ids sorted, captions by index."""
-        rows = self._rows_of(split)
+        rows = self._split_rows(split)
         references: dict[str, list[str]] = {}
         for image_id, raw in zip(rows["image_id"], rows["raw"], strict=True):
             references.setdefault(image_id, []).append(raw)
         return references
 
-    def _rows_of(self, split: str) -> pd.DataFrame:
+    def _split_rows(self, split: str) -> pd.DataFrame:
         return self.frame[self.frame["split"] == split]
 
 
@@ -140,7 +140,7 @@ def _read_provenance(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]
 
 
 def _first_violation(frame: pd.DataFrame) -> str | None:
-    """Return the first rule of the table that the rows break; None if they follow all."""
+    """Return a phrase for the first rule that the rows break; None if they break none."""
     return next(_violations(frame), None)
 
 

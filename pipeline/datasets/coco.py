@@ -32,7 +32,7 @@ from pipeline.datasets.photo_folders import (
     match_photo,
 )
 from pipeline.datasets.splits import draw_split
-from pipeline.datasets.textfiles import read_json_object
+from pipeline.datasets.text_files import read_json_object
 from pipeline.errors import InputError
 
 CAPTION_FILES = ("captions_*.json", "annotations/captions_*.json")

@@ -1,4 +1,4 @@
-"""Collection: raw captions from a data set's files become its annotations."""
+"""Collection: turns the raw captions of a data set's files into annotations."""
 
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +14,7 @@ _SPLIT_PRECEDENCE = ("test", "dev", "train")
 
 @dataclass(frozen=True, slots=True)
 class RawCaption:
-    """One caption as its file has it, not yet checked.
+    """One caption as read from its file, not yet checked.
 
     Attributes:
         where: file and line, or file and JSON path.

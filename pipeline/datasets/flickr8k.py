@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.datasets.annotations import Annotations, Summary
 from pipeline.datasets.collection import RawCaption, collect_annotations, merge_split_lists
 from pipeline.datasets.photo_folders import is_safe_name, match_photo
-from pipeline.datasets.textfiles import read_lines
+from pipeline.datasets.text_files import read_lines
 from pipeline.errors import InputError
 
 CAPTION_FILES = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")

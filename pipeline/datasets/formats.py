@@ -65,21 +65,13 @@ def find_photos(format_name: str, root: Path) -> dict[str, Path]:
     includes the name of their folder.
 
     Raises:
-        InputError: no such format, no such root, no photo folder, or no photo in it.
+        InputError: the format or the root does not exist, or there are no photos.
     """
     with _report_as_input_error(format_name, root):
         photos = _FORMATS[format_name].find_photos(root)
     if not photos:
         raise InputError(f"{root} has no photos: {_format_hint(format_name, root)}")
     return photos
-
-
-def find_remaining_photos(format_name: str, root: Path) -> dict[str, Path]:
-    """Return `find_photos`, or nothing if the photos were removed after they were encoded."""
-    try:
-        return find_photos(format_name, root)
-    except InputError:
-        return {}
 
 
 def read_annotations(

@@ -1,7 +1,7 @@
 """The Kaggle format of Flickr8k and Flickr30k: one CSV file with the header `image,caption`.
 
 It has no splits: they are drawn from the seed, by photo. It has no caption numbers either, so
-equal rows are annotators who agree, and both are kept.
+equal rows come from annotators who wrote the same caption, and both are kept.
 """
 
 import csv
@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.datasets.annotations import Annotations, Summary
 from pipeline.datasets.collection import RawCaption, collect_annotations
 from pipeline.datasets.splits import draw_split
-from pipeline.datasets.textfiles import read_lines
+from pipeline.datasets.text_files import read_lines
 from pipeline.errors import InputError
 
 CAPTION_FILES = ("captions.txt",)

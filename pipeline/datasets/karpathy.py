@@ -1,8 +1,8 @@
 """Karpathy's format: one `dataset_*.json` with photos, splits and sentences.
 
 Source: Karpathy and Fei-Fei, "Deep visual-semantic alignments for generating image
-descriptions", CVPR 2015; released for Flickr8k, Flickr30k and COCO. Its `restval` photos
-are used for training, as is usual.
+descriptions", CVPR 2015; released for Flickr8k, Flickr30k and COCO. As in other
+work, its `restval` photos are used for training.
 
 Photos are in `root/FILEPATH` (COCO's train2014 and val2014), or in a photo folder, with or
 without the subfolder FILEPATH. The image_id is FILEPATH/FILENAME if the photo is in such a
@@ -28,7 +28,7 @@ from pipeline.datasets.photo_folders import (
     list_photos,
     match_photo,
 )
-from pipeline.datasets.textfiles import read_json_object
+from pipeline.datasets.text_files import read_json_object
 from pipeline.errors import InputError
 
 CAPTION_FILES = ("dataset_*.json",)

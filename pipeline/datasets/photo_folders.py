@@ -25,8 +25,8 @@ def list_photos(folder: Path, exclude: Collection[str] = ()) -> dict[str, Path]:
     """Return image_id -> path of everything under `folder` that is named like a photo.
 
     Only the suffix counts, in upper or lower case; no file is opened. The result therefore
-    includes broken links, unreadable files and folders named like photos: the code that
-    decodes them has to report what is wrong. Hidden names (with a leading dot) are skipped.
+    includes broken links, unreadable files and folders named like photos: the decoder has to
+    report what is wrong with them. Hidden names (with a leading dot) are skipped.
     An image_id is the path relative to `folder` with forward slashes. Bytes of a file name
     that are not UTF-8 become backslash escapes, and backslashes are doubled, so that no two
     files share an image_id.
@@ -89,7 +89,7 @@ def match_photo(names: Iterable[str], image_ids: Collection[str]) -> tuple[str |
         image_ids: the existing photos.
 
     Returns:
-        The image_id, None if there is no such photo; and whether the name ends in a stray
+        The image_id, or None if there is no such photo; and whether the name ends in a stray
         suffix (`.1`).
     """
     paths = [str(PurePosixPath(name)) for name in names]

@@ -11,7 +11,7 @@ MIN_PHOTOS_PER_SPLIT = 2
 def draw_split(image_id: str, seed: int, *, dev_share: float, test_share: float) -> str:
     """Draw a photo's split from the seed and its image_id alone.
 
-    The split does not depend on other photos, so adding or removing one moves no other.
+    The split does not depend on other photos, so adding or removing a photo moves no other photo.
     The shares lie in [0, 1]; the rest is train.
     """
     digest = hashlib.sha256(f"{seed}\0{image_id}".encode()).digest()

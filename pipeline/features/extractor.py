@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import InputError
-from pipeline.features.executors.local import EncodeStats, cores, prefetch
+from pipeline.features.executors.local import EncodeStats, available_cores, prefetch
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.features.photos import PhotoError, PhotoFile, read_photo
 from pipeline.features.shard_cache import (
@@ -65,7 +65,7 @@ class ExtractionResult:
         failed: image_id to the reason, for every photo that has none.
         cached: number of photos that an earlier run had encoded.
         stats: what the executor did; photos with the same bytes count once.
-        fingerprint: of the feature store written.
+        fingerprint: fingerprint of the feature store.
     """
 
     photos: dict[str, str] = field(default_factory=dict)
@@ -239,7 +239,7 @@ def digest_photos(
             on_read(sha, data)
         return sha
 
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for (image_id, _), result in prefetch(pool, digest, photos.items(), depth=64):
             if isinstance(result, PhotoError):
                 failed[image_id] = str(result)

@@ -27,7 +27,7 @@ class FeatureSpec:
         pooling: "average": one vector per photo; "quarters": one per quarter of the photo;
             "grid": one per position of the network's feature maps.
         scales: number of feature-map resolutions to pool, from the last backwards.
-        dtype: "float16" or "float32", of the stored vectors.
+        dtype: number type of the stored vectors, "float16" or "float32".
     """
 
     encoder: str
@@ -67,7 +67,7 @@ class EncoderConfig:
     """The contents of encoder.json: a network, its weights and its preprocessing.
 
     Attributes:
-        format_version: of encoder.json.
+        format_version: format version of encoder.json.
         encoder: see `FeatureSpec`.
         input_size: see `FeatureSpec`.
         weights_source: where the weights came from.

@@ -24,7 +24,7 @@ MAX_BYTES = 1 << 29
 _MAX_SCANS = 100
 _STRIP_ROWS = 256
 
-# The first bytes of such files.
+# The first bytes of files in these formats.
 SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 # A marker that is followed by a length, or the end marker. The other markers have no length;
 # most of them are part of the pixel data.
@@ -34,7 +34,7 @@ _JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
 # Recorded in every feature store, as part of `FeatureSpec`; change it when `decode_photo` changes.
 DECODING = "first frame, EXIF rotation, transparency on white, RGB, stretched to a square (bicubic)"
 
-# What Pillow's decoders raise on damaged input. `OSError` covers unknown formats and
+# The errors that Pillow's decoders raise on damaged input. `OSError` covers unknown formats and
 # truncated files; the others come from parsers that read impossible numbers.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
                   ArithmeticError, struct.error, zlib.error)  # fmt: skip
@@ -128,7 +128,7 @@ def decode_photo(
 def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
     """Decode a photo to RGB, with at least `2 * size` pixels a side if the file has that many.
 
-    Of an animation the first frame is taken. The EXIF orientation is applied, transparency
+    For an animation, the first frame is decoded. The EXIF orientation is applied, transparency
     is put on white, and 16-bit channels are scaled to 8 bits.
 
     Raises:
@@ -173,7 +173,7 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
 def _has_too_many_scans(jpeg: bytes) -> bool:
     if jpeg.count(b"\xff" + _JPEG_SCAN) <= _MAX_SCANS:
         return False
-    # These bytes also occur in thumbnails and in data, such as films, that phones append to a
+    # These bytes also occur in thumbnails and in data, such as videos, that phones append to a
     # photo: follow the markers to count the photo's own scans.
     scans, offset = 0, 2
     while (marker := _JPEG_MARKER.search(jpeg, offset)) and marker[1] != _JPEG_END:
@@ -183,7 +183,7 @@ def _has_too_many_scans(jpeg: bytes) -> bool:
 
 
 def _repair_png(image: Image.Image, png: bytes) -> None:
-    """Check and scale in a loaded PNG what Pillow does not.
+    """Check and scale the parts of a loaded PNG that Pillow does not.
 
     Pillow verifies the checksums of all chunks except the pixels', treats a missing palette
     as a black one, and scales the pixels to 8 bits but not the transparent colour.

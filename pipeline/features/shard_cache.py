@@ -23,8 +23,8 @@ VectorLocation = tuple[Path, int]  # a shard and a row of it
 
 _KEYS, _VECTORS = "sha256.npy", "vectors.npy"
 
-# What the parsers raise on a damaged shard. `RuntimeError` covers zip features that a damaged
-# header requires; the last two come from NumPy's parser of array headers.
+# The errors that the parsers raise on a damaged shard. `RuntimeError` covers zip features that a
+# damaged header requires; the last two come from NumPy's parser of array headers.
 _CORRUPTION_ERRORS = (ValueError, KeyError, EOFError, RuntimeError, OverflowError, struct.error,
                       zlib.error, lzma.LZMAError, zipfile.BadZipFile, SyntaxError,
                       tokenize.TokenError)  # fmt: skip
@@ -49,7 +49,7 @@ class DamagedShardError(Exception):
 class ShardCache:
     """The cached vectors of one `FeatureSpec`: a folder with one file per encoded batch.
 
-    The folder is named by the spec's fingerprint and outlives all artefacts: no photo is
+    The folder is named by the spec's fingerprint and outlives all artifacts: no photo is
     encoded twice with the same spec. A shard is an uncompressed .npz of `sha256` (n,) and
     `vectors` (n, ...), written atomically. Three checks find a shard that is not as it was
     written: the zip format's checksums find damage; the file's name, a digest of its keys and
@@ -86,7 +86,7 @@ class ShardCache:
                 with _open_shard(shard) as members:
                     keys = _read_keys(members)
                 if shard != self._path(keys):
-                    raise DamagedShardError(shard, "it is of other photos or another encoder")
+                    raise DamagedShardError(shard, "it belongs to other photos or another encoder")
             except DamagedShardError as error:
                 if remove_damaged:
                     error.remove_shard()

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError, collapsed
+from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.features.views import merge_views
 from pipeline.files import atomic_path, fingerprint
@@ -47,7 +47,7 @@ def write_store(
     failed: Mapping[str, str],
     rows: Iterable[VectorRows],
 ) -> str:
-    """Write a feature store atomically: equal input, equal bytes.
+    """Write a feature store atomically; equal input gives equal bytes.
 
     Args:
         path: the file to write.
@@ -84,10 +84,10 @@ class FeatureStore:
     Attributes:
         path: the file.
         feature_spec: how the photos were encoded.
-        fingerprint: of the feature spec and every photo's content.
+        fingerprint: fingerprint of the feature spec and of every photo's content.
         image_ids: the ids of the rows, sorted.
         failed: image_id to the reason why there is no vector.
-        shape: of the vectors of one view: (D,) or (P, D).
+        shape: shape of one view's vectors: (D,) or (P, D).
         vector_digests: the `vector_sha256` of the rows.
         features: all vectors, as in the layout, memory-mapped. They remain valid when the file
             is replaced.
@@ -115,7 +115,7 @@ class FeatureStore:
                 return _read(path, file)
             except CORRUPTION_ERRORS as error:
                 raise InputError(
-                    f"{path} is not a valid feature store ({collapsed(error)}): {FIX}"
+                    f"{path} is not a valid feature store ({collapsed_message(error)}): {FIX}"
                 ) from None
 
     @cached_property

@@ -1,6 +1,6 @@
 """Views: which parts of a photo the encoder sees: the whole photo or crops, also mirrored.
 
-Training on several views teaches a decoder not to depend on where objects stand in the photo.
+Training on several views makes a decoder depend less on the position of objects in the photo.
 The mean over views describes a photo better than any single view (Krizhevsky et al. 2012,
 "ImageNet classification with deep convolutional neural networks", section 4.1).
 """

@@ -20,7 +20,7 @@ def bleu_counts(references: References, ngrams: Sequence[NgramCounts], image: In
     of the reference closest in length; of two that are equally close, the shorter one.
 
     Args:
-        references: of all images.
+        references: the references of all images.
         ngrams: the candidates' n-grams by order, counted with `references.ngrams`.
         image: (C,) index of each candidate's image.
     """

@@ -1,6 +1,6 @@
 """METEOR 1.5 (Denkowski and Lavie, 2014), computed by its authors' Java, as in coco-caption.
 
-There is no other way to get its figures: they depend on a paraphrase table that ships with the
+Its scores cannot be computed in another way: they depend on a paraphrase table that ships with the
 Java program. The package pycocoevalcap (the extra `meteor`) contains both.
 """
 

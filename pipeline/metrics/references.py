@@ -66,7 +66,7 @@ class References:
         Args:
             counts: the candidates' n-grams of that order.
             image: (C,) index of each candidate's image.
-            order: of the n-grams.
+            order: number of words in an n-gram.
         """
         return self._tables[order - 1].join(image[counts.caption], counts.ngram)
 

@@ -11,7 +11,7 @@ from pipeline.metrics.ngrams import Floats, Ints, Tokens
 PaddedIds = npt.NDArray[np.int32]
 
 _BETA = 1.2  # weight of recall, as in coco-caption
-_MAX_CELLS = 1 << 22  # of the word ids that are in memory at a time
+_MAX_CELLS = 1 << 22  # word ids in memory at a time
 
 
 def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Floats:
@@ -51,7 +51,7 @@ class _WordIds(NamedTuple):
     """Captions as word ids.
 
     Attributes:
-        ids: of all captions, concatenated.
+        ids: word ids of all captions, concatenated.
         offsets: (C,) where each caption begins.
         lengths: (C,) number of words of each caption.
     """
@@ -90,7 +90,7 @@ def _length_batches(lengths: Ints) -> Iterator[Ints]:
 def _lcs_lengths(first: PaddedIds, second: PaddedIds) -> Ints:
     """Return the length of the longest common subsequence of first[i] and second[i].
 
-    Computes the usual table row by row, for all pairs at once.
+    Computes the dynamic-programming table row by row, for all pairs at once.
     """
     row = np.zeros((len(second), second.shape[1] + 1), np.int32)
     for ids in first.T:

@@ -44,7 +44,7 @@ _W = r"[^\W_]"  # a letter or digit
 _ENDING = rf"(?i:[sdm]|ll|re|ve)(?!{_L})"  # the ending of it's, he'd, I'm, ...
 
 # The first alternative that matches wins. What matches none is dropped: white space, the
-# punctuation on coco-caption's list and characters that PTBTokenizer does not know.
+# punctuation on coco-caption's list and characters that PTBTokenizer does not support.
 _TOKEN = regex.compile(
     rf"""
     {_W}+(?=\s|$)                                         # most words: only for speed

@@ -106,8 +106,8 @@ def best_constant(training: Sequence[Tokens], scorer: Scorer) -> tuple[str, Corp
 def random_captions(training: Sequence[Tokens], scorer: Scorer) -> CorpusScores:
     """Return the scores of random training captions, a new one for each photo."""
     random = np.random.default_rng(_SEED)
-    photos = len(scorer.references.by_image)
-    draws = [random.integers(0, len(training), photos) for _ in range(_DRAWS)]
+    n_photos = len(scorer.references.by_image)
+    draws = [random.integers(0, len(training), n_photos) for _ in range(_DRAWS)]
     return _mean([scorer.score([training[i] for i in rows.tolist()]) for rows in draws])
 
 
@@ -134,16 +134,16 @@ def shuffled_features(candidates: Sequence[Tokens], scorer: Scorer) -> CorpusSco
     A caption depends on its photo's features alone, so this is the model's score when each
     photo gets another photo's features. None for a single photo.
     """
-    photos = len(scorer.references.by_image)
-    if photos == 1:
+    n_photos = len(scorer.references.by_image)
+    if n_photos == 1:
         return None
     random = np.random.default_rng(_SEED)
     scores = []
     for _ in range(_DRAWS):
-        order = random.permutation(photos)
-        other = np.empty(photos, np.int64)
-        other[order] = np.roll(order, 1)  # one cycle, so that no photo keeps its own caption
-        scores.append(scorer.score([candidates[i] for i in other.tolist()]))
+        order = random.permutation(n_photos)
+        other_photo = np.empty(n_photos, np.int64)
+        other_photo[order] = np.roll(order, 1)  # one cycle, so that no photo keeps its own caption
+        scores.append(scorer.score([candidates[i] for i in other_photo.tolist()]))
     return _mean(scores)
 
 

@@ -1,6 +1,6 @@
 """Charts: the positions of their bars, lines and ticks, in percent; charts.html draws the SVG.
 
-Percentages let a chart fill its screen while its text keeps its size.
+With percentages, a chart fills the width of the screen and its text keeps its size.
 """
 
 import csv
@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.captioner.training.history import Epoch, SelfCriticalEpoch
+from pipeline.captioner.training.history import CrossEntropyEpoch, SelfCriticalEpoch
 from pipeline.errors import InputError
 from pipeline.reporting.baselines import (
     CONSTANT_CAPTION,
@@ -27,7 +27,7 @@ _TICKS = 4  # approximate number of intervals on a scale
 
 
 class HistoryRow(NamedTuple):
-    """A row of history.csv or self_critical.csv, see `history.Epoch`.
+    """A row of history.csv or self_critical.csv, see `history.CrossEntropyEpoch`.
 
     Attributes:
         training: the training loss in history.csv, the reward in self_critical.csv.
@@ -188,7 +188,8 @@ def read_history(path: Path) -> list[HistoryRow]:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         expected = [
-            ["seed", *(column.name for column in fields(row))] for row in (Epoch, SelfCriticalEpoch)
+            ["seed", *(column.name for column in fields(row))]
+            for row in (CrossEntropyEpoch, SelfCriticalEpoch)
         ]
         if header not in expected:
             raise ValueError(f"its columns are {header}")
@@ -253,7 +254,8 @@ def _line_chart(
     Each kind has a line for each seed; `best` is marked on a validation line.
     """
     seeds = list(dict.fromkeys(row.seed for row in rows))
-    first, last = (f(row.epoch for row in rows) for f in (min, max))
+    epochs = [row.epoch for row in rows]
+    first, last = min(epochs), max(epochs)
     values = [getattr(row, column) for row in rows for column in columns.values()]
     y_ticks = ticks(min(values), max(values))
     low, high = y_ticks[0], y_ticks[-1]
@@ -265,13 +267,13 @@ def _line_chart(
         seed_rows = [row for row in rows if row.seed == seed]
         return " ".join(",".join(position(row.epoch, getattr(row, column))) for row in seed_rows)
 
-    epochs = [epoch for epoch in ticks(first, last) if first <= epoch <= last and epoch % 1 == 0]
+    x_ticks = [epoch for epoch in ticks(first, last) if first <= epoch <= last and epoch % 1 == 0]
     return LineChart(
         title=title,
         series=[
             Series(kind, [line(column, seed) for seed in seeds]) for kind, column in columns.items()
         ],
-        x_ticks=[(f"{epoch:g}", position(epoch, low)[0]) for epoch in epochs],
+        x_ticks=[(f"{epoch:g}", position(epoch, low)[0]) for epoch in x_ticks],
         y_ticks=[(f"{value:g}", position(first, value)[1]) for value in reversed(y_ticks)],
         best=position(best.epoch, getattr(best, columns["validation"])),
         summary=f"{summary}, seed {best.seed}" if len(seeds) > 1 else summary,

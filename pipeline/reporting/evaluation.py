@@ -64,7 +64,7 @@ class Spread:
     deviation: float
 
     @staticmethod
-    def of(scores: Sequence[float]) -> "Spread":
+    def from_scores(scores: Sequence[float]) -> "Spread":
         """Return mean and deviation of at least two scores."""
         return Spread(statistics.mean(scores), statistics.stdev(scores))
 
@@ -106,7 +106,9 @@ class Evaluation:
             return {}
         return {
             search: {
-                metric: Spread.of([scores[search][metric] for scores in self.seeds.values()])
+                metric: Spread.from_scores(
+                    [scores[search][metric] for scores in self.seeds.values()]
+                )
                 for metric in METRICS
             }
             for search in next(iter(self.seeds.values()))
@@ -204,17 +206,15 @@ def evaluate(
             to captions, of the same photos in the same order.
     """
     image_ids = [prediction.image_id for prediction in predictions[primary_search]]
-    groups = [[tokenize(raw) for raw in references[image_id]] for image_id in image_ids]
     training_tokens = [tokenize(raw) for raw in training]
-    scorer = Scorer(groups)
-    searches = {
-        name: _search_metrics(search_predictions, scorer, training_tokens, vocabulary)
-        for name, search_predictions in predictions.items()
-    }
+    scorer = Scorer([[tokenize(raw) for raw in references[image_id]] for image_id in image_ids])
     return Evaluation(
         image_ids=image_ids,
         references={image_id: references[image_id] for image_id in image_ids},
-        searches=searches,
+        searches={
+            name: _search_metrics(captions, scorer, training_tokens, vocabulary)
+            for name, captions in predictions.items()
+        },
         primary_search=primary_search,
         baselines=all_baselines(
             scorer, training_tokens, [tokenize(p.caption) for p in predictions[primary_search]]
@@ -224,10 +224,7 @@ def evaluate(
         provenance=provenance,
         detected=detected,
         seeds={
-            seed: {
-                name: _corpus_scores(search_predictions, scorer)
-                for name, search_predictions in searches.items()
-            }
+            seed: {name: _corpus_scores(captions, scorer) for name, captions in searches.items()}
             for seed, searches in (by_seed or {}).items()
         },
     )

@@ -14,23 +14,23 @@ _IMAGE_UNUSED = (
 )
 
 
-def model_card(evaluation: Evaluation, model: ModelConfig) -> str:
+def model_card(evaluation: Evaluation, model_config: ModelConfig) -> str:
     """Return the card: intended use, scores, provenance and training params."""
     sections = [
         "# Model card: an image captioner",
-        _intended_use(model),
+        _intended_use(model_config),
         "## Scores",
         _scores(evaluation),
         "## Provenance",
         _table(("input", "value"), evaluation.provenance.items()),
         "## Training params",
-        _table(("param", "value"), sorted(model.metadata["params"].items())),
+        _table(("param", "value"), sorted(model_config.metadata["params"].items())),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _intended_use(model: ModelConfig) -> str:
-    decoder, feature_spec = model.decoder, model.feature_spec
+def _intended_use(model_config: ModelConfig) -> str:
+    decoder, feature_spec = model_config.decoder, model_config.feature_spec
     return (
         f"A `{decoder.name}` LSTM decoder with {decoder.units} units over {feature_spec.encoder} "
         "features. It describes a photo in one sentence, in the words of its training captions.\n\n"

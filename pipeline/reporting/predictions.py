@@ -71,7 +71,7 @@ def predict(
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
     predictions: list[Prediction] = []
-    for part_ids, features in store.read_chunks(image_ids):
+    for chunk_ids, features in store.read_chunks(image_ids):
         beams = search(
             decoder, features, beam_width, max_words, no_repeat_ngram_size=no_repeat_ngram_size
         )
@@ -86,7 +86,7 @@ def predict(
                 finished=hypothesis.finished,
                 maps=None if word_maps is None else word_maps.tolist(),
             )
-            for image_id, hypothesis, word_maps in zip(part_ids, best, maps, strict=True)
+            for image_id, hypothesis, word_maps in zip(chunk_ids, best, maps, strict=True)
         ]
     return predictions
 

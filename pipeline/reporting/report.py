@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -28,7 +29,7 @@ def write_report(
     evaluation: Evaluation,
     image_paths: Mapping[str, Path],
     history_folder: Path,
-    model: ModelConfig,
+    model_config: ModelConfig,
     layers: LayerTable,
 ) -> None:
     """Write the report: self-contained, with all text escaped.
@@ -38,49 +39,72 @@ def write_report(
         evaluation: the evaluation.
         image_paths: image_id to file; missing or damaged photos get a placeholder.
         history_folder: the folder of history.csv and self_critical.csv, which may be missing.
-        model: the model's description.
+        model_config: the contents of model.json.
         layers: the layers of one of its decoders.
     """
-    cards = make_cards(evaluation, image_paths)
+    values = {
+        **_score_values(evaluation),
+        **_chart_values(evaluation, history_folder),
+        **_gallery_values(evaluation, image_paths),
+        **_source_values(),
+        "model_config": model_config,
+        "layers": layers,
+        "feature_spec": asdict(model_config.feature_spec),
+    }
+    write_text(path, _environment().get_template("report.html").render(values))
+
+
+# The functions below return the values of report.html by name.
+
+
+def _score_values(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "evaluation": evaluation,
+        "primary": evaluation.primary,
+        "metrics": METRICS,
+        "constant_caption": evaluation.baseline(baselines.CONSTANT_CAPTION),
+        "shuffled_features_name": baselines.SHUFFLED_FEATURES,
+        "explanations": baselines.EXPLANATIONS,
+        "caption_statistics": [caption_statistics(s) for s in evaluation.searches.values()],
+    }
+
+
+def _chart_values(evaluation: Evaluation, history_folder: Path) -> dict[str, Any]:
+    history = charts.read_history(history_folder / "history.csv")
+    self_critical_history = charts.read_history(history_folder / "self_critical.csv")
     words = compare_words(
         [prediction.caption for prediction in evaluation.primary.predictions],
         [reference for group in evaluation.references.values() for reference in group],
     )
+    return {
+        "metric_charts": [charts.metric_chart(evaluation, metric) for metric in _CHART_METRICS],
+        "line_charts": [
+            *charts.learning_curves(history),
+            *charts.self_critical_curves(self_critical_history),
+        ],
+        "words": words,
+        "over_used_chart": charts.over_used_chart(words.over_used),
+        "never_used_chart": charts.never_used_chart(words.never_used),
+        "length_charts": charts.length_charts(group_by_length(evaluation.primary)),
+    }
+
+
+def _gallery_values(evaluation: Evaluation, image_paths: Mapping[str, Path]) -> dict[str, Any]:
+    cards = make_cards(evaluation, image_paths)
+    return {
+        "selections": select_cards(cards),
+        "cards_json": cards_as_json(cards),
+        "has_attention": any(card.attention for card in cards),
+    }
+
+
+def _source_values() -> dict[str, Any]:
     script = _source("report.js")
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            evaluation=evaluation,
-            primary=evaluation.primary,
-            metrics=METRICS,
-            constant_caption=evaluation.baseline(baselines.CONSTANT_CAPTION),
-            shuffled_features_name=baselines.SHUFFLED_FEATURES,
-            explanations=baselines.EXPLANATIONS,
-            caption_statistics=[caption_statistics(s) for s in evaluation.searches.values()],
-            style=_source("report.css"),
-            script=script,
-            script_sha256=_csp_digest(script),
-            metric_charts=[charts.metric_chart(evaluation, metric) for metric in _CHART_METRICS],
-            line_charts=[
-                *charts.learning_curves(charts.read_history(history_folder / "history.csv")),
-                *charts.self_critical_curves(
-                    charts.read_history(history_folder / "self_critical.csv")
-                ),
-            ],
-            selections=select_cards(cards),
-            words=words,
-            over_used_chart=charts.over_used_chart(words.over_used),
-            never_used_chart=charts.never_used_chart(words.never_used),
-            length_charts=charts.length_charts(group_by_length(evaluation.primary)),
-            cards_json=cards_as_json(cards),
-            has_attention=any(card.attention for card in cards),
-            model=model,
-            layers=layers,
-            feature_spec=asdict(model.feature_spec),
-        )
-    )
-    write_text(path, page)
+    return {
+        "style": _source("report.css"),
+        "script": script,
+        "script_sha256": _csp_digest(script),
+    }
 
 
 def _environment() -> Environment:

@@ -14,7 +14,7 @@ def meteor_text(search: SearchMetrics) -> str:
 
 
 def caption_statistics(search: SearchMetrics) -> dict[str, str]:
-    """Return what a search's captions are like, label to value."""
+    """Return statistics of a search's captions, label to value."""
     return {
         "distinct captions": f"{search.distinct:.1f} %",
         "vocabulary used": f"{search.words_used:.1f} %",

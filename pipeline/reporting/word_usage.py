@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.metrics.tokenizer import tokenize
 
-_SHOWN = 15
+_MAX_WORDS = 15
 # Rarer words are over-used by chance, so a word must reach both this count and this share of
 # the captions.
 _MIN_COUNT = 3
@@ -69,9 +69,9 @@ def compare_words(captions: Sequence[str], references: Iterable[str]) -> WordUsa
     over_used = [count for count in frequent if count.ratio >= _MIN_RATIO]
     never_used = [word_count(word) for word in in_references if word not in in_captions]
     return WordUsage(
-        over_used=sorted(over_used, key=lambda count: (-count.ratio, count.word))[:_SHOWN],
+        over_used=sorted(over_used, key=lambda count: (-count.ratio, count.word))[:_MAX_WORDS],
         never_used=sorted(never_used, key=lambda count: (-count.in_references, count.word))[
-            :_SHOWN
+            :_MAX_WORDS
         ],
         never_used_total=len(never_used),
         reference_words=len(in_references),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.captioner.artifacts import Artifacts
 from pipeline.captioner.decoders.decoder import Decoder
-from pipeline.captioner.generation.settings import FILE, SearchSettings
+from pipeline.captioner.generation.settings import SEARCH_FILE, SearchSettings
 from pipeline.captioner.model_config import Member
 from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.loss import mean_loss
@@ -34,9 +34,9 @@ _DETECTED_WORDS = 6  # shown for each photo in the report
 def main() -> None:
     """Write search.json, metrics.json, predictions.parquet, report.html and model_card.md."""
     params = load_params().evaluate
-    settings = _settings(params)
+    settings = _search_settings(params)
     # Written first, so that `caption image` works even if the evaluation fails.
-    settings.write(ARTIFACTS / FILE)
+    settings.write(ARTIFACTS / SEARCH_FILE)
     artifacts = Artifacts.open(
         ARTIFACTS,
         *("captions.parquet", "vocabulary.json", "features.h5", "extract.json", "detector.h5"),
@@ -53,15 +53,15 @@ def main() -> None:
         evaluation,
         artifacts.image_paths,
         ARTIFACTS,
-        artifacts.model,
+        artifacts.model_config,
         layer_table(artifacts.decoders[0].network),
     )
-    write_text(EVALUATION / "model_card.md", model_card(evaluation, artifacts.model))
+    write_text(EVALUATION / "model_card.md", model_card(evaluation, artifacts.model_config))
     write_json(EVALUATION / "metrics.json", evaluation.as_json())
     _print_scores(evaluation)
 
 
-def _settings(params: EvaluateParams) -> SearchSettings:
+def _search_settings(params: EvaluateParams) -> SearchSettings:
     return SearchSettings(
         beam_width=max(params.beam_widths, default=1),
         max_words=params.max_words,
@@ -78,8 +78,8 @@ class _EvaluateRun:
     """One run of the stage.
 
     Attributes:
-        beam_widths: the searches besides greedy search.
-        settings: what all searches have in common.
+        beam_widths: the beam widths to evaluate, in addition to greedy search.
+        settings: the settings that all searches share.
         artifacts: the outputs of earlier stages.
         captions: (image_id, clean text) pairs of the split's photos that have features.
     """
@@ -102,13 +102,13 @@ class _EvaluateRun:
     @property
     def members(self) -> Sequence[Member]:
         """The decoders in the ensemble, or the first alone."""
-        members = self.artifacts.model.members
+        members = self.artifacts.model_config.members
         return members if self.settings.ensemble else members[:1]
 
     def evaluate(self) -> Evaluation:
         """Caption the split with the ensemble and with each decoder alone, and score both."""
         decoders = self.artifacts.decoders
-        seeds = [member.seed for member in self.artifacts.model.members]
+        seeds = [member.seed for member in self.artifacts.model_config.members]
         by_seed = {
             seed: self._predict([decoder])
             for seed, decoder in zip(seeds, decoders, strict=True)
@@ -132,7 +132,7 @@ class _EvaluateRun:
 
     def _predict(self, decoders: Sequence[Decoder]) -> dict[str, list[Prediction]]:
         """Caption the split with every search."""
-        decoder = self.settings.condition(decoders, self.artifacts.detector)
+        decoder = self.settings.combine_decoders(decoders, self.artifacts.detector)
         return {
             search_name(width): predict(
                 decoder,
@@ -153,7 +153,7 @@ class _EvaluateRun:
             self.artifacts.store,
             self.artifacts.vocabulary,
             _BATCH_SIZE,
-            self.artifacts.model.metadata["params"]["max_words"],
+            self.artifacts.model_config.metadata["params"]["max_words"],
         )
         return math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in decoders))
 
@@ -171,7 +171,7 @@ class _EvaluateRun:
     def _provenance(self) -> dict[str, str]:
         """Return the inputs and settings that determine these captions."""
         artifacts, settings = self.artifacts, self.settings
-        architecture, spec = artifacts.model.decoder, artifacts.store.feature_spec
+        architecture, spec = artifacts.model_config.decoder, artifacts.store.feature_spec
         decoder = (
             f"{architecture.name}, {architecture.units} units, "
             f"{len(artifacts.vocabulary.words)} words"

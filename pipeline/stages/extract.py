@@ -1,4 +1,4 @@
-"""Stage `extract`: encode every photo, once ever, and write the feature store."""
+"""Stage `extract`: encode the photos that are not cached, and write the feature store."""
 
 from dataclasses import asdict
 from functools import partial

@@ -1,4 +1,4 @@
-"""Running a stage: how it ends, and with which exit code."""
+"""Running a stage: its error messages and exit codes."""
 
 import errno
 import sys

@@ -185,13 +185,13 @@ class _TrainRun:
         )
         model.save(ARTIFACTS / "model")
         if openvino_graphs.is_enabled(ARTIFACTS):
-            # Converted here, while the decoders are in memory, to save the first `caption image`
-            # the time.
+            # Converted here, while the decoders are in memory, so that the first `caption image`
+            # need not do it.
             for decoder, member in zip(model.decoders, model.config.members, strict=True):
-                load_openvino_decoder(ARTIFACTS, model.config, member, _returning(decoder))
+                load_openvino_decoder(ARTIFACTS, model.config, member, _always(decoder))
 
 
-def _returning(decoder: Decoder) -> Callable[[], Decoder]:
+def _always(decoder: Decoder) -> Callable[[], Decoder]:
     return lambda: decoder
 
 

@@ -1,4 +1,4 @@
-"""Opens untrusted HDF5 files safely, and creates HDF5 files on disks that may be full."""
+"""HDF5 files: opening untrusted ones safely, and writing them to disks that may be full."""
 
 import io
 from collections.abc import Iterator
@@ -8,9 +8,10 @@ from typing import Any
 
 import h5py
 
-from pipeline.errors import InputError, collapsed
+from pipeline.errors import InputError, collapsed_message
 
-# What h5py raises on a damaged file. `RuntimeError` covers groups that are nested too deeply.
+# The errors that h5py raises on a damaged file. `RuntimeError` covers groups that are nested too
+# deeply.
 CORRUPTION_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 
@@ -37,13 +38,13 @@ def open_self_contained(path: Path, fix: str) -> Iterator[Any]:
         raise InputError(f"{path} is not there: {fix}") from None
     except OSError as error:
         raise InputError(
-            f"{path} is not a readable HDF5 file ({collapsed(error)}): {fix}"
+            f"{path} is not a readable HDF5 file ({collapsed_message(error)}): {fix}"
         ) from None
     with file:
         try:
             problem = next(_find_problems(file, set()), None)
         except CORRUPTION_ERRORS as error:
-            raise InputError(f"{path} is damaged ({collapsed(error)}): {fix}") from None
+            raise InputError(f"{path} is damaged ({collapsed_message(error)}): {fix}") from None
         if problem:
             raise InputError(f"{path}: {problem}: {fix}")
         yield file
@@ -161,7 +162,8 @@ def _find_problems(group: Any, visited: set[int]) -> Iterator[str]:
     Args:
         group: the group to walk.
         visited: addresses of the groups visited so far. Without them, the walk would not end
-            for a group that contains itself, and would be endless for one with many names.
+            for a group that contains itself, and would take exponential time if groups have
+            several names.
     """
     visited.add(h5py.h5o.get_info(group.id).addr)
     for name in group:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError, collapsed
+from pipeline.errors import InputError, collapsed_message
 from pipeline.files import atomic_path, check_disk_space
 from pipeline.storage.hdf5 import CORRUPTION_ERRORS, iter_datasets, open_self_contained
 
-_MAX_OVERHEAD = 1 << 23  # bytes of a weights file besides the weights, at most
+_MAX_OVERHEAD = 1 << 23  # maximum bytes of a weights file in addition to the weights
 
 
 def digest(model: Any) -> str:
@@ -40,7 +40,7 @@ def load(model: Any, path: Path, fix: str) -> None:
             warnings.simplefilter("ignore")  # about missing layers, before Keras raises an error
             model.load_weights(path)
     except CORRUPTION_ERRORS as error:
-        reason = collapsed(error)[:200]
+        reason = collapsed_message(error)[:200]
         raise InputError(f"{path} does not fit {model.name} ({reason}): {fix}") from None
 
 

@@ -1,7 +1,7 @@
 """OpenVINO graphs: Keras models converted for the OpenVINO runtime and cached on disk.
 
-Graphs are in the artefacts' folder `.graphs/`, which git and DVC ignore: they are derived from
-the artefacts and only save time. Loading a graph imports neither Keras nor its backend.
+Graphs are in the folder `.graphs` of the artifacts, which git and DVC ignore: they are derived
+from the artifacts and only save time. Loading a graph imports neither Keras nor its backend.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.files import atomic_path, sha256_file, write_json
 
 FORMAT_VERSION = 1
-FOLDER = ".graphs"  # in the artefacts' folder
+FOLDER = ".graphs"  # in the folder of artifacts
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -39,7 +39,7 @@ def can_convert() -> bool:
 
 
 def is_enabled(artifacts: Path) -> bool:
-    """Return whether graphs were converted for these artefacts before, and still can be."""
+    """Return whether graphs were converted for these artifacts before, and still can be."""
     return is_installed() and can_convert() and (artifacts / FOLDER).is_dir()
 
 
@@ -49,7 +49,7 @@ class GraphFile:
 
     Attributes:
         folder: the folder of the files.
-        name: of the model; another model of the same name replaces the files.
+        name: name of the model; another model of the same name replaces the files.
         key: fingerprint of the model and its weights.
     """
 

@@ -16,8 +16,8 @@ STYLES = ("default", "notebook")
 _WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:['-][\p{L}\p{N}][\p{L}\p{M}\p{N}]*)*")
 # Dashes are not included: they separate words, while hyphens join them.
 _TYPOGRAPHY = str.maketrans(
-    dict.fromkeys("‘’‛′`´ʼ＇", "'")  # noqa: RUF001 - the very characters to replace
-    | dict.fromkeys("‐‑﹣－", "-")  # noqa: RUF001
+    dict.fromkeys("‘’‛′`´ʼ＇", "'")  # noqa: RUF001  (the characters to replace)
+    | dict.fromkeys("‐‑﹣－", "-")  # noqa: RUF001  (the characters to replace)
     | {"\u00ad": None}  # the soft hyphen only marks where a line may break
 )
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -34,7 +34,7 @@ def clean_caption(text: str, style: str) -> str:
     words of one letter and words that contain anything but letters.
 
     Raises:
-        InputError: no such style.
+        InputError: the style does not exist.
     """
     if style == "default":
         normal = unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY).lower()
@@ -54,7 +54,7 @@ def clean_captions(annotations: Annotations, style: str) -> tuple[pd.DataFrame, 
         The summary of `annotations` is not changed.
 
     Raises:
-        InputError: no such style, or no captions remain for training.
+        InputError: the style does not exist, or no captions remain for training.
     """
     summary = deepcopy(annotations.summary)
     rows: list[tuple[str, str, int, str, str, int]] = []

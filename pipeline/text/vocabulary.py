@@ -22,7 +22,7 @@ class Vocabulary:
     Attributes:
         words: by descending frequency, then alphabetically; `words[i]` has id `i + 4`.
         counts: number of occurrences of each word in the training captions.
-        unknown_count: number of words in the training captions that were too rare.
+        unknown_count: number of words in the training captions that became <unk>.
         captions_fingerprint: fingerprint of the caption table it was built from.
     """
 
@@ -33,7 +33,7 @@ class Vocabulary:
 
     @staticmethod
     def build(texts: Iterable[str], min_count: int, captions_fingerprint: str) -> "Vocabulary":
-        """Count the words of clean captions and keep those occurring `min_count` times."""
+        """Count the words of clean captions and keep those that occur `min_count` times or more."""
         counts = Counter(word for text in texts for word in text.split())
         words = sorted(
             (word for word, count in counts.items() if count >= min_count),

@@ -23,12 +23,12 @@ def test_the_notebook_captions_a_photo_like_the_model(artifacts: Path, tmp_path:
 
 def test_the_notebook_s_features_agree_with_the_engine_s(artifacts: Path, tmp_path: Path) -> None:
     encoder_config = read_encoder_config(artifacts / "encoder.json")
-    encoding = encoder_config.feature_spec("whole", "quarters", 2, "float32")
+    feature_spec = encoder_config.feature_spec("whole", "quarters", 2, "float32")
     (photo,) = write_photos(tmp_path, 1)
-    encoder = notebook.build_notebook_encoder(artifacts, encoding)
+    encoder = notebook.build_notebook_encoder(artifacts, feature_spec)
     notebook_features = notebook.encode_photo(encoder, photo)
-    network = with_preprocessing(load_encoder(artifacts, "quarters", 2), encoding.encoder)
-    pixels = decode_photo(read_photo(photo), encoding.input_size, 10_000)
+    network = with_preprocessing(load_encoder(artifacts, "quarters", 2), feature_spec.encoder)
+    pixels = decode_photo(read_photo(photo), feature_spec.input_size, 10_000)
     features = KerasEngine(network, 1).encode(pixels)
     assert notebook_features.shape == features.shape == (1, 4, features.shape[-1])
     # The resize filters differ: similar, not equal.

@@ -34,7 +34,15 @@ from tests.support.captioner import (
 SEEDS = (7, 8)
 TEST = [(f"test-{image_id}", text) for image_id, text in SAME_LENGTH_CAPTIONS]
 PROPERTIES = (
-    *("table", "vocabulary", "store", "image_paths", "encoder", "model", "feature_spec"),
+    *(
+        "table",
+        "vocabulary",
+        "store",
+        "image_paths",
+        "encoder_config",
+        "model_config",
+        "feature_spec",
+    ),
     *("detector", "search_settings", "decoders"),
 )
 
@@ -110,9 +118,13 @@ def folder(run: Path, tmp_path: Path) -> Path:
 def test_all_files_of_a_run_are_accepted(run: Path) -> None:
     artifacts = Artifacts.open(run, *STAGES)
     assert artifacts.has_captions
-    assert [member.seed for member in artifacts.model.members] == list(SEEDS)
+    assert [member.seed for member in artifacts.model_config.members] == list(SEEDS)
     assert artifacts.search_settings == SETTINGS
-    assert artifacts.feature_spec == artifacts.store.feature_spec == artifacts.model.feature_spec
+    assert (
+        artifacts.feature_spec
+        == artifacts.store.feature_spec
+        == artifacts.model_config.feature_spec
+    )
     assert len(artifacts.captions("test")) == len(TEST)
     expected = [make_peaked_decoder(len(artifacts.vocabulary), seed=seed + 1) for seed in SEEDS]
     assert [*map(weight_bytes, artifacts.decoders)] == [*map(weight_bytes, expected)]
@@ -192,10 +204,10 @@ DETECTOR = r"detector\.h5 was fitted {}: run `dvc repro detector`"
     [
         ("words", ["vocabulary.json"], "vocabulary", CAPTIONS_VOCABULARY),
         ("words", ["captions.parquet"], "vocabulary", CAPTIONS_VOCABULARY),
-        ("words", ["captions.parquet", "vocabulary.json"], "model", MODEL_VOCABULARY),
-        ("words", ["model/model.json"], "model", MODEL_VOCABULARY),
-        ("test split", ["captions.parquet", "vocabulary.json"], "model", MODEL_CAPTIONS),
-        ("test split", ["model/model.json"], "model", MODEL_CAPTIONS),
+        ("words", ["captions.parquet", "vocabulary.json"], "model_config", MODEL_VOCABULARY),
+        ("words", ["model/model.json"], "model_config", MODEL_VOCABULARY),
+        ("test split", ["captions.parquet", "vocabulary.json"], "model_config", MODEL_CAPTIONS),
+        ("test split", ["model/model.json"], "model_config", MODEL_CAPTIONS),
         ("encoder", ["model/model.json"], "feature_spec", rf"encoder\.json {NOT_THE_MODELS}"),
         ("encoder", ["encoder.json"], "feature_spec", rf"encoder\.json {NOT_THE_MODELS}"),
         ("encoder", ["features.h5"], "store", rf"features\.h5 {NOT_THE_MODELS}"),
@@ -236,7 +248,7 @@ def test_a_vocabulary_of_another_run_is_refused_without_captions_too(
     artifacts = Artifacts.open(folder, *CAPTIONER_FILES)
     assert "new" in artifacts.vocabulary.ids
     with pytest.raises(InputError, match=r"model\.json was trained with another vocabulary"):
-        _ = artifacts.model
+        _ = artifacts.model_config
     with pytest.raises(InputError, match=r"model\.json was trained with another vocabulary"):
         _ = artifacts.detector
 

@@ -53,7 +53,7 @@ def inner_decoder(captioner: Captioner, kind: type[Any]) -> Any:
 
 def extract(folder: Path, artifacts: Path, captioner: Captioner, batch_size: int) -> FeatureStore:
     """Write and open a feature store of the same photos, as stage `extract` does."""
-    feature_spec = captioner.model.feature_spec
+    feature_spec = captioner.model_config.feature_spec
     make_engine = partial(load_engine, "keras", artifacts, feature_spec, batch_size)
     paths = write_photos(folder / "photos", PHOTOS)
     Extractor(
@@ -203,13 +203,13 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
     artifacts: Path, captioner: Captioner, tmp_path: Path
 ) -> None:
     one = inner_decoder(captioner, Decoder)
-    other = build_decoder(captioner.model.decoder)
+    other = build_decoder(captioner.model_config.decoder)
     random = np.random.default_rng(1)
     shapes = [weight.shape for weight in other.network.get_weights()]
     other.network.set_weights([random.normal(size=shape) for shape in shapes])
     folder = copied_artifacts(artifacts, tmp_path / "artifacts")
     shutil.rmtree(folder / "model")
-    config = captioner.model
+    config = captioner.model_config
     mirrored = replace(config.feature_spec, views="mirror")
     training = config.members[0].metadata
     model_folder.Model.from_decoders(

@@ -52,7 +52,9 @@ def normalize(features: Array) -> Array:
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 6)], ids=["pooled", "grid"])
-def test_it_is_ridge_regression_on_unit_directions_from_the_mean(shape: tuple[int, ...]) -> None:
+def test_the_detector_is_a_ridge_regression_on_unit_directions(
+    shape: tuple[int, ...],
+) -> None:
     features, targets = vectors(shape).astype(np.float64), caption_shares()
     directions = normalize(features - features.reshape(-1, 6).mean(axis=0))
     if len(shape) > 1:
@@ -151,8 +153,10 @@ def file(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(saved, tmp_path))
 
 
-def load(path: Path, encoding: FeatureSpec = FEATURE_SPEC, feature_size: int = 6) -> WordDetector:
-    return WordDetector.load(path, make_vocabulary(), encoding, feature_size)
+def load(
+    path: Path, feature_spec: FeatureSpec = FEATURE_SPEC, feature_size: int = 6
+) -> WordDetector:
+    return WordDetector.load(path, make_vocabulary(), feature_spec, feature_size)
 
 
 def test_a_detector_loads_as_it_was_saved_and_equal_ones_give_equal_bytes(

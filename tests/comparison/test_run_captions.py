@@ -11,7 +11,7 @@ from pipeline.comparison.caption_files import Captions
 from pipeline.comparison.run_comparison import compare_runs
 from pipeline.errors import InputError
 from tests.comparison.test_caption_files import WRITERS
-from tests.support.captions import make_captions, spoil_captions
+from tests.support.captions import damage_captions, make_captions
 
 
 def score_run(run: str, references: Path, search: str | None = None) -> dict[str, float]:
@@ -49,7 +49,7 @@ def test_a_run_may_be_a_folder_with_predictions(
     tmp_path: Path, references: Path, name: str
 ) -> None:
     captions = make_captions(4)
-    write_searches(tmp_path / name, beam_20=captions, greedy=spoil_captions(captions, 1))
+    write_searches(tmp_path / name, beam_20=captions, greedy=damage_captions(captions, 1))
     run = str(tmp_path)
     assert score_run(run, references)["BLEU-1"] == 100
     assert score_run(run, references, "greedy")["BLEU-1"] == pytest.approx(500 / 6)

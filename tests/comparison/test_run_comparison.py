@@ -7,7 +7,7 @@ from pipeline.comparison.run_comparison import compare_runs, difference_lines
 from pipeline.errors import InputError
 from pipeline.metrics.significance import Difference
 from tests.comparison.test_caption_files import write_caption_json
-from tests.support.captions import make_captions, spoil_captions
+from tests.support.captions import damage_captions, make_captions
 
 
 def compare_captions(
@@ -24,7 +24,7 @@ def compare_captions(
 
 def test_a_run_that_is_worse_everywhere_differs_significantly(tmp_path: Path) -> None:
     captions = make_captions(40)
-    _, differences = compare_captions(tmp_path, captions, spoil_captions(captions, 1), captions)
+    _, differences = compare_captions(tmp_path, captions, damage_captions(captions, 1), captions)
     bleu_1 = differences["BLEU-1"]
     assert (bleu_1.first, bleu_1.second) == pytest.approx((100, 500 / 6))
     assert all(d.second < d.first and d.p_value < 0.01 for d in differences.values())
@@ -37,7 +37,7 @@ def test_a_difference_by_chance_is_not_significant(tmp_path: Path) -> None:
     captions = make_captions(40)
     # Each run is worse on the same number of photos.
     _, differences = compare_captions(
-        tmp_path, spoil_captions(captions, 2), spoil_captions(captions, 2, first=1), captions
+        tmp_path, damage_captions(captions, 2), damage_captions(captions, 2, first=1), captions
     )
     assert all(d.p_value > 0.05 for d in differences.values())
     assert any(d.first != d.second for d in differences.values())
@@ -47,8 +47,8 @@ def test_a_difference_by_chance_is_not_significant(tmp_path: Path) -> None:
 
 def test_exchanging_the_runs_changes_only_the_signs(tmp_path: Path) -> None:
     captions = make_captions(20)
-    _, forward = compare_captions(tmp_path, captions, spoil_captions(captions, 3), captions)
-    _, backward = compare_captions(tmp_path, spoil_captions(captions, 3), captions, captions)
+    _, forward = compare_captions(tmp_path, captions, damage_captions(captions, 3), captions)
+    _, backward = compare_captions(tmp_path, damage_captions(captions, 3), captions, captions)
     for name, difference in forward.items():
         opposite = backward[name]
         low, high = difference.interval

@@ -14,7 +14,6 @@ from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.formats import (
     CAPTION_FORMATS,
     find_photos,
-    find_remaining_photos,
     read_annotations,
 )
 from pipeline.errors import InputError
@@ -182,13 +181,3 @@ def test_a_folder_that_cannot_be_listed_is_named(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(InputError, match=r"images cannot be read \(Permission denied\)"):
             find_photos("kaggle", root)
         monkeypatch.undo()
-
-
-def test_removed_photos_are_no_error_for_find_remaining_photos(tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    assert find_remaining_photos("kaggle", root) == {}
-    (root / "images").mkdir(parents=True)
-    assert find_remaining_photos("kaggle", root) == {}
-    photo = root / "images" / "a.jpg"
-    photo.touch()
-    assert find_remaining_photos("kaggle", root) == {"a.jpg": photo}

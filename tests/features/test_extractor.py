@@ -263,7 +263,7 @@ def test_another_spec_has_its_own_vectors_and_going_back_is_free(workspace: Work
     assert workspace.store.read_bytes() == original
 
 
-def test_a_second_writer_is_told_to_wait(workspace: Workspace) -> None:
+def test_a_second_writer_is_refused_with_the_advice_to_wait(workspace: Workspace) -> None:
     workspace.extract()
     (folder,) = (workspace.cache / "features").iterdir()
     with FileLock(folder / "lock"):
@@ -274,7 +274,9 @@ def test_a_second_writer_is_told_to_wait(workspace: Workspace) -> None:
     assert workspace.extract().stats.computed == 0
 
 
-def test_a_second_writer_of_the_same_store_is_told_to_wait(workspace: Workspace) -> None:
+def test_another_writer_of_the_same_store_is_refused(
+    workspace: Workspace,
+) -> None:
     workspace.extract()
     original = workspace.store.read_bytes()
     workspace.draw(77)
@@ -350,11 +352,11 @@ def test_the_buffer_holds_only_new_photos_and_is_empty_in_the_end(
 
     add = extractor._PhotoBuffer.add
 
-    def add_and_note(buffer: extractor._PhotoBuffer, sha: str, data: bytes) -> None:
+    def add_and_record(buffer: extractor._PhotoBuffer, sha: str, data: bytes) -> None:
         add(buffer, sha, data)
         free.append(buffer._free)
 
-    monkeypatch.setattr(extractor._PhotoBuffer, "add", add_and_note)
+    monkeypatch.setattr(extractor._PhotoBuffer, "add", add_and_record)
     engine = MeanColourEngine(accelerated=accelerated)
     workspace.extract(executor=SpyExecutor(lambda: engine, 1, 3600))
     # The other bad photos cannot be read.

@@ -84,7 +84,7 @@ def test_pooled_views_are_averaged() -> None:
     assert merge_views(views).dtype == np.float32
 
 
-def test_of_grids_the_whole_photos_is_taken() -> None:
+def test_for_grids_the_first_view_is_returned() -> None:
     views = vectors(3, 4, 6)
     np.testing.assert_array_equal(merge_views(views), views[:, 0])
 

@@ -64,6 +64,12 @@ def test_a_request_has_the_references_and_then_the_candidate(install_java: Insta
         meteor([["dög"]], [[["a", "dog"], ["dogs"]]])
 
 
+def test_java_reads_captions_as_utf_8(install_java: InstallJava) -> None:
+    program = "import sys\nassert '-Dfile.encoding=UTF-8' in sys.argv, sys.argv\n"
+    install_java(program + LENGTH_SCORER)
+    assert meteor([["dög"]], [[["a", "dog"]]]) == 100
+
+
 @pytest.mark.parametrize("tokens", [["a", "|||", "dog"], ["a|||dog"], ["a\n", "dog"]])
 def test_a_request_is_always_one_line(install_java: InstallJava, tokens: list[str]) -> None:
     install_java(LENGTH_SCORER)

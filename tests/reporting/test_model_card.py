@@ -21,7 +21,7 @@ def card(result: Evaluation) -> list[str]:
     return model_card(result, MODEL).splitlines()
 
 
-def test_it_has_the_scores_and_the_baselines() -> None:
+def test_the_card_has_the_scores_and_the_baselines() -> None:
     result = evaluation(GOOD, GOOD)
     lines = card(result)
     assert lines[0] == "# Model card: an image captioner"
@@ -35,7 +35,7 @@ def test_it_has_the_scores_and_the_baselines() -> None:
     assert "| units | 128 |" in lines
 
 
-def test_it_warns_if_the_model_hardly_uses_the_image() -> None:
+def test_the_card_warns_if_the_model_hardly_uses_the_image() -> None:
     warning = "**The model hardly uses the image**"
     assert not any(line.startswith(warning) for line in card(evaluation(GOOD)))
     assert any(line.startswith(warning) for line in card(evaluation(["a dog runs"] * 3)))

@@ -409,8 +409,8 @@ def test_a_missing_or_damaged_photo_has_a_placeholder(
 
 @pytest.mark.parametrize("nasty", NASTY)
 def test_untrusted_text_is_shown_as_text(tmp_path: Path, nasty: str) -> None:
-    shape = [tag for tag, _ in Page(nasty_report(tmp_path, "plain")).tags]
-    page = Page(nasty_report(tmp_path, nasty))
+    shape = [tag for tag, _ in Page(untrusted_report(tmp_path, "plain")).tags]
+    page = Page(untrusted_report(tmp_path, nasty))
     assert page.open == []
     assert [tag for tag, _ in page.tags] == shape
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
@@ -424,7 +424,7 @@ def test_untrusted_text_is_shown_as_text(tmp_path: Path, nasty: str) -> None:
     assert nasty in page.text("dd")
 
 
-def nasty_report(folder: Path, nasty: str) -> str:
+def untrusted_report(folder: Path, nasty: str) -> str:
     photos = {nasty: photo_file(folder, "x.png")}
     changes: dict[str, Any] = {
         "baselines": [Baseline(CONSTANT_CAPTION, FLAT, nasty), BASELINES[1]],

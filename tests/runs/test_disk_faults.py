@@ -48,13 +48,13 @@ def test_no_room_for_a_shard(tmp_path: Path, finished: Path, largest_file: int) 
 
 
 @pytest.mark.parametrize("missing", [1, 100, 1000, 1500, 2000])
-def test_no_room_for_the_store(spoilable: Path, finished: Path, missing: int) -> None:
-    store(spoilable).write_bytes(b"an older store")
-    result = run(spoilable, store(finished).stat().st_size - missing)
+def test_no_room_for_the_store(damageable: Path, finished: Path, missing: int) -> None:
+    store(damageable).write_bytes(b"an older store")
+    result = run(damageable, store(finished).stat().st_size - missing)
     assert result.returncode == 1
     assert FULL.fullmatch(result.stderr)
-    assert store(spoilable).read_bytes() == b"an older store"
-    assert extracted_again(spoilable, finished) == 0
+    assert store(damageable).read_bytes() == b"an older store"
+    assert extracted_again(damageable, finished) == 0
 
 
 def write(path: Path, rows: npt.NDArray[np.float32]) -> None:
@@ -92,10 +92,10 @@ class DeferredErrorFileOfShortWrites(DeferredErrorFile, ShortWrites):
 
 
 def test_short_writes_are_continued(
-    spoilable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+    damageable: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hdf5, "DeferredErrorFile", DeferredErrorFileOfShortWrites)
-    assert extracted_again(spoilable, finished) == 0
+    assert extracted_again(damageable, finished) == 0
 
 
 @contextmanager
@@ -157,34 +157,36 @@ def read_only(folder: Path) -> Iterator[str]:
     ],
 )
 def test_a_read_only_folder_is_named(
-    spoilable: Path, finished: Path, *, fresh: bool, name: str, where: str, fix: str
+    damageable: Path, finished: Path, *, fresh: bool, name: str, where: str, fix: str
 ) -> None:
     if fresh:
-        shutil.rmtree(spoilable / name)
-        (spoilable / name).mkdir()
-    with read_only(spoilable / name) as reason:
-        result = run(spoilable)
+        shutil.rmtree(damageable / name)
+        (damageable / name).mkdir()
+    with read_only(damageable / name) as reason:
+        result = run(damageable)
         assert result.returncode == 1
-        line = rf"error: {re.escape(str(spoilable))}/{where}\w* cannot be written to \({reason}\): "
+        line = (
+            rf"error: {re.escape(str(damageable))}/{where}\w* cannot be written to \({reason}\): "
+        )
         assert re.fullmatch(rf"{line}{fix}[^\n]*\n", result.stderr)
-    assert extracted_again(spoilable, finished) == (PHOTOS if fresh and name == "cache" else 0)
+    assert extracted_again(damageable, finished) == (PHOTOS if fresh and name == "cache" else 0)
 
 
 @pytest.mark.parametrize("name", ["cache", "cache/features", "artifacts"])
-def test_a_file_in_the_place_of_a_folder_is_named(spoilable: Path, name: str) -> None:
-    shutil.rmtree(spoilable / name)
-    (spoilable / name).write_bytes(b"a file")
+def test_a_file_in_the_place_of_a_folder_is_named(damageable: Path, name: str) -> None:
+    shutil.rmtree(damageable / name)
+    (damageable / name).write_bytes(b"a file")
     with pytest.raises(
-        InputError, match=rf"{spoilable / name}.* cannot be written to \(.*\): make"
+        InputError, match=rf"{damageable / name}.* cannot be written to \(.*\): make"
     ):
-        kill_points.extract(spoilable)
-    assert (spoilable / name).read_bytes() == b"a file"
+        kill_points.extract(damageable)
+    assert (damageable / name).read_bytes() == b"a file"
 
 
-def test_a_folder_in_the_place_of_the_store_is_named(spoilable: Path, finished: Path) -> None:
-    store(spoilable).mkdir()
-    result = run(spoilable)
+def test_a_folder_in_the_place_of_the_store_is_named(damageable: Path, finished: Path) -> None:
+    store(damageable).mkdir()
+    result = run(damageable)
     assert result.returncode == 1
     assert re.fullmatch(r"error: .*features\.h5: Is a directory: move [^\n]+\n", result.stderr)
-    store(spoilable).rmdir()
-    assert extracted_again(spoilable, finished) == 0
+    store(damageable).rmdir()
+    assert extracted_again(damageable, finished) == 0

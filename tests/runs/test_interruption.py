@@ -28,13 +28,13 @@ def decoders() -> list[str]:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InputError, ZeroDivisionError])
-def test_after_a_failure_nothing_goes_on_and_what_was_done_is_kept(
+def test_a_failure_stops_everything_and_keeps_finished_work(
     workspace: Workspace, error: type[BaseException]
 ) -> None:
     class Fails(MeanColourEngine):
         def _infer(self, images: Pixels) -> Vectors:
             if self._runs == 2:
-                raise error("told to")
+                raise error("simulated")
             return super()._infer(images)
 
     workspace.draw(*range(10, 30))
@@ -44,7 +44,7 @@ def test_after_a_failure_nothing_goes_on_and_what_was_done_is_kept(
     assert decoders() == []
 
 
-def test_what_is_not_begun_is_left_undone_after_a_failure(
+def test_no_new_work_starts_after_a_failure(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else Ctrl-C would be answered only after two more batches."""

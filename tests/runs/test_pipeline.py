@@ -148,7 +148,7 @@ def test_an_unknown_key_in_params_is_a_one_line_error(project: Project, stage: s
         ("artifacts/model/model.json", "evaluate", "dvc repro train"),
     ],
 )
-def test_a_missing_artefact_names_its_stage(
+def test_a_missing_artifact_names_its_stage(
     project: Project, tmp_path: Path, missing: str, stage: str, fix: str
 ) -> None:
     path, moved = project.folder / missing, tmp_path / "moved"

@@ -13,10 +13,10 @@ def make_captions(n_photos: int) -> Captions:
     }
 
 
-def spoil_captions(captions: Captions, step: int, first: int = 0) -> Captions:
+def damage_captions(captions: Captions, step: int, first: int = 0) -> Captions:
     """Replace the first word of every `step`-th caption."""
-    spoilt = range(first, len(captions), step)
+    damaged = range(first, len(captions), step)
     return {
-        image_id: [f"what {caption.partition(' ')[2]}" if int(image_id) in spoilt else caption]
+        image_id: [f"what {caption.partition(' ')[2]}" if int(image_id) in damaged else caption]
         for image_id, (caption,) in captions.items()
     }

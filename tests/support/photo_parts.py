@@ -140,7 +140,7 @@ def grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(luma)
 
 
-def shown_grey(image: Image.Image) -> Image.Image:
+def expected_grey(image: Image.Image) -> Image.Image:
     return Image.merge("RGB", [grey(image)] * 3)
 
 
@@ -151,10 +151,10 @@ def white_corner(image: Image.Image) -> Image.Image:
 
 
 def white_grey_corner(image: Image.Image) -> Image.Image:
-    return white_corner(shown_grey(image))
+    return white_corner(expected_grey(image))
 
 
-def veil() -> Image.Image:
+def alpha_channel() -> Image.Image:
     """Draw an alpha channel: first quarter transparent, second half transparent, rest opaque."""
     alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
     alpha[: HEIGHT // 2, : WIDTH // 2] = 0
@@ -162,50 +162,50 @@ def veil() -> Image.Image:
     return Image.fromarray(alpha)
 
 
-def veiled(image: Image.Image) -> Image.Image:
+def with_alpha(image: Image.Image) -> Image.Image:
     layered = image.copy()
-    layered.putalpha(veil())
+    layered.putalpha(alpha_channel())
     return layered
 
 
-def shown_veiled(image: Image.Image) -> Image.Image:
-    alpha = np.asarray(veil())[..., None] / 255
+def expected_with_alpha(image: Image.Image) -> Image.Image:
+    alpha = np.asarray(alpha_channel())[..., None] / 255
     return Image.fromarray((np.asarray(image) * alpha + 255 * (1 - alpha)).astype(np.uint8))
 
 
-def steps(image: Image.Image) -> npt.NDArray[np.uint8]:
+def four_bit_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Return the grey picture in 4 bits."""
     return np.asarray(grey(image)) // np.uint8(16)
 
 
-def shown_steps(image: Image.Image) -> Image.Image:
-    return Image.merge("RGB", [Image.fromarray(steps(image) * 17)] * 3)
+def expected_four_bit_grey(image: Image.Image) -> Image.Image:
+    return Image.merge("RGB", [Image.fromarray(four_bit_grey(image) * 17)] * 3)
 
 
 def two_tones(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(grey(image)) > 127)
 
 
-def inks(image: Image.Image) -> Image.Image:
+def as_cmyk(image: Image.Image) -> Image.Image:
     """Use a picture's colours as cyan, magenta and yellow, and add some black."""
     black = Image.new("L", image.size, 60)
     return Image.merge("CMYK", [*image.split(), black])
 
 
-def shown_inks(image: Image.Image) -> Image.Image:
+def expected_cmyk(image: Image.Image) -> Image.Image:
     paper = (255 - np.asarray(image, dtype=float)) * (255 - 60) / 255
     return Image.fromarray(paper.astype(np.uint8))
 
 
 def without_adobe_marker(image: Image.Image) -> bytes:
-    """Encode inverted inks, as Adobe does and decoders expect, without the Adobe marker."""
-    jpeg = as_jpeg(inks(image))
+    """Encode inverted CMYK, as Adobe does and decoders expect, without the Adobe marker."""
+    jpeg = as_jpeg(as_cmyk(image))
     start = jpeg.index(b"\xff\xee")
     return jpeg[:start] + jpeg[start + 2 + int.from_bytes(jpeg[start + 2 : start + 4]) :]
 
 
 def as_ycck(image: Image.Image) -> bytes:
-    """Encode inks as Photoshop does: inverted, the first three as YCbCr."""
+    """Encode CMYK as Photoshop does: inverted, the first three as YCbCr."""
     ycc = [ImageOps.invert(band) for band in image.convert("YCbCr").split()]
     jpeg = as_jpeg(Image.merge("CMYK", [*ycc, Image.new("L", image.size, 60)]))
     transform = jpeg.index(b"Adobe") + 11

@@ -41,19 +41,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def spoilable(finished: Path, tmp_path: Path) -> Path:
+def damageable(finished: Path, tmp_path: Path) -> Path:
     """Return a copy for the test to damage, without the store: as DVC leaves it."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     store(tmp_path).unlink()
     return tmp_path
 
 
-def extracted_again(spoilable: Path, finished: Path) -> int:
+def extracted_again(damageable: Path, finished: Path) -> int:
     """Extract, check the store, and return the number of photos that were encoded."""
-    result = kill_points.extract(spoilable)
-    assert store(spoilable).read_bytes() == store(finished).read_bytes()
-    assert list(spoilable.rglob(".tmp-*")) == []
-    assert kill_points.extract(spoilable).stats.passes == 0
+    result = kill_points.extract(damageable)
+    assert store(damageable).read_bytes() == store(finished).read_bytes()
+    assert list(damageable.rglob(".tmp-*")) == []
+    assert kill_points.extract(damageable).stats.passes == 0
     return result.stats.computed
 
 

@@ -24,6 +24,8 @@ from tests.support.photo_parts import (
     WIDTH,
     Array,
     Turn,
+    alpha_channel,
+    as_cmyk,
     as_jpeg,
     as_png,
     as_webp,
@@ -31,28 +33,26 @@ from tests.support.photo_parts import (
     chunk,
     corners,
     exif,
+    expected_cmyk,
+    expected_four_bit_grey,
+    expected_grey,
+    expected_with_alpha,
     flipped,
+    four_bit_grey,
     grey,
-    inks,
     make_hole,
     make_locked,
     picture,
     png,
     png_of,
-    shown_grey,
-    shown_inks,
-    shown_steps,
-    shown_veiled,
     spread,
-    steps,
     transparent,
     turned,
     two_tones,
-    veil,
-    veiled,
     white_corner,
     white_grey_corner,
     wide,
+    with_alpha,
     with_frame,
     with_segment,
     without_adobe_marker,
@@ -132,7 +132,8 @@ def corpus() -> list[StrangePhoto]:
     return [
         *_formats(),
         *_colours(),
-        *_transparent(),
+        *_with_alpha_channel(),
+        *_with_transparent_colour(),
         *_frames_and_turns(),
         *_odd_metadata(),
         *_shapes(),
@@ -162,10 +163,12 @@ def _formats() -> Iterator[StrangePhoto]:
 
 
 def _colours() -> Iterator[StrangePhoto]:
-    yield row("grey.jpg", lambda image: as_jpeg(grey(image)), shown_grey, tolerance=6)
-    yield row("grey.png", lambda image: as_png(grey(image)), shown_grey)
-    yield row("grey 4 bits.png", lambda image: png_of(steps(image), 4, 0), shown_steps)
-    yield row("grey 16 bits.png", lambda image: png_of(wide(grey(image)), 16, 0), shown_grey)
+    yield row("grey.jpg", lambda image: as_jpeg(grey(image)), expected_grey, tolerance=6)
+    yield row("grey.png", lambda image: as_png(grey(image)), expected_grey)
+    yield row(
+        "grey 4 bits.png", lambda image: png_of(four_bit_grey(image), 4, 0), expected_four_bit_grey
+    )
+    yield row("grey 16 bits.png", lambda image: png_of(wide(grey(image)), 16, 0), expected_grey)
     yield row("16 bits.png", lambda image: png_of(wide(image), 16, 2))
     yield row(
         "1 bit.png",
@@ -173,12 +176,48 @@ def _colours() -> Iterator[StrangePhoto]:
         lambda image: two_tones(image).convert("RGB"),
     )
     yield row("palette.png", lambda image: as_png(image.quantize(4)))
-    yield row("CMYK, Adobe's.jpg", lambda image: as_jpeg(inks(image)), shown_inks, tolerance=6)
-    yield row("CMYK.jpg", without_adobe_marker, shown_inks, tolerance=6)
-    yield row("YCCK.jpg", as_ycck, shown_inks, tolerance=6)
+    yield row(
+        "CMYK, Adobe's.jpg", lambda image: as_jpeg(as_cmyk(image)), expected_cmyk, tolerance=6
+    )
+    yield row("CMYK.jpg", without_adobe_marker, expected_cmyk, tolerance=6)
+    yield row("YCCK.jpg", as_ycck, expected_cmyk, tolerance=6)
 
 
-def _transparent() -> Iterator[StrangePhoto]:
+def _with_alpha_channel() -> Iterator[StrangePhoto]:
+    def grey_with_alpha(image: Image.Image) -> Image.Image:
+        return Image.merge("LA", [grey(image), alpha_channel()])
+
+    def wide_with_alpha(image: Image.Image) -> npt.NDArray[np.uint16]:
+        return np.asarray(with_alpha(image)).astype(np.uint16) * 257
+
+    def expected_grey_with_alpha(image: Image.Image) -> Image.Image:
+        return expected_with_alpha(expected_grey(image))
+
+    yield row("RGBA.png", lambda image: as_png(with_alpha(image)), expected_with_alpha, tolerance=1)
+    yield row(
+        "RGBA.webp", lambda image: as_webp(with_alpha(image)), expected_with_alpha, tolerance=1
+    )
+    yield row(
+        "LA.png",
+        lambda image: as_png(grey_with_alpha(image)),
+        expected_grey_with_alpha,
+        tolerance=1,
+    )
+    yield row(
+        "RGBA 16 bits.png",
+        lambda image: png_of(wide_with_alpha(image), 16, 6),
+        expected_with_alpha,
+        tolerance=1,
+    )
+    yield row(
+        "LA 16 bits.png",
+        lambda image: png_of(np.asarray(grey_with_alpha(image)).astype(np.uint16) * 257, 16, 4),
+        expected_grey_with_alpha,
+        tolerance=1,
+    )
+
+
+def _with_transparent_colour() -> Iterator[StrangePhoto]:
     def palette(image: Image.Image, **options: object) -> bytes:
         return encoded(image.quantize(4), "PNG", **options)
 
@@ -192,30 +231,6 @@ def _transparent() -> Iterator[StrangePhoto]:
         colour = transparent(*np.ravel(samples[0, 0]).tolist())
         return png_of(samples, depth, kind, colour)
 
-    def grey_veiled(image: Image.Image) -> Image.Image:
-        return Image.merge("LA", [grey(image), veil()])
-
-    def wide_veiled(image: Image.Image) -> npt.NDArray[np.uint16]:
-        return np.asarray(veiled(image)).astype(np.uint16) * 257
-
-    def shown_grey_veiled(image: Image.Image) -> Image.Image:
-        return shown_veiled(shown_grey(image))
-
-    yield row("RGBA.png", lambda image: as_png(veiled(image)), shown_veiled, tolerance=1)
-    yield row("RGBA.webp", lambda image: as_webp(veiled(image)), shown_veiled, tolerance=1)
-    yield row("LA.png", lambda image: as_png(grey_veiled(image)), shown_grey_veiled, tolerance=1)
-    yield row(
-        "RGBA 16 bits.png",
-        lambda image: png_of(wide_veiled(image), 16, 6),
-        shown_veiled,
-        tolerance=1,
-    )
-    yield row(
-        "LA 16 bits.png",
-        lambda image: png_of(np.asarray(grey_veiled(image)).astype(np.uint16) * 257, 16, 4),
-        shown_grey_veiled,
-        tolerance=1,
-    )
     yield row(
         "palette, one clear.png",
         lambda image: palette(image, transparency=first(image)),
@@ -234,8 +249,8 @@ def _transparent() -> Iterator[StrangePhoto]:
     )
     yield row(
         "grey 4 bits, one clear.png",
-        lambda image: with_one(steps(image), 4, 0),
-        lambda image: white_corner(shown_steps(image)),
+        lambda image: with_one(four_bit_grey(image), 4, 0),
+        lambda image: white_corner(expected_four_bit_grey(image)),
     )
     yield row(
         "grey 16 bits, one clear.png",

@@ -1,7 +1,7 @@
-"""The attention decoder: before each word it weighs the places of the photo anew.
+"""The attention decoder: it weights the positions of the photo for each word.
 
-Soft attention (Xu et al. 2015, "Show, attend and tell") over the places of a grid. The query is
-the LSTM's present output (the spatial attention of Lu et al. 2017, "Knowing when to look"), not
+Soft attention (Xu et al. 2015, "Show, attend and tell") over the positions of a grid. The query is
+the LSTM's current output (the spatial attention of Lu et al. 2017, "Knowing when to look"), not
 its previous one: the LSTM does not wait for the context vector, so whole sequences are trained
 at once. The scores are scaled dot products.
 """
@@ -26,15 +26,15 @@ from pipeline.errors import InputError
 def build(config: DecoderConfig) -> DecoderGraphs:
     """Build the graphs.
 
-    The state is [places (B, P, units), keys (B, P, units), image (B, units), hidden, cell].
+    The state is [values (B, P, units), keys (B, P, units), image (B, units), hidden, cell].
 
     Raises:
-        InputError: the features have no places to attend to.
+        InputError: the features have only one position, so there is nothing to attend to.
     """
     *grid_shape, _ = config.feature_shape
     if not grid_shape:
         raise InputError(
-            "the attention decoder needs features of several places of a photo: set "
+            "the attention decoder needs features of several positions of a photo: set "
             "extract.pooling in params.yaml to quarters or grid"
         )
     layers, units = keras.layers, config.units
@@ -43,30 +43,30 @@ def build(config: DecoderConfig) -> DecoderGraphs:
     attention = _Attention(units)
 
     features, ids = sequence_inputs(config)
-    places = layers.Dense(units, activation="relu", name="place")(
+    values = layers.Dense(units, activation="relu", name="place")(
         preprocess_features(features, config)
     )
-    keys = layers.Dense(units, use_bias=False, name="key")(places)
-    mean_place = layers.GlobalAveragePooling1D(name="mean_place")(places)
-    image = layers.Dense(units, activation="relu", name="image")(mean_place)
+    keys = layers.Dense(units, use_bias=False, name="key")(values)
+    mean_value = layers.GlobalAveragePooling1D(name="mean_place")(values)
+    image = layers.Dense(units, activation="relu", name="image")(mean_value)
     hidden = lstm(text.embed_sequence(ids))
     image_broadcast = layers.Reshape((1, units), name="image_broadcast")(image)
-    attended, maps = attention(hidden, places, keys, image_broadcast)
+    attended, maps = attention(hidden, values, keys, image_broadcast)
     network = keras.Model([features, ids], text.logits(attended), name="attention")
 
     lstm_state = [zero_state(image, units, name) for name in ("hidden", "cell")]
-    start = keras.Model(features, [places, keys, image, *lstm_state], name="attention_start")
+    start = keras.Model(features, [values, keys, image, *lstm_state], name="attention_start")
 
-    place_shape = (*grid_shape, units)
+    map_shape = (*grid_shape, units)
     word, state = step_inputs(
-        places=place_shape, keys=place_shape, image=units, hidden=units, cell=units
+        values=map_shape, keys=map_shape, image=units, hidden=units, cell=units
     )
-    places_in, keys_in, image_in, *lstm_state_in = state
+    values_in, keys_in, image_in, *lstm_state_in = state
     hidden, lstm_state_out = lstm.cell(text.embed_token(word), lstm_state_in)
     add_time_axis = layers.Reshape((1, units), name="add_time_axis")
-    attended, _ = attention(add_time_axis(hidden), places_in, keys_in, add_time_axis(image_in))
+    attended, _ = attention(add_time_axis(hidden), values_in, keys_in, add_time_axis(image_in))
     logits = text.logits(layers.Reshape((units,), name="drop_time_axis")(attended))
-    outputs = [logits, places_in, keys_in, image_in, *lstm_state_out]
+    outputs = [logits, values_in, keys_in, image_in, *lstm_state_out]
     step = keras.Model([word, *state], outputs, name="attention_step")
 
     attention_maps = keras.Model([features, ids], maps, name="attention_maps")
@@ -74,7 +74,7 @@ def build(config: DecoderConfig) -> DecoderGraphs:
 
 
 class _Attention:
-    """Attends to places; called for whole sequences and for single words."""
+    """Attends to positions; called for whole sequences and for single words."""
 
     def __init__(self, units: int) -> None:
         layers = keras.layers
@@ -86,8 +86,8 @@ class _Attention:
         self._add = layers.Add(name="merge")
         self._fusion = layers.Dense(units, activation="relu", name="fusion")
 
-    def __call__(self, hidden: Any, places: Any, keys: Any, image: Any) -> tuple[Any, Any]:
+    def __call__(self, hidden: Any, values: Any, keys: Any, image: Any) -> tuple[Any, Any]:
         """Return the vectors that predict the next words, (B, T, units), and maps (B, T, P)."""
         maps = self._softmax(self._scale(self._scores([self._query(hidden), keys])))
-        context = self._context([maps, places])
+        context = self._context([maps, values])
         return self._fusion(self._add([hidden, context, image])), maps

@@ -1,4 +1,4 @@
-"""Decoders: graphs that train on whole sequences and, with the same weights, search by steps."""
+"""Decoders: graphs with shared weights, for training on whole sequences and for stepwise search."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Decoder:
 
     @property
     def null_features(self) -> npt.NDArray[np.float32]:
-        """The features (D,), at each place, of a photo without information: 0 once normalized."""
+        """The features (D,) of a photo without information, at each position: 0 once normalized."""
         if self.config.feature_norm == "center":
             return np.asarray(self.network.get_layer("feature_norm").mean)
         return np.zeros(self.config.feature_shape[-1], np.float32)

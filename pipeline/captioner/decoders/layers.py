@@ -16,8 +16,8 @@ class DecoderGraphs(NamedTuple):
             at each position predict the next word, given the words so far (teacher forcing).
         start: maps features to the state before the first word, a list of arrays (B, ...).
         step: maps [ids (B,), *state] to [logits (B, V), *state].
-        maps: maps the network's inputs to attention maps (B, T, P): the weight of each place of
-            the photo for the next word; they sum to 1. None for a decoder without attention.
+        maps: maps the network's inputs to attention maps (B, T, P): the weight of each position
+            in the photo for the next word; they sum to 1. None for a decoder without attention.
     """
 
     network: Any
@@ -99,8 +99,8 @@ class _SubtractMean(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
 def preprocess_features(features: Any, config: DecoderConfig) -> Any:
     """Normalize features (..., D) as configured; in training, add noise and apply dropout.
 
-    A decoder sees features through this function alone: classifier-free guidance relies on it
-    that photos whose normalized features are 0 are photos without information.
+    Decoders read features only through this function: classifier-free guidance relies on
+    normalized features of 0 to represent a photo without information.
     """
     layers = keras.layers
     if config.feature_norm == "center":
@@ -117,9 +117,9 @@ def preprocess_features(features: Any, config: DecoderConfig) -> Any:
 def image_vector(features: Any, size: int, activation: str, config: DecoderConfig) -> Any:
     """Embed the photo as one vector, (B, size).
 
-    Features of places (B, P, D) are averaged. With `spatial_residual_size`, a few numbers for
-    each place are concatenated to the mean: a projection of its spatial residual, the difference
-    from the mean. They are enough to learn where things are, and too few to memorize photos.
+    Features (B, P, D) are averaged over positions. With `spatial_residual_size`, a few numbers
+    per position are concatenated to the mean: a projection of its spatial residual, the difference
+    from the mean. They are enough to learn where objects are, and too few to memorize photos.
     """
     layers = keras.layers
     if not features.shape[1:-1]:
@@ -129,8 +129,8 @@ def image_vector(features: Any, size: int, activation: str, config: DecoderConfi
     mean = layers.GlobalAveragePooling1D(name="mean_place")(features)
     image = preprocess_features(mean, config)
     if config.spatial_residual_size:
-        mean_place = layers.Reshape((1, features.shape[-1]), name="mean_place_broadcast")(mean)
-        residual = layers.Subtract(name="spatial_residual")([features, mean_place])
+        mean_position = layers.Reshape((1, features.shape[-1]), name="mean_place_broadcast")(mean)
+        residual = layers.Subtract(name="spatial_residual")([features, mean_position])
         residual = layers.SpatialDropout1D(config.dropout, name="spatial_residual_dropout")(
             residual
         )

@@ -4,7 +4,7 @@ Hochreiter and Schmidhuber (1997) with the forget gate of Gers et al. (2000). Ke
 words one by one, and the gradient of its loop computes, for each word, a product as large as the
 kernels from few rows, only to sum these products: half the time of a training step on a CPU.
 Here all words are multiplied by the kernel at once before the loop. The backward loop computes
-only what has to be computed in order, the gradients of the gates' pre-activations; the other
+only the gradients of the gates' pre-activations, which depend on each other in order; the other
 gradients are again one product over all words. Inside both loops a caption is a column, since
 a product of a large matrix and a few columns is faster than one of a few rows and that matrix.
 """
@@ -42,7 +42,7 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
         if mask is not None or not _uses_custom_gradient():
             return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[no-any-return]
         weights = self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias
-        # A custom gradient is for tensors: variables would not get theirs.
+        # A custom gradient works for tensors only: variables would get no gradient.
         tensors = [ops.copy(weight) for weight in weights]
         time_major = ops.transpose(sequences, (1, 0, 2))
         hiddens, cell = _run_lstm(time_major, *tensors, *initial_state)
@@ -128,7 +128,7 @@ def _forward(
         state = (output_gate * ops.tanh(cell), cell, preactivations)
         return state, state
 
-    # Keras' scan collects only what is in the state, hence the pre-activations in it.
+    # Keras' scan collects only what is in the state, so the pre-activations are in it.
     initial_state = (hidden, cell, projections[0])
     order = ops.arange(ops.shape(projections)[0])
     (_, last_cell, _), (hiddens, cells, preactivations) = ops.scan(step, initial_state, order)
@@ -156,7 +156,7 @@ def _backward(
         d_hidden, d_cell, _ = d_state
         d_hidden += d_hiddens[word]
         d_cell += d_hidden * hidden_slopes[word]
-        # What each gate acts on: three of them on the cell, the output gate on the hidden state.
+        # The gradients of the gates' outputs: the cell for three gates, the hidden state for one.
         d_targets = ops.concatenate([d_cell, d_cell, d_cell, d_hidden])
         d_preactivations = d_targets * gate_slopes[word]
         d_previous_hidden = ops.matmul(recurrent_kernel, d_preactivations)
@@ -191,7 +191,7 @@ def _derivatives(preactivations: Any, previous_cells: Any, tanh_cells: Any) -> t
     """Compute the derivatives that the backward loop needs, for all words at once.
 
     Args:
-        preactivations: of the gates, (T, 4 units, B).
+        preactivations: pre-activations of the gates, (T, 4 units, B).
         previous_cells: the cell before each word, (T, units, B).
         tanh_cells: the hyperbolic tangent of the cell after each word, (T, units, B).
 

@@ -1,6 +1,6 @@
 """Decoders in the OpenVINO runtime, for search only.
 
-They caption one photo from a cold shell: importing Keras would take longer than the search.
+They make `caption image` fast for a single photo: importing Keras takes longer than the search.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 
 class OpenVINODecoder:
-    """A decoder that can search and nothing else; see `interfaces.SupportsUnconditional`."""
+    """A decoder for search only; see `interfaces.SupportsUnconditional`."""
 
     def __init__(self, start: Path, unconditional_start: Path, step: Path) -> None:
         """Compile the converted graphs."""
@@ -51,19 +51,19 @@ class OpenVINODecoder:
 
 def load_openvino_decoder(
     artifacts: Path,
-    model: ModelConfig,
+    model_config: ModelConfig,
     member: Member,
     load_decoder: Callable[[], "Decoder"],
 ) -> OpenVINODecoder:
     """Load a decoder from the folder `artifacts`; the first time, convert it.
 
     Args:
-        artifacts: the folder of artefacts; converted graphs are cached in it.
-        model: the description of the model.
+        artifacts: the folder of artifacts; converted graphs are cached in it.
+        model_config: the contents of model.json.
         member: the decoder of the model to load.
         load_decoder: returns the decoder on Keras; called only for a conversion.
     """
-    key = fingerprint([asdict(model.decoder), member.weights_sha256])
+    key = fingerprint([asdict(model_config.decoder), member.weights_sha256])
     start, unconditional_start, step = (
         GraphFile(artifacts / openvino_graphs.FOLDER, f"decoder_{member.seed}_{graph}", key)
         for graph in ("start", "unconditional_start", "step")

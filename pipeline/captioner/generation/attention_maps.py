@@ -1,4 +1,4 @@
-"""Attention maps of captions: which places of the photo the decoder attended to for each word."""
+"""Attention maps of captions: the positions that the decoder attended to for each word."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from pipeline.text.vocabulary import PAD, START
 
 AttentionMap = npt.NDArray[np.uint8]
 
-MAX_WEIGHT = 255  # the value of the place with the largest weight for a word
+MAX_WEIGHT = 255  # the value of the position with the largest weight for a word
 _BATCH_SIZE = 64  # captions: the features of one photo on Xception's grid are 0.8 MB
 
 
@@ -22,11 +22,11 @@ def compute_attention_maps(
     Args:
         decoder: the decoder.
         features: the features of each caption's photo, (N, P, D) or (N, D).
-        captions: the word ids of each caption, without markers.
+        captions: the word ids of each caption, without special tokens.
 
     Returns:
-        For each caption its attention map, (n_words, P): the weight of each place for the word,
-        scaled so that the largest is 255. None for a decoder without attention, or one that
+        For each caption its attention map, (n_words, P): the weight of each position for the
+        word, scaled so that the largest is 255. None for a decoder without attention, or one that
         cannot return its weights.
     """
     if not isinstance(decoder, SupportsAttentionMaps):
@@ -55,7 +55,7 @@ def _decoder_inputs(captions: Sequence[Sequence[int]]) -> npt.NDArray[np.int32]:
 
 
 def _row_batches(count: int) -> Iterator[npt.NDArray[np.int_]]:
-    """Yield row numbers in batches of one size, hence one compiled shape.
+    """Yield row numbers in batches of one size, so that only one shape is compiled.
 
     The last batch is filled up with rows from the start.
     """

@@ -34,7 +34,8 @@ class _Beam:
         """Extend the live hypotheses by a word.
 
         Args:
-            log_probs: of each live hypothesis' next word, (width, V); changed in place.
+            log_probs: log-probabilities of each live hypothesis' next word, (width, V); changed in
+                place.
             max_words: hypotheses of this length are cut off.
 
         Returns:
@@ -89,13 +90,13 @@ def search(
     while the others go on until all have ended, so the most likely one is never dropped for
     unlikely ones that ended early. <pad>, <start> and <unk> are never chosen. Finished
     hypotheses are ranked by their score, or by the decoder if it is a `Reranker`; hypotheses
-    that were cut off at the limit of words rank below them.
+    that were cut off at `max_words` rank below them.
 
     Args:
         decoder: the trained decoder.
         features: (N, D) or (N, P, D).
         beam_width: hypotheses kept for each photo.
-        max_words: the limit of words in a caption.
+        max_words: maximum number of words in a caption.
         no_repeat_ngram_size: no run of this many words occurs twice in a caption; 0 allows it.
             Decoders trained on few photos fall into loops (Paulus et al. 2018, 2.5).
 
@@ -167,8 +168,7 @@ def _repeating_words(ids: tuple[int, ...], size: int) -> list[int]:
 def _top_k(values: LogProbs, k: int) -> npt.NDArray[Any]:
     """Return the positions of the `k` largest values, largest first.
 
-    Of equal values the earlier position comes first and is the one that is returned. NaN is
-    less than any number.
+    Among equal values, earlier positions come first. NaN is less than any number.
     """
     k = min(k, len(values))
     negated = -values

@@ -1,4 +1,4 @@
-"""Ensembles: decoders trained from different seeds that vote on each word."""
+"""Ensembles: decoders trained from different seeds, whose probabilities are averaged."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.generation.interfaces import Array, StepDecoder, SupportsAttentionMaps
+from pipeline.captioner.generation.interfaces import Array, StepDecoder, attention_maps_of
 
 
 class Ensemble:
@@ -47,11 +47,7 @@ class Ensemble:
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
         """Return the mean of the members' attention maps; see `SupportsAttentionMaps`."""
-        maps = [
-            member.attention_maps(features, ids)
-            for member in self._members
-            if isinstance(member, SupportsAttentionMaps)
-        ]
+        maps = [attention_maps_of(member, features, ids) for member in self._members]
         available = [weights for weights in maps if weights is not None]
         return np.mean(available, axis=0) if available else None
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from pipeline.captioner.generation.interfaces import (
     Array,
     StepDecoder,
-    SupportsAttentionMaps,
     SupportsUnconditional,
+    attention_maps_of,
 )
 
 
@@ -50,11 +50,7 @@ class Guided:
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
         """Return the decoder's maps with the photo; see `SupportsAttentionMaps`."""
-        return (
-            self.decoder.attention_maps(features, ids)
-            if isinstance(self.decoder, SupportsAttentionMaps)
-            else None
-        )
+        return attention_maps_of(self.decoder, features, ids)
 
 
 def with_guidance(decoder: SupportsUnconditional, weight: float) -> StepDecoder:

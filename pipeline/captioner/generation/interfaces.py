@@ -1,4 +1,4 @@
-"""What a search needs from a decoder, and what it returns.
+"""The interfaces of decoders in a search, and the hypotheses that a search returns.
 
 Decoders on Keras and OpenVINO, ensembles and guided decoders all implement these interfaces.
 """
@@ -31,10 +31,10 @@ class Hypothesis:
     """A caption that a search proposes.
 
     Attributes:
-        ids: the ids of its words, without markers.
+        ids: the ids of its words, without special tokens.
         log_probability: natural logarithm of the decoder's probability of these words and, if
             the hypothesis is finished, of <end> after them.
-        finished: whether the decoder ended it with <end>; if not, the limit of words cut it off.
+        finished: whether the decoder ended it with <end>; if not, it was cut off at the word limit.
     """
 
     ids: tuple[int, ...]
@@ -59,10 +59,11 @@ class Reranker(Protocol):
     ) -> list[list[Hypothesis]]:
         """Return the hypotheses of each photo, best first.
 
-        Hypotheses that were cut off at the limit of words must stay behind finished ones.
+        Hypotheses that were cut off at the word limit must stay behind finished ones.
 
         Args:
-            features: of the photos, (N, ...); a search passes the array that `begin` got.
+            features: the photos' features, (N, ...); a search passes the array that it passed to
+                `begin`.
             beams: the hypotheses of each photo.
         """
 
@@ -81,12 +82,21 @@ class SupportsAttentionMaps(Protocol):
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
-        """Return the weight of each place for each next word; they sum to 1.
+        """Return the weight of each position for each next word; they sum to 1.
 
         Args:
-            features: (B, P, D), or (B, D) without places.
+            features: (B, P, D), or (B, D) with one position.
             ids: the words so far, (B, T), <start> first.
 
         Returns:
             (B, T, P); None for a decoder without attention.
         """
+
+
+def attention_maps_of(
+    decoder: StepDecoder, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
+) -> Array | None:
+    """Return a decoder's attention maps; None if it does not support them."""
+    if isinstance(decoder, SupportsAttentionMaps):
+        return decoder.attention_maps(features, ids)
+    return None

@@ -21,11 +21,11 @@ class Sampling:
 
     Attributes:
         temperature: above 0; below 1 it makes likely words more likely, above 1 less likely.
-        top_k: draw from this many words, the most likely ones (Fan et al. 2018); None: from all.
-        top_p: draw from the most likely words that hold this share of the probability together
+        top_k: draw from this many of the most likely words (Fan et al. 2018); None: from all words.
+        top_p: draw from the most likely words that together have this share of the probability
             (Holtzman et al. 2020, "The curious case of neural text degeneration").
-        seed: of the random numbers. With the same seed a photo gets the same captions, whatever
-            other photos are captioned with it.
+        seed: seed of the random numbers. With the same seed, a photo gets the same captions in
+            every batch.
     """
 
     temperature: float = 1.0
@@ -41,23 +41,23 @@ def sample(
     max_words: int,
     sampling: Sampling,
 ) -> list[list[Hypothesis]]:
-    """Draw captions of photos; <pad>, <start> and <unk> are never drawn.
+    """Sample captions for photos; <pad>, <start> and <unk> are never drawn.
 
     Args:
         decoder: the trained decoder.
         features: (N, D) or (N, P, D).
-        count: captions of each photo.
-        max_words: the limit of words in a caption.
+        count: captions per photo.
+        max_words: maximum number of words in a caption.
         sampling: the settings.
 
     Returns:
-        For each photo `count` captions, by falling score; a caption may occur more than once.
+        For each photo `count` captions, by descending score; a caption may occur more than once.
         Their log-probabilities are those of the decoder, whatever the temperature.
     """
     captions: list[list[Hypothesis]] = []
     for batch in fixed_size_batches(features, max(1, ROWS_PER_STEP // count)):
-        drawn = _sample_batch(decoder, batch, count, max_words, sampling)
-        captions += [drawn[row * count : (row + 1) * count] for row in range(len(batch))]
+        samples = _sample_batch(decoder, batch, count, max_words, sampling)
+        captions += [samples[row * count : (row + 1) * count] for row in range(len(batch))]
     return [
         sorted(hypotheses, key=lambda h: (-h.score, h.ids))
         for hypotheses in captions[: len(features)]
@@ -71,8 +71,8 @@ def _sample_batch(
     max_words: int,
     sampling: Sampling,
 ) -> list[Hypothesis]:
-    """Draw `count` captions for each photo; return those of one photo after another."""
-    # Each photo has a generator of its own, so its place in the batch does not matter.
+    """Sample `count` captions for each photo; the captions of a photo are consecutive."""
+    # Each photo has a generator of its own, so its position in the batch does not matter.
     generators = [np.random.default_rng([sampling.seed, crc32(photo)]) for photo in features]
     rows = len(features) * count
     state: list[Array] = [np.repeat(array, count, axis=0) for array in decoder.begin(features)]
@@ -113,11 +113,11 @@ def _draw_words(
 
 
 def _nucleus(scaled: LogProbs, top_p: float) -> npt.NDArray[np.bool_]:
-    """Return a mask of the most likely words that hold `top_p` of the probability together."""
+    """Return a mask of the most likely words that together have `top_p` of the probability."""
     order = np.argsort(-scaled, axis=1, kind="stable")
     probs = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     probs = np.take_along_axis(probs / probs.sum(axis=1, keepdims=True), order, axis=1)
-    # A word is in the nucleus if the words before it hold less than `top_p`: at least one is.
+    # A word is in the nucleus if the words before it have less than `top_p`: at least one is.
     mask_in_order = np.cumsum(probs, axis=1) - probs < top_p
     mask: npt.NDArray[np.bool_] = np.zeros(scaled.shape, bool)
     np.put_along_axis(mask, order, mask_in_order, axis=1)

@@ -1,4 +1,4 @@
-"""Search settings: one list of them for the report and the command.
+"""Search settings, shared by the report and by `caption image`.
 
 `evaluate` copies them from params.yaml to search.json. `caption image` takes its defaults from
 that file, so that it captions a photo as the report did.
@@ -17,9 +17,9 @@ from pipeline.captioner.word_detector import WordDetector
 from pipeline.errors import InputError
 from pipeline.files import read_json, write_json
 
-FILE = "search.json"
+SEARCH_FILE = "search.json"
 _FIX = "run `dvc repro evaluate`"
-_MIN = {"beam_width": 1, "max_words": 1}  # of all other settings 0
+_MIN = {"beam_width": 1, "max_words": 1}  # the minimum of all other settings is 0
 _MAX = 1_000_000
 
 
@@ -29,13 +29,13 @@ class SearchSettings:
 
     Attributes:
         beam_width: hypotheses kept for each photo; 1 is greedy search.
-        max_words: the limit of words in a caption.
+        max_words: maximum number of words in a caption.
         no_repeat_ngram_size: no run of this many words occurs twice in a caption; 0 allows it.
         guidance: weight of classifier-free guidance; 0 turns it off.
         word_logit_bias: how much detected words raise logits; 0 turns it off.
         word_rerank_weight: how much detected words count when hypotheses are reranked; 0 turns
             it off.
-        ensemble: whether the decoders of all seeds vote; if not, the first one decodes alone.
+        ensemble: whether the decoders of all seeds are averaged; if not, only the first is used.
     """
 
     beam_width: int
@@ -46,10 +46,10 @@ class SearchSettings:
     word_rerank_weight: float
     ensemble: bool
 
-    def condition(
+    def combine_decoders(
         self, decoders: Sequence[SupportsUnconditional], detector: WordDetector
     ) -> StepDecoder:
-        """Return one decoder to search with: an ensemble of guided decoders, guided by words."""
+        """Combine decoders for a search: an ensemble of guided decoders, with word guidance."""
         return with_word_guidance(
             make_ensemble([with_guidance(decoder, self.guidance) for decoder in decoders]),
             detector,
@@ -72,7 +72,7 @@ def read_search_settings(path: Path) -> SearchSettings:
     for field in fields(SearchSettings):
         value: Any = values.get(field.name)
         types = (int, float) if field.type is float else (field.type,)
-        # The comparison is written so that it refuses NaN too.
+        # The comparison is false for NaN, so NaN is refused too.
         if type(value) not in types or not _MIN.get(field.name, 0) <= value <= _MAX:
             raise InputError(f"{path}: {field.name} is {value!r:.40}: {_FIX}")
     return SearchSettings(**{field.name: values[field.name] for field in fields(SearchSettings)})

@@ -1,9 +1,9 @@
 """Word guidance: the words that the detector finds in a photo guide its captions.
 
 At each step of a search the logits of detected words are raised a little. Finished hypotheses are
-reranked by how well their words agree with the detected ones: Fang et al. 2015, "From captions to
-visual concepts and back", rerank theirs too, by a learned similarity. docs/results.md shows
-what both bring.
+reranked by how well their words agree with the detected ones. Fang et al. 2015, "From captions to
+visual concepts and back", rerank hypotheses too, by a learned similarity. docs/results.md reports
+the effect of both.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pipeline.captioner.generation.interfaces import (
     Hypothesis,
     LogProbs,
     StepDecoder,
-    SupportsAttentionMaps,
+    attention_maps_of,
 )
 from pipeline.captioner.word_detector import WordDetector
 
@@ -29,10 +29,10 @@ class WordGuided:
     Attributes:
         decoder: the trained decoder, or an ensemble, with classifier-free guidance or without.
         detector: the word detector, for the same vocabulary and the same features.
-        logit_bias: times a word's detected log-odds, this is added to the word's logit at each
-            step. A word is not raised again once the caption has it.
-        rerank_weight: times the cosine similarity of the hypothesis' words and the detected
-            ones, weighted by idf, this is added to the hypothesis' score.
+        logit_bias: weight of the log-odds of a detected word, which are added to the word's logit
+            at each step. The logit of a word that the caption already has is not raised.
+        rerank_weight: weight of the cosine similarity between the words of a hypothesis and the
+            detected words (both weighted by idf), which is added to the hypothesis' score.
     """
 
     decoder: StepDecoder
@@ -61,7 +61,7 @@ class WordGuided:
     def rerank(
         self, features: npt.NDArray[np.float32], beams: Sequence[Sequence[Hypothesis]]
     ) -> list[list[Hypothesis]]:
-        """Return each photo's hypotheses by score plus weighted agreement, best first."""
+        """Return each photo's hypotheses by score plus weighted similarity, best first."""
         detected = self._detect(features) * self.detector.idf
         return [self._rerank_beam(*pair) for pair in zip(beams, detected, strict=True)]
 
@@ -69,11 +69,7 @@ class WordGuided:
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
     ) -> Array | None:
         """Return the decoder's maps; see `SupportsAttentionMaps`."""
-        return (
-            self.decoder.attention_maps(features, ids)
-            if isinstance(self.decoder, SupportsAttentionMaps)
-            else None
-        )
+        return attention_maps_of(self.decoder, features, ids)
 
     def _detect(self, features: npt.NDArray[np.float32]) -> Array:
         """Detect words (B, V), once per features array.

@@ -37,6 +37,9 @@ class Batches:
 
     The captions of a batch have similar lengths, so there is little padding. Features are read
     from the store batch by batch and never held in memory all at once.
+
+    Attributes:
+        sequences: the captions' ids with <start> and <end>, in the order of `captions`.
     """
 
     def __init__(
@@ -47,13 +50,14 @@ class Batches:
         batch_size: int,
         max_words: int,
     ) -> None:
-        """Encode (image_id, clean text) pairs; the store must have every id.
+        """Encode the captions.
 
-        Attributes set:
-            sequences: the captions' ids with <start> and <end>, in the order of `captions`.
-
-        Of a caption with more than `max_words` words, only the first `max_words` are used,
-        without <end>.
+        Args:
+            captions: (image_id, clean text) pairs; the store must have every id.
+            store: the photos' features.
+            vocabulary: the captions' vocabulary.
+            batch_size: captions in a batch.
+            max_words: a longer caption is cut to this many words, without <end>.
         """
         self._store = store
         self._batch_size = batch_size
@@ -78,8 +82,8 @@ class Batches:
     def train_batches(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield every caption once, in an order that depends on seed and epoch alone.
 
-        Which captions of equal length share a batch, the order of the batches, and which view
-        of its photo goes with each caption are drawn anew for each epoch.
+        Each epoch draws which captions of equal length share a batch, the order of the batches,
+        and a view of the photo for each caption.
         """
         random = np.random.default_rng([seed, epoch])
         shuffled = random.permutation(len(self.sequences))

@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.files import atomic_path
 
-# What NumPy raises when it reads a damaged file; zipfile raises `RuntimeError` for flags and
-# versions that it does not know.
+# The errors of NumPy on a damaged file; zipfile raises `RuntimeError` for flags and versions that
+# it does not support.
 _CORRUPTION_ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 _MAX_AGE_DAYS = 30
 

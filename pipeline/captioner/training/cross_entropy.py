@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batch, Batches
 from pipeline.captioner.training.fit import Phase
-from pipeline.captioner.training.history import Epoch
+from pipeline.captioner.training.history import CrossEntropyEpoch
 from pipeline.captioner.training.loss import compile_network, mean_over_words
 from pipeline.captioner.training.optimizer import OptimizerConfig
 from pipeline.text.vocabulary import PAD, START
@@ -22,7 +22,7 @@ _RAMP_EPOCHS = 10  # epochs until scheduled sampling reaches its full rate
 class CrossEntropy(Phase):
     """Minimizes the negative log-likelihood of the training captions' words."""
 
-    row_type = Epoch
+    row_type = CrossEntropyEpoch
     metric_name = "loss"
     learning_rate_param = "train.learning_rate"
 

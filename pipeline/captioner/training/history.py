@@ -1,4 +1,4 @@
-"""The history of a training run: a row for each epoch, and the table of the rows."""
+"""The history of a training run: a row for each epoch, written as CSV."""
 
 import csv
 import io
@@ -10,14 +10,14 @@ from pipeline.files import write_text
 
 
 @dataclass(frozen=True)
-class Epoch:
+class CrossEntropyEpoch:
     """An epoch of the cross-entropy phase.
 
     Attributes:
         epoch: number, from 1.
         loss: mean negative log-likelihood of a training word, in nats, with dropout and with
             smoothed labels where they are configured: what training minimizes.
-        validation_loss: the same of a dev word, without dropout and without smoothing.
+        validation_loss: the same for dev captions, without dropout and without smoothing.
         validation_cider_d: CIDEr-D of the captions of dev photos, x100, see `Validation`.
     """
 
@@ -34,8 +34,8 @@ class SelfCriticalEpoch:
     Attributes:
         epoch: number, from 1.
         reward: mean CIDEr-D of the captions sampled for training photos, x100.
-        validation_loss: as in `Epoch`.
-        validation_cider_d: as in `Epoch`.
+        validation_loss: as in `CrossEntropyEpoch`.
+        validation_cider_d: as in `CrossEntropyEpoch`.
     """
 
     epoch: int
@@ -44,11 +44,11 @@ class SelfCriticalEpoch:
     validation_cider_d: float
 
 
-EpochRow = Epoch | SelfCriticalEpoch
+EpochRow = CrossEntropyEpoch | SelfCriticalEpoch
 
 
 def write_history(
-    path: Path, rows: Sequence[tuple[int, EpochRow]], row_type: type[EpochRow] = Epoch
+    path: Path, rows: Sequence[tuple[int, EpochRow]], row_type: type[EpochRow] = CrossEntropyEpoch
 ) -> None:
     """Write seeds and epochs as CSV; without rows, write only the column names of `row_type`."""
     text = io.StringIO()

@@ -18,12 +18,11 @@ _STANDARD_DEVIATION = 0.05 / 3**0.5
 def set_feature_mean(decoder: Decoder, features: Iterable[npt.NDArray[np.float32]]) -> None:
     """Set the mean that the decoder subtracts from features to that of the training photos.
 
-    What all photos have in common carries no information, and once dropout removes part of it,
-    it is noise.
+    The mean of all photos carries no information, and dropout would turn it into noise.
 
     Args:
         decoder: untrained, with `feature_norm` "center".
-        features: of all training photos, in chunks of (n, D) or (n, P, D).
+        features: features of all training photos, in chunks (n, D) or (n, P, D).
     """
     total, count = np.zeros(decoder.config.feature_shape[-1]), 0
     for chunk in features:

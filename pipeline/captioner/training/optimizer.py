@@ -11,7 +11,7 @@ class OptimizerConfig:
     """Settings of the optimizer.
 
     Attributes:
-        learning_rate: of Adam (Kingma and Ba 2015).
+        learning_rate: learning rate of Adam (Kingma and Ba 2015).
         schedule: "constant", or "cosine": falling to 0 over all epochs (Loshchilov and Hutter
             2017, "SGDR", without restarts).
         weight_decay: share of each weight subtracted at each step, times the learning rate

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.features.photos import PhotoError, read_photo, thumbnail
 from pipeline.files import atomic_path, write_text
 
-_SIDE = 240  # of a photo, in pixels
+_SIDE = 240  # pixels of a photo
 _CAPTION_HEIGHT = 64
 _MARGIN = 12
 _COLUMNS = 3

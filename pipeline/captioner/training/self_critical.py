@@ -1,4 +1,4 @@
-"""Self-critical training: raise the probability of captions with a high reward, lower others.
+"""Self-critical training: make captions with a high reward more likely, others less likely.
 
 Rennie et al. (2017), "Self-critical sequence training for image captioning", with the mean of
 a photo's other samples as the baseline (Kool et al. 2019, "Buy 4 REINFORCE samples, get a
@@ -54,7 +54,7 @@ class SelfCritical(Phase):
             reward: scores captions of these photos, in this order.
             samples: captions sampled for each photo, 2 or more.
             batch_size: photos in a batch.
-            learning_rate: of Adam.
+            learning_rate: learning rate of Adam.
             max_words: maximum number of words of a caption.
             seed: seed of the photos' order and of the samples.
         """

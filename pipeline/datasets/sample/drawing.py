@@ -69,10 +69,10 @@ def write_sample(root: Path, *, train: int, dev: int, test: int, seed: int) -> N
         for split, count in counts.items()
     }
     scenes = [scene for split_scenes in splits.values() for scene in split_scenes]
-    images = root / "images"
-    _remove_old_photos(images, {scene.name for scene in scenes})
+    photo_folder = root / "images"
+    _remove_old_photos(photo_folder, {scene.name for scene in scenes})
     for scene in scenes:
-        write_bytes(images / scene.name, _jpeg(render_scene(scene)))
+        write_bytes(photo_folder / scene.name, _jpeg(render_scene(scene)))
     write_text(root / CAPTIONS_FILE, "".join(_caption_lines(scene) for scene in scenes))
     for split, split_scenes in splits.items():
         names = "".join(f"{scene.name}\n" for scene in split_scenes)
@@ -130,10 +130,10 @@ def _scene_entry(scene: Scene) -> dict[str, object]:
     }
 
 
-def _remove_old_photos(images: Path, names: set[str]) -> None:
-    """Remove the sample's photos in `images` that are not in `names`."""
-    if not images.is_dir():
+def _remove_old_photos(folder: Path, names: set[str]) -> None:
+    """Remove the sample's photos in `folder` that are not in `names`."""
+    if not folder.is_dir():
         return
-    for path in images.iterdir():
+    for path in folder.iterdir():
         if _SAMPLE_PHOTO.fullmatch(path.name) and path.name not in names and path.is_file():
             path.unlink()

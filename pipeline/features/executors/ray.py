@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError, collapsed
+from pipeline.errors import InputError, collapsed_message
 from pipeline.features.encoders.engines import Engine
-from pipeline.features.executors.local import EncodeStats, cores, describe_bottleneck
+from pipeline.features.executors.local import EncodeStats, available_cores, describe_bottleneck
 from pipeline.features.executors.ray_worker import (
     EncoderActor,
     WorkerConfig,
@@ -67,7 +67,7 @@ def allocate_actors(
 
     Args:
         machines: cores and GPUs of each machine.
-        actors: maximum number of encoders; None is one per GPU or, without GPUs, as many as
+        actors: maximum number of encoders; None uses one per GPU or, without GPUs, as many as
             fit if each has the cores of the smallest machine: one per machine if all are alike.
         batches: number of batches; more encoders than that would have nothing to do.
 
@@ -92,11 +92,11 @@ class RayExecutor:
     """Encodes photos on the machines of a Ray cluster.
 
     Attributes:
-        make_engine: builds an inference engine for a number of cores, None being all; it is
+        make_engine: builds an inference engine for a number of cores (None uses all); it is
             pickled, so its paths must be absolute.
         pass_size: photos per pass.
         actors: maximum number of encoders, see `allocate_actors`.
-        address: of the cluster, as for `ray.init`. None uses RAY_ADDRESS or, if that is not
+        address: cluster address, as for `ray.init`. None uses RAY_ADDRESS or, if that is not
             set, a cluster of this machine alone that ends with the extraction.
         progress_seconds: see `Progress`.
     """
@@ -184,13 +184,15 @@ def _connection(address: str | None) -> Iterator[list[tuple[int, int]]]:
     import ray  # noqa: PLC0415  (an optional extra)
 
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
+    options = (
+        {"num_cpus": available_cores(), "include_dashboard": False} if address == "local" else {}
+    )
     try:
         _check_reachable(address)
         with _silenced_stderr():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = collapsed(error)
+        reason = collapsed_message(error)
         raise InputError(
             f"no Ray cluster can be reached at {address} ({reason}): see docs/cluster.md, or set "
             "runtime.ray_address in params.yaml to null to use this machine alone"
@@ -320,9 +322,9 @@ def _collect_stats(
         stats.computed += result["photos"] - len(result["failed"])
         stats.passes += result["passes"]
         deaths += result["deaths"]
-        texts = [status, f"workers died: {deaths}"] if deaths else [status]
-        texts.append(describe_bottleneck(utilization.idle_seconds(), utilization.seconds()))
-        progress.advance(result["photos"], "; ".join(texts))
+        notes = [status, f"workers died: {deaths}"] if deaths else [status]
+        notes.append(describe_bottleneck(utilization.idle_seconds(), utilization.seconds()))
+        progress.advance(result["photos"], "; ".join(notes))
     stats.seconds, stats.idle_seconds = utilization.seconds(), utilization.idle_seconds()
     return stats
 

@@ -62,7 +62,7 @@ class WorkerConfig:
         input_size: side of the network's input, in pixels.
         views: views of each photo, see `FeatureSpec`.
         max_pixels: photos with more pixels fail.
-        dtype: of the stored vectors.
+        dtype: number type of the stored vectors.
         cache: where the vectors are written.
         marker: a file in the cache's folder; a machine without it has another folder of the
             same name.
@@ -138,7 +138,8 @@ class DecodedBatch:
     Attributes:
         keys: sha256 of the photos that were decoded.
         failed: sha256 to the reason, for the other photos.
-        pixels: of `keys`, (n * V, S, S, 3) RGB, the V views of each photo one after another.
+        pixels: (n * V, S, S, 3) RGB, in the order of `keys`, with the V views of each photo one
+            after another.
     """
 
     keys: list[str]

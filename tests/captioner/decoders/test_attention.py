@@ -22,7 +22,7 @@ def attention_maps(
     return np.asarray(keras.ops.convert_to_numpy(maps))
 
 
-def test_each_word_has_a_map_that_sums_to_one_over_the_places() -> None:
+def test_each_word_has_a_map_that_sums_to_one_over_the_positions() -> None:
     maps = attention_maps(make_attention_decoder(), vectors(GRID, 2))
     assert maps.shape == (2, 4, 4)
     np.testing.assert_allclose(maps.sum(axis=-1), 1, atol=1e-5)
@@ -30,7 +30,7 @@ def test_each_word_has_a_map_that_sums_to_one_over_the_places() -> None:
     assert np.abs(maps[:, 1] - maps[:, 2]).max() > 0.01
 
 
-def test_permuted_places_permute_the_maps_and_change_no_logits() -> None:
+def test_permuted_positions_permute_the_maps_and_change_no_logits() -> None:
     decoder, features = make_attention_decoder(), vectors(GRID, 2)
     reversed_places = np.ascontiguousarray(features[:, ::-1])
     np.testing.assert_allclose(
@@ -45,7 +45,7 @@ def test_permuted_places_permute_the_maps_and_change_no_logits() -> None:
     )
 
 
-def test_the_place_with_the_largest_weight_matters_most_for_the_words() -> None:
+def test_the_position_with_the_largest_weight_matters_most_for_the_words() -> None:
     decoder, features = make_attention_decoder(), vectors(GRID, 2)
     weights = attention_maps(decoder, features)[0].max(axis=0)
     without_most, without_least = features.copy(), features.copy()
@@ -59,10 +59,10 @@ def test_the_place_with_the_largest_weight_matters_most_for_the_words() -> None:
     assert changes[0] > changes[1]
 
 
-def test_pooled_features_are_refused_since_they_have_no_places() -> None:
+def test_pooled_features_are_refused_since_they_have_one_position() -> None:
     with pytest.raises(
         InputError,
-        match=r"needs features of several places.*set extract\.pooling .* to quarters or grid",
+        match=r"needs features of several positions.*set extract\.pooling .* to quarters or grid",
     ):
         make_decoder(name="attention")
 

@@ -182,7 +182,7 @@ def test_with_center_a_shift_of_all_features_does_not_matter(
         assert (np.abs(logits[0] - logits[1]).max() < 1e-3) == invariant
 
 
-def test_the_feature_mean_is_over_photos_and_places_and_is_not_trained() -> None:
+def test_the_feature_mean_is_over_photos_and_positions_and_is_not_trained() -> None:
     features = vectors((4, 6), 8)
     decoder = make_decoder(feature_shape=(4, 6), name="attention", feature_norm="center")
     set_feature_mean(decoder, [features[:5], features[5:]])
@@ -193,7 +193,9 @@ def test_the_feature_mean_is_over_photos_and_places_and_is_not_trained() -> None
 
 @pytest.mark.parametrize("name", [name for name in DECODERS if name != "attention"])
 @pytest.mark.parametrize("spatial_residual_size", [0, 1, 3])
-def test_a_spatial_residual_distinguishes_the_places(name: str, spatial_residual_size: int) -> None:
+def test_a_spatial_residual_distinguishes_the_positions(
+    name: str, spatial_residual_size: int
+) -> None:
     decoder = make_peaked_decoder(
         feature_shape=(4, 6), name=name, spatial_residual_size=spatial_residual_size
     )
@@ -205,7 +207,7 @@ def test_a_spatial_residual_distinguishes_the_places(name: str, spatial_residual
     assert (difference.max() > 1e-3) == bool(spatial_residual_size)
 
 
-def test_the_spatial_residual_of_equal_places_is_zero() -> None:
+def test_the_spatial_residual_of_equal_positions_is_zero() -> None:
     network = make_peaked_decoder(feature_shape=(4, 6), spatial_residual_size=3).network
     layer = network.get_layer("spatial_residual_projection")
     residual = keras.Model(network.inputs[0], layer.output)

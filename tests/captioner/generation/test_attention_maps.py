@@ -42,7 +42,7 @@ class Recorder:
         return maps
 
 
-def test_each_word_has_a_weight_per_place_and_the_largest_is_255(decoder: Decoder) -> None:
+def test_each_word_has_a_weight_per_position_and_the_largest_is_255(decoder: Decoder) -> None:
     maps = compute_maps(decoder)
     for words, caption_map in zip(CAPTIONS, maps, strict=True):
         assert caption_map.shape == (len(words), 4)

@@ -174,10 +174,10 @@ def test_log_probabilities_are_those_of_the_whole_sequence(decoder: Decoder, wid
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7])
-def test_hypotheses_are_distinct_ranked_and_without_markers(width: int) -> None:
+def test_hypotheses_are_distinct_ranked_and_without_special_tokens(width: int) -> None:
     decoder = make_peaked_decoder()
-    for marker in (PAD, START, UNK):
-        add_to_logit(decoder, marker, 50.0)
+    for token in (PAD, START, UNK):
+        add_to_logit(decoder, token, 50.0)
     most_likely = sequence_logits(decoder, vectors(), [[START]] * 8).argmax(axis=-1)
     assert {*most_likely.ravel().tolist()} <= {PAD, START, UNK}
     for beam in search(decoder, vectors(), width, 5):
@@ -278,7 +278,7 @@ def test_without_any_word_the_caption_is_empty() -> None:
     assert [h.ids for h in beam] == [()]
 
 
-def test_the_limit_can_be_one_word(decoder: Decoder) -> None:
+def test_max_words_can_be_one(decoder: Decoder) -> None:
     for beam in search(decoder, vectors(), beam_width=3, max_words=1):
         assert {len(h.ids) for h in beam} <= {0, 1}
 

@@ -82,7 +82,7 @@ def test_log_probabilities_are_the_decoder_s_at_any_temperature(decoder: Decoder
             assert h.log_probability == pytest.approx(expected, abs=1e-4)
 
 
-def test_markers_are_never_drawn(decoder: Decoder) -> None:
+def test_special_tokens_are_never_drawn(decoder: Decoder) -> None:
     drawn = sample(decoder, vectors(), 20, MAX_WORDS, Sampling(temperature=50))
     words = {word for hypotheses in drawn for h in hypotheses for word in h.ids}
     assert words

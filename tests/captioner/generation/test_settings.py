@@ -110,9 +110,9 @@ def test_a_missing_or_damaged_file_is_refused(content: bytes | None, tmp_path: P
     check_refused(path, "")
 
 
-def test_condition_builds_an_ensemble_of_guided_decoders_with_word_guidance() -> None:
+def test_combine_decoders_builds_an_ensemble_of_guided_decoders_with_word_guidance() -> None:
     decoders, detector = [make_peaked_decoder(seed=seed) for seed in (1, 2)], make_detector()
-    decoder = SETTINGS.condition(decoders, detector)
+    decoder = SETTINGS.combine_decoders(decoders, detector)
     assert isinstance(decoder, WordGuided)
     assert isinstance(decoder.decoder, Ensemble)
     expected = with_word_guidance(
@@ -124,11 +124,11 @@ def test_condition_builds_an_ensemble_of_guided_decoders_with_word_guidance() ->
     assert search(decoder, features, 5, 6) != search(unguided, features, 5, 6)
 
 
-def test_condition_leaves_out_what_is_turned_off() -> None:
+def test_combine_decoders_leaves_out_what_is_turned_off() -> None:
     decoder, detector = make_peaked_decoder(), make_detector()
     off = replace(SETTINGS, guidance=0.0, word_logit_bias=0.0, word_rerank_weight=0.0)
-    assert off.condition([decoder], detector) is decoder
-    assert replace(off, guidance=0.5).condition([decoder], detector) == Guided(decoder, 0.5)
-    assert replace(off, word_logit_bias=0.5).condition([decoder], detector) == WordGuided(
+    assert off.combine_decoders([decoder], detector) is decoder
+    assert replace(off, guidance=0.5).combine_decoders([decoder], detector) == Guided(decoder, 0.5)
+    assert replace(off, word_logit_bias=0.5).combine_decoders([decoder], detector) == WordGuided(
         decoder, detector, 0.5, 0.0
     )

@@ -169,7 +169,7 @@ def test_attention_maps_are_those_of_the_decoder() -> None:
     assert WordGuided(merge, make_detector({}), 0.3, 3.0).attention_maps(features, ids) is None
 
 
-def test_markers_have_no_bias() -> None:
+def test_special_tokens_have_no_bias() -> None:
     guided = WordGuided(make_peaked_decoder(), make_detector({5: 0.9}), 1.0, 0.0)
     bias = guided.begin(vectors(count=1))[0]
     assert not bias[0, [PAD, START, END, UNK]].any()

@@ -96,10 +96,10 @@ def test_a_checkpoint_with_any_damaged_byte_is_ignored_or_loads_the_same(
     checkpoint.save(ARRAYS, METADATA)
     state = checkpoint.folder / "state.npz"
     good = state.read_bytes()
-    place = data.draw(st.integers(0, len(good) - 1))
+    position = data.draw(st.integers(0, len(good) - 1))
     value = data.draw(st.integers(0, 255))
-    cut = data.draw(st.sampled_from([len(good), place]))
-    state.write_bytes((good[:place] + bytes([value]) + good[place + 1 :])[:cut])
+    cut = data.draw(st.sampled_from([len(good), position]))
+    state.write_bytes((good[:position] + bytes([value]) + good[position + 1 :])[:cut])
     loaded = checkpoint.load()
     assert loaded is None or is_as_saved(loaded)
 

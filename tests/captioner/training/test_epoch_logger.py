@@ -12,10 +12,14 @@ from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.epoch_logger import EpochLogger
-from pipeline.captioner.training.history import Epoch, SelfCriticalEpoch, write_history
+from pipeline.captioner.training.history import CrossEntropyEpoch, SelfCriticalEpoch, write_history
 from tests.support.captioner import make_peaked_decoder, make_store, make_vocabulary
 
-HISTORY = [Epoch(1, 3.25, 3.5, 0.0), Epoch(2, 2.125, 2.75, 8.5), Epoch(3, 1.1, 2.9, 7.25)]
+HISTORY = [
+    CrossEntropyEpoch(1, 3.25, 3.5, 0.0),
+    CrossEntropyEpoch(2, 2.125, 2.75, 8.5),
+    CrossEntropyEpoch(3, 1.1, 2.9, 7.25),
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +67,9 @@ def test_the_history_has_a_row_for_each_epoch_with_all_digits(logger: EpochLogge
     assert rows_of(text) == [(7, row) for row in HISTORY]
 
 
-def rows_of(text: str) -> list[tuple[int, Epoch]]:
+def rows_of(text: str) -> list[tuple[int, CrossEntropyEpoch]]:
     return [
-        (int(seed), Epoch(int(epoch), *map(float, values)))
+        (int(seed), CrossEntropyEpoch(int(epoch), *map(float, values)))
         for seed, epoch, *values in list(csv.reader(text.splitlines()))[1:]
     ]
 

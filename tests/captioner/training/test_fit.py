@@ -12,7 +12,7 @@ from pipeline.captioner.training.batches import Batch, Batches
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.cross_entropy import CrossEntropy
 from pipeline.captioner.training.fit import FitLoop
-from pipeline.captioner.training.history import Epoch, EpochRow
+from pipeline.captioner.training.history import CrossEntropyEpoch, EpochRow
 from pipeline.captioner.training.optimizer import OptimizerConfig
 from pipeline.captioner.training.validation import Validation
 from pipeline.text.vocabulary import PAD
@@ -71,7 +71,7 @@ def make_loop(
 
 
 def losses_of(loop: FitLoop) -> list[float]:
-    return [epoch.loss for epoch in loop.history if isinstance(epoch, Epoch)]
+    return [epoch.loss for epoch in loop.history if isinstance(epoch, CrossEntropyEpoch)]
 
 
 def train_batches_of(loop: FitLoop) -> Batches:

@@ -17,7 +17,7 @@ REFERENCES = {
 
 @pytest.mark.parametrize("part", [2, 256], ids=["in chunks", "at once"])
 @pytest.mark.parametrize("beam_width", [1, 3])
-def test_it_is_the_score_of_the_captions_that_the_search_finds(
+def test_validation_scores_the_captions_that_the_search_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beam_width: int, part: int
 ) -> None:
     monkeypatch.setattr("pipeline.features.store._CHUNK", part)

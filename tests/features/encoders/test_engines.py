@@ -302,7 +302,7 @@ def test_an_accelerator_uses_mixed_precision_if_float16_is_stored_and_the_error_
 
 
 @pytest.mark.parametrize("kind", ["keras", "openvino"])
-def test_damaged_artefacts_are_an_error_before_anything_is_converted(
+def test_damaged_artifacts_are_an_error_before_anything_is_converted(
     artifacts: Path, kind: str
 ) -> None:
     if kind == "openvino":

@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.features.encoders.engines import Pixels, Vectors
 from pipeline.features.executors import local
 from pipeline.features.executors.local import (
-    cores,
+    available_cores,
     describe_bottleneck,
     prefetch,
     read_and_decode,
@@ -146,7 +146,7 @@ def test_prefetch_keeps_the_order_and_runs_at_most_depth_tasks_ahead(depth: int)
 def test_the_default_is_a_worker_per_core(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert 1 <= cores() <= (os.cpu_count() or 1)
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
     pools: list[int] = []
 
     def pool(workers: int, **_: Any) -> Executor:
@@ -156,7 +156,7 @@ def test_the_default_is_a_worker_per_core(
     monkeypatch.setattr(local, "ThreadPoolExecutor", pool)
     assert workspace.encode(replace(workspace.executor(), workers=None)).computed == 10
     assert workspace.encode(replace(workspace.executor(), workers=7)).computed == 10
-    assert pools == [cores(), 7]
+    assert pools == [available_cores(), 7]
 
 
 # What is stored.

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.datasets.annotations import Summary
-from pipeline.datasets.textfiles import read_json_object, read_lines
+from pipeline.datasets.text_files import read_json_object, read_lines
 from pipeline.errors import InputError
 
 
