@@ -33,10 +33,10 @@ PYTEST := pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 # The first run is kept as the DVC experiment `first`, to compare later runs with: no commit needed.
 repro: $(READY) $(PACKAGE)
 	dvc repro
-	@if git for-each-ref --format='%(refname)' 'refs/exps/*/*/*/first' | grep -q .; then :; \
+	@if git for-each-ref --format='%(refname)' 'refs/exps/*/*/first' | grep -q .; then :; \
 	elif git config user.email >/dev/null; then \
 		dvc exp save --quiet --name first --include-untracked artifacts/evaluation/metrics.json \
-			2>/dev/null && echo 'kept as the experiment "first"'; \
+			&& echo 'kept as the experiment "first"'; \
 	else \
 		echo 'not kept as the experiment "first": git has no name and e-mail for you yet' \
 			'(git config --global user.name "Your Name"; git config --global user.email you@example.org);' \

@@ -18,6 +18,7 @@ from pipeline.features.shard_cache import ShardCache
 from pipeline.files import read_json
 from pipeline.params import Params
 
+_CODE = "pipeline/"  # how files and folders of code begin in dvc.yaml
 _STAGE_NAME = re.compile(r'"([^"]+)"')
 
 
@@ -156,13 +157,12 @@ def _describe_changes(entries: list[str | dict[str, dict[str, Any]]]) -> list[st
             for path, change in changes.items():
                 if isinstance(change, dict):
                     params += [f"{path}: {key} {how}" for key, how in change.items()]
-                elif path.endswith(".py"):
+                elif path.startswith(_CODE):
                     code.append(path)
                 else:
                     files.append(f"{'output ' if kind == 'changed outs' else ''}{path} {change}")
     if len(code) > 1:
-        n_more = len(code) - 1
-        code = [f"{code[0]} and {n_more} more code file{'s' * (n_more > 1)} changed"]
+        code = [f"{code[0]} and {len(code) - 1} more of the code changed"]
     elif code:
         code = [f"{code[0]} changed"]
     return [*params, *files, *code]

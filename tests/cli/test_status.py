@@ -48,8 +48,7 @@ def test_changes_and_the_stages_after_them_are_listed(changed: Project) -> None:
     module.write_text(module.read_text("utf-8") + "# a comment\n", "utf-8")
     status = status_lines(changed)
     assert status["train"] == (
-        "would run: params.yaml: train modified; "
-        "pipeline/captioner/training/cross_entropy.py changed"
+        "would run: params.yaml: train modified; pipeline/captioner/training changed"
     )
     assert status["evaluate"] == "would run if the outputs of train change"
     assert status["extract"] == status["tokenize"] == "up to date"
@@ -104,13 +103,13 @@ def replace_dvc(monkeypatch: pytest.MonkeyPatch, changes: str, dag: str) -> None
 
 def test_several_changed_code_files_are_one_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = (
-        '{"b": [{"changed deps": {"x.py": "modified", "y.py": "modified", "in": "modified",'
+        '{"b": [{"changed deps": {"pipeline/x": "modified", "pipeline/y.py": "modified", "in": "modified",'
         ' "params.yaml": {"b.k": "modified"}}}, {"changed outs": {"out": "deleted"}},'
         ' "changed command"]}'
     )
     dag = 'strict digraph {\n"d";\n"b";\n"c";\n"a" -> "b";\n"b" -> "c";\n"a" -> "c";\n}'
     replace_dvc(monkeypatch, changes, dag)
-    code = "x.py and 1 more code file changed"
+    code = "pipeline/x and 1 more of the code changed"
     other_reasons = [
         "params.yaml: b.k modified",
         "in modified",

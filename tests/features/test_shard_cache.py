@@ -275,12 +275,12 @@ def test_a_shard_with_another_name_or_of_another_spec_is_removed(
 ) -> None:
     shard = shard_of(cache, 4)
     renamed = shard.rename(shard.with_name(f"{'0' * 32}.npz"))
-    assert "of other photos or another encoder" in removed(cache, renamed, capsys)
+    assert "belongs to other photos or another encoder" in removed(cache, renamed, capsys)
     other = ShardCache(tmp_path, "a" * 64)
     other.add([key(4), key(5)], vectors(8, 9))
     (moved,) = other.folder.iterdir()
     moved = moved.rename(cache.folder / moved.name)
-    assert "of other photos or another encoder" in removed(cache, moved, capsys)
+    assert "belongs to other photos or another encoder" in removed(cache, moved, capsys)
 
 
 def test_a_shard_with_the_vectors_of_another_is_removed(
