@@ -103,7 +103,8 @@ def replace_dvc(monkeypatch: pytest.MonkeyPatch, changes: str, dag: str) -> None
 
 def test_several_changed_code_files_are_one_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = (
-        '{"b": [{"changed deps": {"pipeline/x": "modified", "pipeline/y.py": "modified", "in": "modified",'
+        '{"b": [{"changed deps": {"pipeline/x": "modified", "pipeline/y.py": "modified",'
+        ' "in": "modified",'
         ' "params.yaml": {"b.k": "modified"}}}, {"changed outs": {"out": "deleted"}},'
         ' "changed command"]}'
     )
