@@ -21,6 +21,7 @@ TESTS = Path(__file__).parent
 # should not wait for.
 TIERS = {
     "runs/test_pipeline.py": "slow",
+    "runs/test_readme.py": "slow",
     "stages/test_train.py": "slow",
     "captioner/decoders/test_backends.py": "slow",
     "runs/test_random_kills.py": "soak",
@@ -29,7 +30,7 @@ TIERS = {
     "runs/test_crash.py": "slow",
     "features/encoders/test_networks.py": "slow",
     "features/encoders/test_networks.py::InceptionV3": "soak",
-    "runs/test_readme.py": "slow",
+    "features/encoders/test_networks.py::Xception": "soak",
     "captioner/test_captioner.py": "slow",
     "features/executors/test_ray.py": "slow",
     "runs/test_kill_points.py": "slow",

@@ -315,14 +315,14 @@ def test_the_epoch_with_the_best_cider_is_kept_if_selected_by_cider(tmp_path: Pa
         # Losses fall, so the last epoch within the tolerance is the best.
         ([0, 30, 20, 29], 0.05, 4),
         ([0, 30, 20, 28], 0.05, 2),
-        ([0, 30, 20, 28], 0.1, 4),
-        ([30, 29, 20, 33], 0.05, 4),
+        pytest.param([0, 30, 20, 28], 0.1, 4, marks=pytest.mark.soak),
+        pytest.param([30, 29, 20, 33], 0.05, 4, marks=pytest.mark.soak),
         # The second epoch replaced the first; when it falls out of the tolerance, the first
         # cannot come back, because its weights are gone.
         ([30, 29, 31, 30], 0.05, 4),
         ([30, 29, 20, 10], 0.05, 2),
-        ([30, 29, 20, 10], 0.0, 1),
-        ([30, 29, 20, 10], 1.0, 4),
+        pytest.param([30, 29, 20, 10], 0.0, 1, marks=pytest.mark.soak),
+        pytest.param([30, 29, 20, 10], 1.0, 4, marks=pytest.mark.soak),
     ],
 )
 def test_among_epochs_within_the_tolerance_the_lowest_loss_is_kept(

@@ -209,9 +209,9 @@ def test_without_a_driver_keras_is_not_queried(
         ("auto", True, False, OpenVINOEngine),
         ("auto", False, False, KerasEngine),
         ("auto", True, True, KerasEngine),
-        ("auto", False, True, KerasEngine),
+        pytest.param("auto", False, True, KerasEngine, marks=pytest.mark.soak),
         ("keras", True, False, KerasEngine),
-        ("openvino", True, True, OpenVINOEngine),
+        pytest.param("openvino", True, True, OpenVINOEngine, marks=pytest.mark.soak),
     ],
 )
 def test_the_engine_is_chosen_for_the_machine(
@@ -278,7 +278,11 @@ def test_a_graph_is_converted_once_per_feature_spec(
 
 @pytest.mark.parametrize(
     ("tolerance", "dtype", "mixed"),
-    [(0.05, "float16", True), (0.0, "float16", False), (0.05, "float32", False)],
+    [
+        (0.05, "float16", True),
+        (0.0, "float16", False),
+        pytest.param(0.05, "float32", False, marks=pytest.mark.soak),
+    ],
 )
 def test_an_accelerator_uses_mixed_precision_if_float16_is_stored_and_the_error_is_small(
     monkeypatch: pytest.MonkeyPatch,

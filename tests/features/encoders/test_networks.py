@@ -138,7 +138,7 @@ def test_grid_positions_are_in_reading_order() -> None:
     assert not np.array_equal(positions[0, 1], positions[0, 2])
 
 
-@pytest.mark.parametrize("side", [1, 2, 3])
+@pytest.mark.parametrize("side", [pytest.param(1, marks=pytest.mark.soak), 2, 3])
 def test_quarters_overlap_in_the_middle_of_maps_with_an_odd_side(side: int) -> None:
     network = build_encoder("MobileNet", 32 * side, "quarters")
     grid = build_encoder("MobileNet", 32 * side, "grid")
