@@ -62,7 +62,7 @@ _ARCHIVE = FileType("an archive", "unpack it", is_picture=False)
 _SVG = FileType("an SVG drawing", _CONVERT_TO_PNG)
 _WEB_PAGE = FileType("a web page", "download the photo itself", is_picture=False)
 _LFS_POINTER = FileType("a Git LFS pointer", "run `git lfs pull`")
-_TEXT = FileType("a text file", "if it should be a photo, download that again", is_picture=False)
+_TEXT = FileType("a text file", "download the photo again", is_picture=False)
 EMPTY = FileType("an empty file", "copy or download it again")
 UNKNOWN = FileType(
     "a file of an unknown type", "only JPEG, PNG and WebP photos are decoded", is_picture=False

@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.features.photos import DECODING
 from pipeline.features.views import VIEWS
 from pipeline.files import fingerprint, read_json
 
 FORMAT_VERSION = 1
 POOLINGS = ("average", "quarters", "grid")
+# What `photos.decode_photo` does; change it when the pixels change.
+DECODING = "first frame, EXIF rotation, transparency on white, RGB, stretched to a square (bicubic)"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class FeatureSpec:
         weights_sha256: digest of the weights, see `keras_weights.digest`.
         preprocessing: dotted name of the Keras function that scales pixels.
         preprocessing_sha256: digest of that function's output for every pixel value.
-        decoding: how a file is decoded to pixels, see `photos.DECODING`.
+        decoding: how a file is decoded to pixels, see `DECODING`.
         views: the views of a photo that are encoded, a key of `views.VIEWS`.
         pooling: "average": one vector per photo; "quarters": one per quarter of the photo;
             "grid": one per position of the network's feature maps.

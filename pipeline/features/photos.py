@@ -1,37 +1,56 @@
 """Reading and decoding photos: from an untrusted file to a square of RGB pixels."""
 
 import io
-import re
+import os
 import struct
+import tempfile
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from filelock import FileLock
+from PIL import Image, ImageChops, UnidentifiedImageError
 
+from pipeline.features.metadata import BarePhoto, remove_metadata
 from pipeline.features.views import VIEWS
-from pipeline.image_types import SIGNATURE_LENGTH, identify
+from pipeline.image_types import JPEG, PNG, SIGNATURE_LENGTH, WEBP, FileType, identify
 
-PHOTO_FORMATS = ("JPEG", "PNG", "WEBP")
 _THUMBNAIL_MAX_PIXELS = 1 << 28
 # 512 MiB: the size of 100 million uncompressed pixels in 16-bit RGB; no photo is larger.
 MAX_BYTES = 1 << 29
 # Progressive JPEGs have about ten scans. A scan can be only a hundred bytes long, but costs a
-# pass over all pixels: without a limit, a small file could keep a decoder busy for hours.
+# pass over all pixels: without a limit, a small file could keep a decoder busy for hours. A large
+# photo may have fewer scans: so many that all passes together take a few seconds.
 _MAX_SCANS = 100
+_MAX_SCANNED_PIXELS = 2_000_000_000
+_FEW_SCANS = 20
+# Photos that take more memory than this are decoded one at a time, see `_limited_memory`.
+_LARGE_BYTES = 1 << 28
+_large_photo = threading.Lock()
 _STRIP_ROWS = 256
 
-# A marker that is followed by a length, or the end marker. The other markers have no length;
-# most of them are part of the pixel data.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
-_JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
-
-# Recorded in every feature store, as part of `FeatureSpec`; change it when `decode_photo` changes.
-DECODING = "first frame, EXIF rotation, transparency on white, RGB, stretched to a square (bicubic)"
+# Where a PNG's header has the bits per sample.
+_PNG_DEPTH = 24
+_PILLOW_FORMATS = {JPEG: "JPEG", PNG: "PNG", WEBP: "WEBP"}
+# How to turn a photo upright, by its EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_JPEG_END = b"\xff\xd9"
+# Bytes that the decoder takes for pixels if some are missing, also behind a restart marker.
+_NOISE = b"".join(bytes([*range(1, 255), 0xFF, marker]) for marker in range(0xD0, 0xD8))
 
 # The errors that Pillow's decoders raise on damaged input. `OSError` covers unknown formats and
 # truncated files; the others come from parsers that read impossible numbers.
@@ -109,7 +128,8 @@ def decode_photo(
 ) -> npt.NDArray[np.uint8]:
     """Return the pixels of a photo's V views, (V, size, size, 3) RGB.
 
-    Each view is stretched to a square, as the notebook and `keras.utils.load_img` do.
+    Each view is stretched to a square, as the notebook and `keras.utils.load_img` do. If this
+    changes for photos that could be decoded before, change `feature_spec.DECODING`, too.
 
     Args:
         data: the file's bytes: JPEG, PNG or WebP, whatever the file's name suggests.
@@ -120,43 +140,38 @@ def decode_photo(
     Raises:
         PhotoError: with the reason.
     """
-    image = load_rgb(data, size, max_pixels)
-    return np.stack([view.crop(image, size) for view in VIEWS[views]])
+    with open_rgb(data, size, max_pixels) as image:
+        return np.stack([view.crop(image, size) for view in VIEWS[views]])
 
 
-def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
+@contextmanager
+def open_rgb(data: bytes, size: int, max_pixels: int) -> Iterator[Image.Image]:
     """Decode a photo to RGB, with at least `2 * size` pixels a side if the file has that many.
 
     For an animation, the first frame is decoded. The EXIF orientation is applied, transparency
-    is put on white, and 16-bit channels are scaled to 8 bits.
+    is put on white, and 16-bit channels are scaled to 8 bits. The body should shrink the photo
+    and let go of it: a large one keeps others waiting.
 
     Raises:
         PhotoError: with the reason.
     """
+    file_type = identify(data[:SIGNATURE_LENGTH])
+    if not file_type.is_decodable:
+        raise PhotoError(file_type.reason)
     try:
-        with Image.open(io.BytesIO(data), formats=PHOTO_FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise PhotoError(
-                    f"{image.width} x {image.height} pixels, more than max_pixels {max_pixels}"
-                )
-            if image.format in {"JPEG", "MPO"} and _has_too_many_scans(data):
-                raise PhotoError(f"damaged image: more than {_MAX_SCANS} scans")
-            # Decode a large JPEG at a half, a quarter or an eighth, but never below 2 x size.
-            image.draft(None, (2 * size, 2 * size))
-            image.load()
-            if image.format == "PNG":
-                _repair_png(image, data)
-            ImageOps.exif_transpose(image, in_place=True)  # a copy would double the memory
-            return _rgb(image)
-    except UnidentifiedImageError:
-        file_type = identify(data[:SIGNATURE_LENGTH])
-        if file_type.is_decodable:
-            raise PhotoError("damaged image: its header cannot be read") from None
-        raise PhotoError(file_type.reason) from None
-    except _DECODE_ERRORS as error:
+        photo = remove_metadata(data)
+    except ValueError as error:
         raise PhotoError(f"damaged image: {error}") from None
-    except MemoryError:
-        raise PhotoError("takes more memory than there is: lower max_pixels") from None
+    pixels = photo.width * photo.height
+    if pixels > max_pixels:
+        raise PhotoError(
+            f"{photo.width} x {photo.height} pixels, more than max_pixels {max_pixels}"
+        )
+    max_scans = min(_MAX_SCANS, max(_FEW_SCANS, _MAX_SCANNED_PIXELS // max(pixels, 1)))
+    if photo.scans > max_scans:
+        raise PhotoError(f"damaged image: more than {max_scans} scans")
+    with _limited_memory(_decoding_memory(photo, file_type, size)):
+        yield _decode(photo, file_type, size)
 
 
 def thumbnail(data: bytes, side: int) -> Image.Image:
@@ -165,35 +180,101 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
     Raises:
         PhotoError: with the reason.
     """
-    image = load_rgb(data, side, _THUMBNAIL_MAX_PIXELS)
-    image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return image
+    with open_rgb(data, side, _THUMBNAIL_MAX_PIXELS) as image:
+        image.thumbnail((side, side), Image.Resampling.BICUBIC)
+        return image
 
 
-def _has_too_many_scans(jpeg: bytes) -> bool:
-    if jpeg.count(b"\xff" + _JPEG_SCAN) <= _MAX_SCANS:
-        return False
-    # These bytes also occur in thumbnails and in data, such as videos, that phones append to a
-    # photo: follow the markers to count the photo's own scans.
-    scans, offset = 0, 2
-    while (marker := _JPEG_MARKER.search(jpeg, offset)) and marker[1] != _JPEG_END:
-        scans += marker[1] == _JPEG_SCAN
-        offset = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2])
-    return scans > _MAX_SCANS
+def _decoding_memory(photo: BarePhoto, file_type: FileType, size: int) -> int:
+    """Estimate the bytes that a photo takes until it is shrunk."""
+    pixels, scale = photo.width * photo.height, 1
+    if file_type is JPEG:  # see `_load`
+        scale = max(1, min(8, min(photo.width, photo.height) // (2 * size)))
+    # Pillow keeps RGB in 4 bytes; converting or turning a photo copies it.
+    return pixels * photo.bytes_per_pixel + pixels * 8 // scale**2
+
+
+@contextmanager
+def _limited_memory(size: int) -> Iterator[None]:
+    """Let a photo that takes `size` bytes wait while another large one is decoded.
+
+    A file of a few bytes can hold 100 million pixels, and every core decodes a photo at a time.
+    Of all threads and processes of a user on a machine, only one decodes a large photo. A file
+    lock does that for a cluster's workers, too; the system releases it when its holder dies.
+    """
+    if size < _LARGE_BYTES:
+        yield
+        return
+    with _large_photo, ExitStack() as stack:
+        # Without a folder for temporary files, the limit holds for the threads of this process.
+        with suppress(OSError):
+            user = os.getuid() if hasattr(os, "getuid") else "user"  # not on Windows
+            path = Path(tempfile.gettempdir()) / f"caption-large-photo-{user}.lock"
+            stack.enter_context(FileLock(path, mode=0o600, fallback_to_soft=False))
+        yield
+
+
+def _decode(photo: BarePhoto, file_type: FileType, size: int) -> Image.Image:
+    """Decode a photo to RGB and turn it upright.
+
+    Raises:
+        PhotoError: with the reason.
+    """
+    try:
+        if file_type is JPEG:
+            image = _load_jpeg(photo, size)
+        else:
+            image = _load(photo, photo.data, file_type, size)
+        if file_type is PNG:
+            _repair_png(image, photo.data)
+        rgb, turn = _rgb(image), _TURNS.get(photo.orientation)
+        return rgb if turn is None else rgb.transpose(turn)
+    except UnidentifiedImageError:
+        raise PhotoError("damaged image: its header cannot be read") from None
+    except _DECODE_ERRORS as error:
+        raise PhotoError(f"damaged image: {error}") from None
+    except MemoryError:
+        raise PhotoError("takes more memory than there is: lower max_pixels") from None
+
+
+def _load(photo: BarePhoto, data: bytes, file_type: FileType, size: int) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=[_PILLOW_FORMATS[file_type]]) as image:
+        if image.size != (photo.width, photo.height):
+            raise PhotoError("damaged image: its size is contradictory")
+        # Decode a large JPEG at a half, a quarter or an eighth, but never below 2 x size.
+        image.draft(None, (2 * size, 2 * size))
+        image.load()
+        return image
+
+
+def _load_jpeg(photo: BarePhoto, size: int) -> Image.Image:
+    """Decode a JPEG, also one whose end marker is missing, but not one whose pixels are.
+
+    With an end marker, the decoder makes up pixels that are missing. What it makes up depends
+    on the bytes before the marker, which whole pixels do not.
+    """
+    try:
+        return _load(photo, photo.data, JPEG, size)
+    except OSError:
+        pixels = photo.data.rstrip(b"\xff")  # the first byte of the end marker
+        image = _load(photo, pixels + _JPEG_END, JPEG, size)
+        other = _load(photo, pixels + 2 * _NOISE + _JPEG_END, JPEG, size)
+        if ImageChops.difference(image, other).getbbox() is not None:
+            raise
+        return image
 
 
 def _repair_png(image: Image.Image, png: bytes) -> None:
     """Check and scale the parts of a loaded PNG that Pillow does not.
 
-    Pillow verifies the checksums of all chunks except the pixels', treats a missing palette
-    as a black one, and scales the pixels to 8 bits but not the transparent colour.
+    Pillow treats a missing palette as a black one, and scales the pixels to 8 bits but not the
+    transparent colour.
+
+    Args:
+        image: is changed.
+        png: the file, with its header first.
     """
-    depth = 8
-    for chunk, checksum in _png_chunks(png):
-        if chunk.startswith(b"IHDR"):
-            depth = chunk[12]
-        elif chunk.startswith(b"IDAT") and zlib.crc32(chunk) != checksum:
-            raise PhotoError("damaged image: its pixels do not match their checksum")
+    depth = png[_PNG_DEPTH]
     if image.mode == "P" and not (image.palette and image.palette.palette):
         raise PhotoError("damaged image: its palette is missing")
     colour = image.info.get("transparency")
@@ -203,22 +284,11 @@ def _repair_png(image: Image.Image, png: bytes) -> None:
         image.info["transparency"] = tuple(value >> (depth - 8) for value in colour)
 
 
-def _png_chunks(png: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield each chunk before the last one, starting with its type, and its checksum."""
-    offset = 8  # after the signature
-    while offset < len(png):
-        end = offset + 8 + int.from_bytes(png[offset : offset + 4])
-        chunk = png[offset + 4 : end]
-        if chunk.startswith(b"IEND"):
-            return
-        yield chunk, int.from_bytes(png[end : end + 4])
-        offset = end + 4
-
-
 def _rgb(image: Image.Image) -> Image.Image:
     """Convert any Pillow mode to RGB, in strips where the conversion makes copies."""
     if not (image.mode.startswith("I") or image.has_transparency_data):
-        return image.convert("RGB")
+        # Converting RGB to RGB would copy it.
+        return image if image.mode == "RGB" else image.convert("RGB")
     rgb = Image.new("RGB", image.size)
     for top in range(0, image.height, _STRIP_ROWS):
         box = (0, top, image.width, min(top + _STRIP_ROWS, image.height))

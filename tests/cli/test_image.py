@@ -229,7 +229,7 @@ def test_photos_that_cannot_be_read_are_reported_and_the_others_captioned(captio
     assert first == [
         "gone.jpg: cannot be read: No such file or directory",
         "empty.jpg: empty file",
-        "letter.jpg: not a JPEG, PNG or WebP image",
+        "letter.jpg: a text file: download the photo again",
     ]
     assert re.fullmatch("half.png: damaged image: .+", last)
 
@@ -255,7 +255,7 @@ def test_several_batches_are_captioned_in_order_with_progress(
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "caption: 32 of 40 photos, 3.2 photos/s, 2 s left",
-        "photos/33.png: not a JPEG, PNG or WebP image",
+        "photos/33.png: a text file: download the photo again",
         "caption: 40 of 40 photos, 2.0 photos/s, 0 s left",
     ]
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.features.feature_spec import EncoderConfig, read_encoder_config
-from pipeline.features.photos import DECODING
+from pipeline.features.feature_spec import DECODING, EncoderConfig, read_encoder_config
 from pipeline.files import write_json
 from tests.conftest import FEATURE_SPEC, change_json, slow_imports
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.features.photos import PhotoError, decode_photo, load_rgb, read_photo, thumbnail
+from pipeline.features.photos import PhotoError, decode_photo, open_rgb, read_photo, thumbnail
+from pipeline.image_types import identify
 from tests.conftest import encoded, make_photo
 
 SIZE = 24
@@ -262,8 +263,9 @@ def test_a_large_jpeg_has_the_size_and_colours_of_its_photo(exif: int) -> None:
 
 def test_a_large_jpeg_is_decoded_at_reduced_size_but_at_least_twice_the_target() -> None:
     data = encoded(make_photo(1000, 800), "JPEG")
-    assert load_rgb(data, 24, MAX_PIXELS).size == (125, 100)
-    assert load_rgb(data, 400, MAX_PIXELS).size == (1000, 800)
+    for size, decoded in ((24, (125, 100)), (400, (1000, 800))):
+        with open_rgb(data, size, MAX_PIXELS) as image:
+            assert image.size == decoded
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 10_000), (10_000, 1), (3, 500)])
@@ -282,19 +284,24 @@ def test_a_thumbnail_keeps_the_proportions() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "expected_reason"),
     [
-        b"",
-        b"\x00",
-        b"<!DOCTYPE html><title>404</title>",
-        encoded(make_photo(), "GIF"),
-        encoded(make_photo(), "TIFF"),
-        encoded(make_photo(), "BMP"),
-        b"%PDF-1.4",
+        (b"", "an empty file: copy or download it again"),
+        (b"\x00", "a file of an unknown type: only JPEG, PNG and WebP photos are decoded"),
+        (b"<!DOCTYPE html><title>404</title>", "a web page: download the photo itself"),
+        (encoded(make_photo(), "GIF"), "a GIF image: convert it to PNG, for example with magick"),
+        (
+            encoded(make_photo(), "TIFF"),
+            identify(encoded(make_photo(), "TIFF")).reason,
+        ),
+        (encoded(make_photo(), "BMP"), "a BMP image: convert it to PNG, for example with magick"),
+        (b"%PDF-1.4", "a PDF document: save its pictures as JPEG"),
     ],
 )
-def test_other_formats_than_jpeg_png_and_webp_are_refused(data: bytes) -> None:
-    assert reason(data) == "not a JPEG, PNG or WebP image"
+def test_other_formats_than_jpeg_png_and_webp_are_refused_with_the_fix(
+    data: bytes, expected_reason: str
+) -> None:
+    assert reason(data) == expected_reason
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

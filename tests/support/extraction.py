@@ -164,7 +164,7 @@ def add_bad_photos(workspace: Workspace) -> dict[str, str]:
     return {
         "00.png": "empty file",
         "04.png": "damaged image: image file is truncated",
-        "09.png": "not a JPEG, PNG or WebP image",
+        "09.png": "a web page: download the photo itself",
         "folder.png": "not a file",
         "large.png": "200 x 200 pixels, more than max_pixels 10000",
         "lost.png": "cannot be read: No such file or directory",

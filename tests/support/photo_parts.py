@@ -108,6 +108,30 @@ def exif(orientation: int) -> Image.Exif:
     return tags
 
 
+def tiff(order: str, *entries: tuple[int, int, int, bytes]) -> bytes:
+    """Build a TIFF structure, as EXIF is, of tags, their types, counts and values of 4 bytes.
+
+    Args:
+        order: "<" or ">".
+        entries: in the order in which they are written.
+    """
+    head = b"II*\0\x08\0\0\0" if order == "<" else b"MM\0*\0\0\0\x08"
+    fields = b"".join(struct.pack(f"{order}HHI", *entry[:3]) + entry[3] for entry in entries)
+    # Behind the directory: what offsets point to.
+    return head + struct.pack(f"{order}H", len(entries)) + fields + b"\0\0\0\0" + b"\0\0\0H" * 30
+
+
+def turn_entry(order: str, orientation: int) -> tuple[int, int, int, bytes]:
+    return (0x0112, 3, 1, struct.pack(f"{order}HH", orientation, 0))
+
+
+def with_webp_chunk(webp: bytes, kind: bytes, content: bytes) -> bytes:
+    """Append a chunk to a WebP that begins with a VP8X header."""
+    padded = content + b"\0" * (len(content) % 2)
+    body = webp[8:] + kind + struct.pack("<I", len(content)) + padded
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def turned(image: Image.Image, orientation: int) -> Image.Image:
     turn = STORED[orientation]
     return image if turn is None else image.transpose(turn)

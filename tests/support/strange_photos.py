@@ -60,7 +60,8 @@ from tests.support.photo_parts import (
 
 MAX_PIXELS = 100_000_000
 DAMAGED = "damaged image: "
-NO_PHOTO = "not a JPEG, PNG or WebP image$"
+NO_PHOTO = "a file of an unknown type: only JPEG, PNG and WebP photos are decoded$"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 OUTSIDE = "a link to a file outside the photo folder$"
 
 # Names in a caption file that lead out of the photo folder, and names of no photo.
@@ -374,25 +375,27 @@ def _names() -> Iterator[StrangePhoto]:
 def _no_photos() -> Iterator[StrangePhoto]:
     yield StrangePhoto("empty.jpg", b"", reason="empty file$")
     image = picture("no photo")
-    for name, data in {
-        "a web page.jpg": b"<!DOCTYPE html><title>404 Not Found</title>",
-        "text.jpg": b"A dog runs.\n",
-        "pointer.jpg": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
-        "zeros.jpg": b"\0" * 4096,
-        "one byte.jpg": b"\xff",
-        "a GIF.jpg": encoded(image, "GIF"),
-        "a TIFF.jpg": encoded(image, "TIFF"),
-        "a Lab TIFF.jpg": encoded(Image.new("LAB", (64, 32), (100, 50, 30)), "TIFF"),
-        "a BMP.jpg": encoded(image, "BMP"),
-        "a PSD.jpg": b"8BPS\0\1" + b"\0" * 6 + b"\0\3\0\0\0\1\0\0\0\1\0\10\0\3" + b"\0" * 20,
-        "a PDF.png": b"%PDF-1.4\n",
-        "an SVG.png": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
-        "a HEIC.jpg": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-        "an AVIF.webp": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf",
-        "a WAV.webp": b"RIFF\x24\0\0\0WAVEfmt ",
-        "line ends changed.png": as_png(image).replace(b"\r\n", b"\n"),
-    }.items():
-        yield StrangePhoto(name, data, reason=NO_PHOTO)
+    lab = Image.new("LAB", (64, 32), (100, 50, 30))
+    photoshop = b"8BPS\0\1" + b"\0" * 6 + b"\0\3\0\0\0\1\0\0\0\1\0\10\0\3" + b"\0" * 20
+    for name, data, start in (
+        ("a web page.jpg", b"<!DOCTYPE html><title>404 Not Found</title>", "a web page: "),
+        ("text.jpg", b"A dog runs.\n", "a text file: "),
+        ("pointer.jpg", LFS_POINTER, "a Git LFS pointer: run `git lfs pull`$"),
+        ("zeros.jpg", b"\0" * 4096, NO_PHOTO),
+        ("one byte.jpg", b"\xff", NO_PHOTO),
+        ("a GIF.jpg", encoded(image, "GIF"), "a GIF image: convert it "),
+        ("a TIFF.jpg", encoded(image, "TIFF"), "a TIFF image or raw photo: convert it "),
+        ("a Lab TIFF.jpg", encoded(lab, "TIFF"), "a TIFF image or raw photo: convert it "),
+        ("a BMP.jpg", encoded(image, "BMP"), "a BMP image: convert it "),
+        ("a PSD.jpg", photoshop, "a Photoshop file: export it "),
+        ("a PDF.png", b"%PDF-1.4\n", "a PDF document: "),
+        ("an SVG.png", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing: convert it "),
+        ("a HEIC.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo: convert it to JPEG "),
+        ("an AVIF.webp", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "an AVIF image: convert it "),
+        ("a WAV.webp", b"RIFF\x24\0\0\0WAVEfmt ", NO_PHOTO),
+        ("line ends changed.png", as_png(image).replace(b"\r\n", b"\n"), NO_PHOTO),
+    ):
+        yield StrangePhoto(name, data, reason=start)
 
 
 def _damaged() -> Iterator[StrangePhoto]:
@@ -428,6 +431,9 @@ def _damaged() -> Iterator[StrangePhoto]:
 
 
 def _bombs() -> Iterator[StrangePhoto]:
+    def with_chunk(image: Image.Image, extra: bytes) -> bytes:
+        return png_of(np.asarray(image), 8, 2, extra)
+
     too_many = "{} x {} pixels, more than max_pixels 100000000$"
     yield StrangePhoto(
         "header of 100 megapixels.png",
@@ -454,13 +460,14 @@ def _bombs() -> Iterator[StrangePhoto]:
         png(12_000, 12_000, 1, 0, b"\0" * 1501 * 12_000),
         reason=too_many.format(12_000, 12_000),
     )
-    pixels = np.asarray(picture("bomb"))
     zeros = zlib.compress(b"\0" * 20_000_000, 1)
-    for kind, start in ((b"zTXt", b"x\0\0"), (b"iTXt", b"x\0\1\0\0\0"), (b"iCCP", b"x\0\0")):
-        yield StrangePhoto(
-            f"bomb in {kind.decode()}.png",
-            png_of(pixels, 8, 2, chunk(kind, start + zeros)),
-            reason=f"{DAMAGED}Decompressed data too large",
+    for kind, start in (
+        (b"zTXt", b"Raw profile type exif\0\0"),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+        (b"iCCP", b"x\0\0"),
+    ):
+        yield row(
+            f"bomb in {kind.decode()}.png", partial(with_chunk, extra=chunk(kind, start + zeros))
         )
     progressive = as_jpeg(picture("bomb"), progressive=True)
     last = progressive[progressive.rindex(b"\xff\xda") : -2]
