@@ -59,7 +59,10 @@ _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyErr
 
 # `decode_photo` checks its own limit on the header; Pillow's would warn or raise earlier.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow warns about odd metadata in photos that it can decode.
+# Pillow keeps pixels in blocks of 16 MiB. The C library may keep such blocks for each thread that
+# ever decoded a large photo; blocks of more than 32 MiB go back to the system at once.
+Image.core.set_block_size(1 << 26)  # type: ignore[attr-defined]  # documented, but not exported
+# Pillow warns about oddities in photos that it can decode.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
