@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.cli.output import printable_name
 from pipeline.datasets.photo_folders import list_photos
+from pipeline.image_types import SIGNATURE_LENGTH, identify
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ def _list_folder(folder: Path) -> Iterator[Photo | str]:
 
 
 def _read_standard_input() -> Iterator[Photo | str]:
-    from pipeline.features.photos import MAX_BYTES, SIGNATURE  # noqa: PLC0415  (imports NumPy)
+    from pipeline.features.photos import MAX_BYTES  # noqa: PLC0415  (imports NumPy)
 
     # Standard input may be closed.
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
     if len(data) > MAX_BYTES:
         yield f"-: more than {MAX_BYTES} bytes, more than any photo has"
         return
-    if SIGNATURE.match(data):
+    if identify(data[:SIGNATURE_LENGTH]).is_decodable:
         yield Photo("-", data=data)
         return
     # File names are bytes, not necessarily UTF-8; none contains a NUL.

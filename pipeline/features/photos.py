@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.features.views import VIEWS
+from pipeline.image_types import SIGNATURE_LENGTH, identify
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP")
 _THUMBNAIL_MAX_PIXELS = 1 << 28
@@ -24,8 +25,6 @@ MAX_BYTES = 1 << 29
 _MAX_SCANS = 100
 _STRIP_ROWS = 256
 
-# The first bytes of files in these formats.
-SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 # A marker that is followed by a length, or the end marker. The other markers have no length;
 # most of them are part of the pixel data.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
@@ -150,9 +149,10 @@ def load_rgb(data: bytes, size: int, max_pixels: int) -> Image.Image:
             ImageOps.exif_transpose(image, in_place=True)  # a copy would double the memory
             return _rgb(image)
     except UnidentifiedImageError:
-        if SIGNATURE.match(data):
+        file_type = identify(data[:SIGNATURE_LENGTH])
+        if file_type.is_decodable:
             raise PhotoError("damaged image: its header cannot be read") from None
-        raise PhotoError("not a JPEG, PNG or WebP image") from None
+        raise PhotoError(file_type.reason) from None
     except _DECODE_ERRORS as error:
         raise PhotoError(f"damaged image: {error}") from None
     except MemoryError:
