@@ -77,7 +77,8 @@ UNSAFE = (
     "deep\\plain.png",
     "plain\0.png",
 )
-NOT_THERE = ("secret.png", "images/plain.png", "~/secret.png", "file:///secret.png", "PLAIN.png")
+NOT_THERE = ("secret.png", "~/secret.png", "file:///secret.png")
+REPAIRED = ("images/plain.png", "PLAIN.png")  # other spellings of plain.png
 
 
 @dataclass(frozen=True)
@@ -536,7 +537,7 @@ def write_data_set(root: Path, files: list[StrangePhoto]) -> None:
     (images / ".hidden.png").write_bytes(as_png(picture("hidden")))
     for file in files:
         file.write(images)
-    names = ["plain.png", "plain.jpg", "link out.png", *UNSAFE, *NOT_THERE]
+    names = ["plain.png", "plain.jpg", "link out.png", *UNSAFE, *NOT_THERE, *REPAIRED]
     rows = "".join(f"{name},A photo\n" for name in names)
     (root / "captions.txt").write_text(f"image,caption\n{rows}", "utf-8")
 
