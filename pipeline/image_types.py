@@ -43,31 +43,35 @@ class FileType:
         """Why such a file is no photo that can be decoded, and the fix."""
         return f"{self.name}: {self.fix}"
 
+    def count(self, number: int) -> str:
+        """Return the noun with a number instead of its article."""
+        return f"{number} {self.name.partition(' ')[2] if number == 1 else self.plural}"
+
 
 JPEG, PNG, WEBP = FileType("a JPEG photo"), FileType("a PNG image"), FileType("a WebP image")
 DECODABLE = (JPEG, PNG, WEBP)
 
-_CONVERT = "convert it to JPEG with heif-convert, sips (macOS) or magick"
-_CONVERT_TO_PNG = "convert it to PNG, for example with magick"
-_DEVELOP = "develop it to JPEG with your camera's program, darktable or RawTherapee"
+_CONVERT = "convert to JPEG with heif-convert, sips (macOS) or magick"
+_CONVERT_TO_PNG = "convert to PNG, for example with magick"
+_DEVELOP = "develop to JPEG with the camera's program, darktable or RawTherapee"
 
 _HEIC = FileType("a HEIC photo", _CONVERT)
 _HEIF = FileType("a HEIF photo", _CONVERT)
 _AVIF = FileType("an AVIF image", _CONVERT)
 _RAW = FileType("a raw photo", _DEVELOP)
-_JPEG_XL = FileType("a JPEG XL image", "convert it to JPEG with djxl or magick")
+_JPEG_XL = FileType("a JPEG XL image", "convert to JPEG with djxl or magick")
 _JPEG_2000 = FileType("a JPEG 2000 image", _CONVERT_TO_PNG)
-_VIDEO = FileType("a video", "save one of its frames as JPEG, for example with ffmpeg")
-_ARCHIVE = FileType("an archive", "unpack it", is_picture=False)
+_VIDEO = FileType("a video", "save a frame as JPEG, for example with ffmpeg")
+_ARCHIVE = FileType("an archive", "unpack and move the photos here", is_picture=False)
 _SVG = FileType("an SVG drawing", _CONVERT_TO_PNG)
 _WEB_PAGE = FileType("a web page", "download the photo itself", is_picture=False)
 _LFS_POINTER = FileType("a Git LFS pointer", "run `git lfs pull`")
 _TEXT = FileType("a text file", "download the photo again", is_picture=False)
-EMPTY = FileType("an empty file", "copy or download it again")
+EMPTY = FileType("an empty file", "copy or download again")
 UNKNOWN = FileType(
-    "a file of an unknown type", "only JPEG, PNG and WebP photos are decoded", is_picture=False
+    "an unknown file", "only JPEG, PNG and WebP photos are decoded", is_picture=False
 )
-NOT_A_FILE = FileType("a pipe, socket or device", "copy the photo to a file", is_picture=False)
+NOT_A_FILE = FileType("a special file", "only regular files are read", is_picture=False)
 
 _BY_SIGNATURE = [
     (re.compile(signature, re.DOTALL), file_type)
@@ -85,14 +89,14 @@ _BY_SIGNATURE = [
             rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
             FileType(
                 "a TIFF image or raw photo",
-                "convert it to PNG, for example with magick (TIFF) or darktable (raw)",
+                "convert to PNG, for example with magick (TIFF) or darktable (raw)",
             ),
         ),
         (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", _JPEG_XL),
         (rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n", _JPEG_2000),
-        (rb"8BPS", FileType("a Photoshop file", "export it as JPEG")),
-        (rb"gimp xcf", FileType("a GIMP file", "export it as JPEG")),
-        (rb"%PDF-", FileType("a PDF document", "save its pictures as JPEG", is_picture=False)),
+        (rb"8BPS", FileType("a Photoshop file", "export as JPEG")),
+        (rb"gimp xcf", FileType("a GIMP file", "export as JPEG")),
+        (rb"%PDF-", FileType("a PDF document", "save the pictures as JPEG", is_picture=False)),
         (rb"\0\0[\x01\x02]\0", FileType("an icon", _CONVERT_TO_PNG)),
         (rb"P[1-7]\s", FileType("a PNM image", _CONVERT_TO_PNG)),
         (rb"RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV", _VIDEO),

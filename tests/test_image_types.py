@@ -82,7 +82,7 @@ EXAMPLES = {
         b"BM is no picture",
         b"outs:\n- md5: 00\n",
     ],
-    "a file of an unknown type": [b"\0" * 99, b"\xff", b"\xff\xd8", b"RIFF\x24\0\0\0WAVEfmt "],
+    "an unknown file": [b"\0" * 99, b"\xff", b"\xff\xd8", b"RIFF\x24\0\0\0WAVEfmt "],
     "an empty file": [b""],
 }
 
@@ -103,7 +103,7 @@ def test_a_file_is_identified_by_its_first_bytes(name: str, data: bytes) -> None
         ("WEBP", "a WebP image"),
         ("GIF", "a GIF image"),
         ("BMP", "a BMP image"),
-        ("DIB", "a file of an unknown type"),
+        ("DIB", "an unknown file"),
         ("TIFF", "a TIFF image or raw photo"),
         ("PPM", "a PNM image"),
         ("ICO", "an icon"),
@@ -128,7 +128,7 @@ def test_only_types_that_are_decoded_need_no_fix() -> None:
 def test_a_reason_names_the_type_and_the_fix() -> None:
     heic = identify(ftyp(b"heic"))
     assert heic.reason == (
-        "a HEIC photo: convert it to JPEG with heif-convert, sips (macOS) or magick"
+        "a HEIC photo: convert to JPEG with heif-convert, sips (macOS) or magick"
     )
     assert heic.plural == "HEIC photos"
     assert identify(ftyp(b"avif")).plural == "AVIF images"

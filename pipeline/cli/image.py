@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.options import FiniteFloatRange, combine_options
 from pipeline.cli.output import printable_name
-from pipeline.cli.photo_arguments import Photo, expand_photo_arguments
+from pipeline.cli.photo_arguments import Notice, Photo, expand_photo_arguments
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Caption, Captioner
@@ -101,8 +101,9 @@ def image(
     """Caption PHOTOS: files, folders, or - for standard input.
 
     Prints a line per photo: its name, a tab, its caption. Standard input may be one
-    photo, or a list of files, one per line. A photo that cannot be read is reported on
-    standard error; the others are still captioned, and the exit code is 1.
+    photo, or a list of files, one per line. A photo that cannot be read, also one of
+    another format than JPEG, PNG and WebP, is reported on standard error; the others are
+    still captioned, and the exit code is 1. What a file is, its content decides, not its name.
 
     The search settings are those of the last evaluation, in search.json; options override them.
 
@@ -119,10 +120,10 @@ def image(
     _check_options(overrides, list(sampling), top, sample=sample)
     arguments = list(expand_photo_arguments(photos))
     readable = [photo for photo in arguments if isinstance(photo, Photo)]
-    for problem in arguments:
-        if isinstance(problem, str):
-            click.echo(problem, err=True)
-    failed = len(arguments) - len(readable)
+    notices = [notice for notice in arguments if isinstance(notice, Notice)]
+    for notice in notices:
+        click.echo(notice.text, err=True)
+    failed = sum(notice.is_failure for notice in notices)
     if readable:
         from pipeline.captioner.captioner import Captioner  # noqa: PLC0415  (imports NumPy)
 

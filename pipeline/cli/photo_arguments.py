@@ -1,14 +1,20 @@
 """The PHOTOS arguments of `caption image`: files, folders, and standard input."""
 
 import os
+import re
+import shlex
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cli.output import printable_name
-from pipeline.datasets.photo_folders import list_photos
-from pipeline.image_types import SIGNATURE_LENGTH, identify
+from pipeline.datasets.photo_folders import list_folder
+from pipeline.image_types import SIGNATURE_LENGTH, FileType, identify
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -26,43 +32,88 @@ class Photo:
     data: bytes = b""
 
 
-def expand_photo_arguments(arguments: Sequence[str]) -> Iterator[Photo | str]:
-    """Yield the photos of each argument, or a line with the error if it has none."""
+@dataclass(frozen=True)
+class Notice:
+    """A line about files that are not captioned.
+
+    Attributes:
+        text: the line.
+        is_failure: whether a caption was asked for; no one expects one for a text file.
+    """
+
+    text: str
+    is_failure: bool = True
+
+
+def expand_photo_arguments(arguments: Sequence[str]) -> Iterator[Photo | Notice]:
+    """Yield the photos of each argument, and what is said about files that are no photos."""
     for argument in arguments:
-        path = Path(argument)
         if argument == "-":
             yield from _read_standard_input()
         elif os.path.isdir(argument):  # noqa: PTH112  (never raises; "" is not a folder)
-            yield from _list_folder(path)
+            yield from _list_folder(Path(argument))
         else:
-            yield Photo(argument, path)
+            yield _file(argument)
 
 
-def _list_folder(folder: Path) -> Iterator[Photo | str]:
+def _file(name: str) -> Photo | Notice:
+    if _URL.match(name) and not os.path.exists(name):  # noqa: PTH110  (never raises)
+        command = f"curl -L -o photo.jpg {shlex.quote(name)}"
+        return Notice(
+            f"{printable_name(name)}: only files are read: download the photo with "
+            f"`{printable_name(command)}` and caption photo.jpg"
+        )
+    return Photo(name, Path(name))
+
+
+def _list_folder(folder: Path) -> Iterator[Photo | Notice]:
     try:
-        paths = sorted(path for path in list_photos(folder).values() if not path.is_dir())
+        contents = list_folder(folder)
     except OSError as error:
-        yield f"{printable_name(str(folder))}: cannot be listed: {error.strerror}"
+        yield Notice(f"{printable_name(str(folder))}: cannot be listed: {error.strerror}")
         return
+    paths = sorted(path for path in contents.photos.values() if not path.is_dir())
     yield from (Photo(str(path), path) for path in paths)
     if not paths:
-        yield f"{printable_name(str(folder))}: no .jpg, .png or .webp photo in this folder"
+        yield Notice(
+            f"{printable_name(str(folder))}: no JPEG, PNG or WebP photo in this folder",
+        )
+    names = defaultdict(list)
+    for name, file_type in contents.other_files.items():
+        names[file_type].append(name)
+    for file_type, examples in names.items():
+        yield _passed_over(folder, file_type, examples)
 
 
-def _read_standard_input() -> Iterator[Photo | str]:
+def _passed_over(folder: Path, file_type: FileType, names: Sequence[str]) -> Notice:
+    """Describe the files of one type in a folder, with the first names."""
+    shown = ", ".join(map(printable_name, names[:_MAX_EXAMPLES]))
+    more = len(names) - _MAX_EXAMPLES
+    examples = f"({shown} and {more} more)" if more > 0 else f"({shown})"
+    verb = "is" if len(names) == 1 else "are"
+    text = f"{printable_name(str(folder))}: {file_type.count(len(names))} {verb} not captioned"
+    fix = f": {file_type.fix}" if file_type.is_picture else ""
+    return Notice(f"{text} {examples}{fix}", is_failure=file_type.is_picture)
+
+
+def _read_standard_input() -> Iterator[Photo | Notice]:
     from pipeline.features.photos import MAX_BYTES  # noqa: PLC0415  (imports NumPy)
 
     # Standard input may be closed.
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
     if len(data) > MAX_BYTES:
-        yield f"-: more than {MAX_BYTES} bytes, more than any photo has"
+        yield Notice(f"-: more than {MAX_BYTES} bytes, more than any photo has")
         return
-    if identify(data[:SIGNATURE_LENGTH]).is_decodable:
+    file_type = identify(data[:SIGNATURE_LENGTH])
+    if file_type.is_decodable:
         yield Photo("-", data=data)
+        return
+    if data and file_type.is_picture:
+        yield Notice(f"-: {file_type.reason}")
         return
     # File names are bytes, not necessarily UTF-8; none contains a NUL.
     lines = [] if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
     names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:
-        yield "-: standard input is neither a photo nor a list of files"
-    yield from (Photo(name, Path(name)) for name in names)
+        yield Notice("-: standard input is neither a photo nor a list of files")
+    yield from map(_file, names)

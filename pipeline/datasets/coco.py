@@ -13,7 +13,7 @@ three are drawn from the seed; so are the photos of a file that names no split.
 
 import re
 import reprlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,9 @@ from pipeline.datasets.collection import (
     json_id,
     merge_split_lists,
 )
-from pipeline.datasets.photo_folders import (
-    find_photo_folder,
-    is_safe_name,
-    list_photos,
-    match_photo,
-)
+from pipeline.datasets.file_shapes import identify_json
+from pipeline.datasets.photo_folders import FolderContents, find_photo_folder, list_folder
+from pipeline.datasets.photo_names import PhotoIndex, PhotoNames
 from pipeline.datasets.splits import draw_split
 from pipeline.datasets.text_files import read_json_object
 from pipeline.errors import InputError
@@ -44,7 +41,7 @@ _FIX = "get the file again, or set dataset.format in params.yaml to the file's f
 @dataclass(frozen=True)
 class _CaptionFile:
     path: Path
-    names_by_id: dict[int | str, tuple[str, ...]]  # COCO's own image id -> possible photo names
+    names_by_id: dict[int | str, PhotoNames]  # COCO's own image id -> possible photo names
     annotations: list[Any]
 
     @property
@@ -53,23 +50,22 @@ class _CaptionFile:
         return _SPLIT_BY_NAME[match[0]] if match else None
 
 
-def find_coco_photos(root: Path) -> dict[str, Path]:
-    """Return image_id -> path of the photos in the folders that belong to the caption files."""
-    photos: dict[str, Path] = {}
+def find_coco_photos(root: Path) -> FolderContents:
+    """List the photos in the folders that belong to the caption files."""
+    files = FolderContents()
     photo_folder = find_photo_folder(root)
     for name in map(_folder_name, _caption_paths(root)):
         parents = [root] if photo_folder is None else [root, photo_folder]
         folder = next((parent / name for parent in parents if (parent / name).is_dir()), None)
         if folder is not None:
-            listed = list_photos(folder)
-            photos |= {f"{name}/{image_id}": path for image_id, path in listed.items()}
+            files |= list_folder(folder).below(name)
         elif photo_folder is not None:
-            photos = list_photos(photo_folder) | photos
-    return dict(sorted(photos.items()))
+            files = list_folder(photo_folder) | files
+    return files
 
 
 def read_coco(
-    root: Path, image_ids: Collection[str], *, split_seed: int, dev_share: float, test_share: float
+    root: Path, photos: PhotoIndex, *, split_seed: int, dev_share: float, test_share: float
 ) -> Annotations:
     """Read every `captions_*.json` under `root` and draw the splits that they do not define.
 
@@ -82,7 +78,7 @@ def read_coco(
     named_splits = {file.split for file in files} - {None}
     lists: dict[str, list[str]] = {}
     for file in files:
-        for image_id in _existing_photos(file, image_ids):
+        for image_id in _existing_photos(file, photos):
             split = file.split
             if split is None or len(named_splits) == 1:
                 split = draw_split(image_id, split_seed, dev_share=dev_share, test_share=test_share)
@@ -91,7 +87,7 @@ def read_coco(
             lists.setdefault(split, []).append(image_id)
     splits = merge_split_lists(lists, "captions files", summary)
     captions = (caption for file in files for caption in _raw_captions(file))
-    return collect_annotations(captions, image_ids, splits, summary)
+    return collect_annotations(captions, photos, splits, summary)
 
 
 def _caption_paths(root: Path) -> list[Path]:
@@ -106,8 +102,8 @@ def _load(path: Path, summary: Summary) -> _CaptionFile:
     content = read_json_object(path, _FIX, summary)
     for key in ("images", "annotations"):
         if not isinstance(content.get(key), list):
-            raise InputError(f"{path}: key {key} is not a list: {_FIX}")
-    names_by_id: dict[int | str, tuple[str, ...]] = {}
+            raise InputError(f"{path}: key {key} is not a list: {identify_json(content)}")
+    names_by_id: dict[int | str, PhotoNames] = {}
     for position, image in enumerate(content["images"]):
         coco_id = json_id(image, "id")
         file_name = image.get("file_name") if isinstance(image, dict) else None
@@ -119,12 +115,10 @@ def _load(path: Path, summary: Summary) -> _CaptionFile:
     return _CaptionFile(path, names_by_id, content["annotations"])
 
 
-def _existing_photos(file: _CaptionFile, image_ids: Collection[str]) -> Iterator[str]:
-    for names in file.names_by_id.values():
-        if all(is_safe_name(name) for name in names):
-            image_id, _ = match_photo(names, image_ids)
-            if image_id is not None:
-                yield image_id
+def _existing_photos(file: _CaptionFile, photos: PhotoIndex) -> Iterator[str]:
+    for match in photos.match_all(file.names_by_id.values()).values():
+        if match.image_id is not None:
+            yield match.image_id
 
 
 def _raw_captions(file: _CaptionFile) -> Iterator[RawCaption]:

@@ -1,13 +1,19 @@
 """Collection: turns the raw captions of a data set's files into annotations."""
 
 import reprlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.datasets.annotations import Annotation, Annotations, Summary
-from pipeline.datasets.photo_folders import is_safe_name, match_photo
+from pipeline.datasets.annotations import (
+    EXAMPLES_PER_REASON,
+    Annotation,
+    Annotations,
+    Summary,
+)
+from pipeline.datasets.photo_names import Match, PhotoIndex, PhotoNames
 
+_MAX_NAME_LENGTH = 255  # characters; a file system takes no longer names
 # A photo listed in several splits goes to the first of these: no training photo may be scored.
 _SPLIT_PRECEDENCE = ("test", "dev", "train")
 
@@ -25,7 +31,7 @@ class RawCaption:
     """
 
     where: str
-    names: tuple[str, ...]
+    names: PhotoNames
     number: int | str | None
     caption: object
 
@@ -58,7 +64,7 @@ def merge_split_lists(
 
 def collect_annotations(
     captions: Iterable[RawCaption],
-    image_ids: Collection[str],
+    photos: PhotoIndex,
     splits: Mapping[str, str],
     summary: Summary,
 ) -> Annotations:
@@ -66,26 +72,33 @@ def collect_annotations(
 
     Args:
         captions: the captions in file order.
-        image_ids: the existing photos.
+        photos: the existing photos.
         splits: image_id -> split; captions of other photos are dropped.
         summary: counts everything; it becomes the result's summary.
     """
-    collector = _Collector(image_ids, splits, summary)
-    for caption in captions:
+    all_captions = list(captions)
+    matches = photos.match_all(caption.names for caption in all_captions if caption.names)
+    collector = _Collector(photos, matches, splits, summary)
+    for caption in all_captions:
         collector.add(caption)
     return collector.finish()
 
 
 class _Collector:
     def __init__(
-        self, image_ids: Collection[str], splits: Mapping[str, str], summary: Summary
+        self,
+        photos: PhotoIndex,
+        matches: Mapping[PhotoNames, Match],
+        splits: Mapping[str, str],
+        summary: Summary,
     ) -> None:
-        self._image_ids = image_ids
+        self._photos = photos
+        self._matches = matches
         self._splits = splits
         self._summary = summary
         self._captions: dict[str, list[str]] = {}
         self._texts_by_number: dict[str, dict[int | str, set[str]]] = {}
-        self._missing_photos: set[str] = set()
+        self._unmatched: dict[str, dict[str, None]] = {}  # reason -> names in file order
         self._photos_in_no_split: set[str] = set()
 
     def add(self, raw: RawCaption) -> None:
@@ -109,11 +122,23 @@ class _Collector:
             for image_id in sorted(self._captions)
             for index, caption in enumerate(self._captions[image_id])
         ]
-        self._summary.photos_there = len(self._image_ids)
-        self._summary.photos_not_there = len(self._missing_photos)
-        self._summary.photos_in_no_split = len(self._photos_in_no_split)
-        self._summary.finalize((row.image_id, row.split) for row in rows)
-        return Annotations(rows, self._summary)
+        summary, missing = self._summary, self._unmatched.get("photo_not_there", {})
+        summary.photos_there = len(self._photos)
+        summary.photos_not_there = len(missing)
+        summary.photos_in_no_split = len(self._photos_in_no_split)
+        summary.finalize((row.image_id, row.split) for row in rows)
+        captionless = set(self._photos) - self._captions.keys() - self._photos_in_no_split
+        lists = self._unmatched | {
+            "in_no_split": self._photos_in_no_split,
+            "without_captions": captionless,
+        }
+        summary.photo_lists = {
+            name: sorted(map(_storable, photos)) for name, photos in lists.items()
+        }
+        for name in list(missing)[:EXAMPLES_PER_REASON]:
+            if (nearest := self._photos.nearest(name)) is not None:
+                summary.nearest_photos[_storable(name)] = nearest
+        return Annotations(rows, summary)
 
     def _find_photo(self, raw: RawCaption) -> str | None:
         """Return the image_id of a photo that exists and is in a split; else drop the caption."""
@@ -121,24 +146,20 @@ class _Collector:
         if not raw.names:
             summary.drop("malformed", where, _as_text(raw.caption))
             return None
-        name = raw.names[0]
-        if not all(is_safe_name(alternative) for alternative in raw.names):
-            summary.drop("unsafe_name", where, name)
-            return None
-        image_id, has_stray_suffix = match_photo(raw.names, self._image_ids)
-        if image_id is None:
-            self._missing_photos.add(name)
-            summary.drop("photo_not_there", where, name)
-            if has_stray_suffix:
+        name, match = raw.names[0], self._matches[raw.names]
+        if match.image_id is None:
+            self._unmatched.setdefault(match.reason, {})[name] = None
+            summary.drop(match.reason, where, name)
+            if match.has_stray_suffix:
                 summary.note("stray_suffix_not_there", where, name)
             return None
-        if has_stray_suffix:
-            summary.repair("stray_suffix", where, name)
-        if image_id not in self._splits:
-            self._photos_in_no_split.add(image_id)
+        if match.repair:
+            summary.repair(match.repair, where, match.describe_repair(name))
+        if match.image_id not in self._splits:
+            self._photos_in_no_split.add(match.image_id)
             summary.drop("photo_in_no_split", where, name)
             return None
-        return image_id
+        return match.image_id
 
     def _repair_text(self, raw: RawCaption) -> str | None:
         """Return the repaired caption; None, and drop it, if it is empty or not a string."""
@@ -173,6 +194,11 @@ class _Collector:
             self._summary.note("reused_number", raw.where, caption)
         texts.add(caption)
         return False
+
+
+def _storable(name: str) -> str:
+    """Return a name from a caption file as UTF-8 can store it, and no longer than file names."""
+    return name[:_MAX_NAME_LENGTH].encode("utf-8", "backslashreplace").decode()
 
 
 def _as_text(value: object) -> str:

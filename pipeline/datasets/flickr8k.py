@@ -4,13 +4,12 @@ Source: Hodosh, Young and Hockenmaier, "Framing image description as a ranking t
 JAIR 47 (2013). The text files are in the data set's folder or in `Flickr8k_text`.
 """
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, Summary
 from pipeline.datasets.collection import RawCaption, collect_annotations, merge_split_lists
-from pipeline.datasets.photo_folders import is_safe_name, match_photo
+from pipeline.datasets.photo_names import PhotoIndex
 from pipeline.datasets.text_files import read_lines
 from pipeline.errors import InputError
 
@@ -20,10 +19,10 @@ _SPLIT_LISTS = {
     "dev": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
-_ROW = re.compile(r"\s*(.+?)#([0-9]{1,9})\s*\t(.*)", re.DOTALL)
+_MAX_DIGITS = 9  # of a caption's number
 
 
-def read_flickr8k(root: Path, image_ids: Collection[str]) -> Annotations:
+def read_flickr8k(root: Path, photos: PhotoIndex) -> Annotations:
     """Read the token file and the split lists under `root`.
 
     Raises:
@@ -31,42 +30,48 @@ def read_flickr8k(root: Path, image_ids: Collection[str]) -> Annotations:
         OSError: the token file is missing, or a file cannot be read.
     """
     summary = Summary()
-    splits = _read_splits(root, image_ids, summary)
+    splits = _read_splits(root, photos, summary)
     token_file = _text_file(root, "Flickr8k.token.txt")
-    return collect_annotations(_raw_captions(token_file, summary), image_ids, splits, summary)
+    return collect_annotations(_raw_captions(token_file, summary), photos, splits, summary)
 
 
 def _raw_captions(path: Path, summary: Summary) -> Iterator[RawCaption]:
-    for number, line in enumerate(read_lines(path, summary), start=1):
+    for line_number, line in enumerate(read_lines(path, summary), start=1):
         if not line.strip():
             continue
-        where = f"{path.name}:{number}"
-        row = _ROW.fullmatch(line)
-        if row is None:
-            yield RawCaption(where, (), None, line)
+        where = f"{path.name}:{line_number}"
+        head, tab, caption = line.lstrip().partition("\t")
+        name, _, number = head.rstrip().rpartition("#")
+        is_number = number.isascii() and number.isdigit() and len(number) <= _MAX_DIGITS
+        if tab and name and is_number:
+            yield RawCaption(where, (name,), int(number), caption)
         else:
-            yield RawCaption(where, (row[1],), int(row[2]), row[3])
+            yield RawCaption(where, (), None, line)
 
 
-def _read_splits(root: Path, image_ids: Collection[str], summary: Summary) -> dict[str, str]:
+def _read_splits(root: Path, photos: PhotoIndex, summary: Summary) -> dict[str, str]:
     lists: dict[str, list[str]] = {}
     missing_photos: set[str] = set()
-    for split, name in _SPLIT_LISTS.items():
-        path = _text_file(root, name)
+    for split, list_name in _SPLIT_LISTS.items():
+        path = _text_file(root, list_name)
         if not path.exists():
-            summary.note("split_list_missing", "split lists", name)
+            summary.note("split_list_missing", "split lists", list_name)
             continue
+        names = list(filter(None, map(str.strip, read_lines(path, summary))))
+        matches = photos.match_all((name,) for name in names)
         lists[split] = []
-        for line in filter(None, map(str.strip, read_lines(path, summary))):
-            image_id = match_photo([line], image_ids)[0] if is_safe_name(line) else None
-            if image_id is None:
-                missing_photos.add(line)
-            else:
-                lists[split].append(image_id)
+        for name in names:
+            match = matches[(name,)]
+            if match.image_id is None:
+                missing_photos.add(name)
+                continue
+            lists[split].append(match.image_id)
+            if match.repair == "photo_name":
+                summary.repair("photo_name", path.name, match.describe_repair(name))
     if not lists:
-        names = ", ".join(_SPLIT_LISTS.values())
+        expected = ", ".join(_SPLIT_LISTS.values())
         raise InputError(
-            f"{root} has no split list: copy {names} there; or, if you have captions.txt, set "
+            f"{root} has no split list: copy {expected} there; or, if you have captions.txt, set "
             "dataset.format: kaggle in params.yaml, which draws the splits"
         )
     summary.listed_photos_not_there = len(missing_photos)

@@ -6,11 +6,13 @@ equal rows come from annotators who wrote the same caption, and both are kept.
 
 import csv
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, Summary
 from pipeline.datasets.collection import RawCaption, collect_annotations
+from pipeline.datasets.file_shapes import identify_shape
+from pipeline.datasets.photo_names import PhotoIndex
 from pipeline.datasets.splits import draw_split
 from pipeline.datasets.text_files import read_lines
 from pipeline.errors import InputError
@@ -25,7 +27,7 @@ _COLUMN_COUNT = 2
 
 
 def read_kaggle(
-    root: Path, image_ids: Collection[str], *, split_seed: int, dev_share: float, test_share: float
+    root: Path, photos: PhotoIndex, *, split_seed: int, dev_share: float, test_share: float
 ) -> Annotations:
     """Read `captions.txt` under `root` and draw the splits.
 
@@ -36,19 +38,19 @@ def read_kaggle(
     summary = Summary()
     splits = {
         image_id: draw_split(image_id, split_seed, dev_share=dev_share, test_share=test_share)
-        for image_id in image_ids
+        for image_id in photos
     }
     captions = _raw_captions(root / CAPTION_FILES[0], summary)
-    return collect_annotations(captions, image_ids, splits, summary)
+    return collect_annotations(captions, photos, splits, summary)
 
 
 def _raw_captions(path: Path, summary: Summary) -> Iterator[RawCaption]:
     rows = _csv_rows(read_lines(path, summary))
     _, header = next(rows, (1, ""))
     if [column.strip().lower() for column in _columns(header)] != _HEADER:
+        shape = identify_shape(path) or "set dataset.format in params.yaml to the file's format"
         raise InputError(
-            f"{path}, line 1: {header[:60]!r} is not the header image,caption: "
-            "add that line at the top, or set dataset.format in params.yaml to the file's format"
+            f"{path}, line 1: {header[:60]!r} is not the header image,caption: {shape}"
         )
     for number, row in rows:
         where = f"{path.name}:{number}"
@@ -70,25 +72,32 @@ def _csv_rows(lines: list[str]) -> Iterator[tuple[int, str]]:
     A quote that is never closed would swallow all captions after it. If a line that starts
     like a row comes before the closing quote, the open quote therefore ends with its line.
     """
+    quote_ends = _quote_ends(lines)
     start = 0
     while start < len(lines):
         end = start + 1
         if _has_open_quote(lines[start]):
-            end = _end_of_quote(lines, end) or end
+            end = quote_ends[end] or end
         row = "\n".join(lines[start:end])
         if row.strip():
             yield start + 1, row
         start = end
 
 
-def _end_of_quote(lines: list[str], start: int) -> int | None:
-    """Return the index after the line that closes a quote opened before `start`."""
-    for index in range(start, len(lines)):
+def _quote_ends(lines: list[str]) -> list[int | None]:
+    """Return for each index, and the end, the index after the line that closes an open quote.
+
+    The quote was opened before the line at that index. None if a line that starts like a row,
+    or the end, comes first.
+    """
+    ends: list[int | None] = [None] * (len(lines) + 1)
+    for index in range(len(lines) - 1, -1, -1):
         if _ROW_START.match(lines[index]):
-            return None
-        if lines[index].count('"') % 2 == 1:
-            return index + 1
-    return None
+            ends[index] = None
+        else:
+            is_closing = lines[index].count('"') % 2 == 1
+            ends[index] = index + 1 if is_closing else ends[index + 1]
+    return ends
 
 
 def _has_open_quote(row: str) -> bool:

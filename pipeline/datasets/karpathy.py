@@ -10,7 +10,7 @@ folder, and the file name if not.
 """
 
 import reprlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from pipeline.datasets.collection import (
     json_id,
     merge_split_lists,
 )
+from pipeline.datasets.file_shapes import identify_json
 from pipeline.datasets.photo_folders import (
     PHOTO_FOLDERS,
+    FolderContents,
     find_photo_folder,
-    is_safe_name,
-    list_photos,
-    match_photo,
+    list_folder,
 )
+from pipeline.datasets.photo_names import PhotoIndex, PhotoNames
 from pipeline.datasets.text_files import read_json_object
 from pipeline.errors import InputError
 
@@ -36,15 +37,17 @@ _SPLIT_BY_NAME = {"train": "train", "restval": "train", "val": "dev", "test": "t
 _FIX = "get the file again, or set dataset.format in params.yaml to the file's format"
 
 
-def find_karpathy_photos(root: Path) -> dict[str, Path]:
-    """Return image_id -> path: the photo folder's photos and those of other folders in root."""
+def find_karpathy_photos(root: Path) -> FolderContents:
+    """List the photo folder and the photos in other folders in root."""
     folder = find_photo_folder(root)
-    in_photo_folder = {} if folder is None else list_photos(folder)
-    in_other_folders = list_photos(root, exclude=PHOTO_FOLDERS)
-    return dict(sorted({**in_photo_folder, **in_other_folders}.items()))
+    in_photo_folder = FolderContents() if folder is None else list_folder(folder)
+    elsewhere = list_folder(root, exclude=PHOTO_FOLDERS)
+    # The root also has the captions, and what else came with them.
+    pictures = {name: kind for name, kind in elsewhere.other_files.items() if kind.is_picture}
+    return in_photo_folder | FolderContents(elsewhere.photos, pictures)
 
 
-def read_karpathy(root: Path, image_ids: Collection[str]) -> Annotations:
+def read_karpathy(root: Path, photos: PhotoIndex) -> Annotations:
     """Read the `dataset_*.json` under `root`.
 
     Raises:
@@ -59,11 +62,12 @@ def read_karpathy(root: Path, image_ids: Collection[str]) -> Annotations:
             "that describes the photos there"
         )
     summary = Summary()
-    images = read_json_object(paths[0], _FIX, summary).get("images")
+    content = read_json_object(paths[0], _FIX, summary)
+    images = content.get("images")
     if not isinstance(images, list):
-        raise InputError(f"{paths[0]}: key images is not a list: {_FIX}")
-    splits = _splits(images, image_ids, paths[0].name, summary)
-    return collect_annotations(_raw_captions(images, paths[0].name), image_ids, splits, summary)
+        raise InputError(f"{paths[0]}: key images is not a list: {identify_json(content)}")
+    splits = _splits(images, photos, paths[0].name, summary)
+    return collect_annotations(_raw_captions(images, paths[0].name), photos, splits, summary)
 
 
 def _raw_captions(images: list[Any], file_name: str) -> Iterator[RawCaption]:
@@ -85,14 +89,15 @@ def _raw_captions(images: list[Any], file_name: str) -> Iterator[RawCaption]:
 
 
 def _splits(
-    images: list[Any], image_ids: Collection[str], file_name: str, summary: Summary
+    images: list[Any], photos: PhotoIndex, file_name: str, summary: Summary
 ) -> dict[str, str]:
     lists: dict[str, list[str]] = {}
-    for position, image in enumerate(images):
-        names = _possible_names(image) if isinstance(image, dict) else ()
-        if not names or not all(is_safe_name(name) for name in names):
+    all_names = [_possible_names(image) if isinstance(image, dict) else () for image in images]
+    matches = photos.match_all(filter(None, all_names))
+    for position, (image, names) in enumerate(zip(images, all_names, strict=True)):
+        if not names or matches[names].reason == "unsafe_name":
             continue
-        image_id, _ = match_photo(names, image_ids)
+        image_id = matches[names].image_id
         split = image.get("split")
         if not isinstance(split, str) or split not in _SPLIT_BY_NAME:
             summary.note("unknown_split", f"{file_name}: images[{position}]", reprlib.repr(split))
@@ -101,7 +106,7 @@ def _splits(
     return merge_split_lists(lists, file_name, summary)
 
 
-def _possible_names(image: dict[str, Any]) -> tuple[str, ...]:
+def _possible_names(image: dict[str, Any]) -> PhotoNames:
     file_name, file_path = image.get("filename"), image.get("filepath")
     if not isinstance(file_name, str):
         return ()

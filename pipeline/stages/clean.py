@@ -2,16 +2,21 @@
 
 from pathlib import Path
 
+from pipeline.datasets import reasons
 from pipeline.datasets.annotations import Summary
 from pipeline.datasets.caption_table import write_caption_table
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.splits import MIN_PHOTOS_PER_SPLIT
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.files import write_json
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
 from pipeline.text.cleaning import clean_captions
 
+# Those that a user will want to look into.
+_REASONS_WITH_EXAMPLE = frozenset(
+    {"photo_name", "photo_name_ambiguous", "same_photo_in_two_splits", "markup", "malformed"}
+)
 TABLE = Path("artifacts/captions.parquet")
 SUMMARY = Path("artifacts/captions.json")
 
@@ -48,17 +53,24 @@ def _print_summary(summary: Summary) -> None:
     )
     for split, photos in summary.photos_per_split.items():
         print(f"  {split}: {photos} photos, {summary.captions_per_split[split]} captions")
-    for title, counts in (
-        ("dropped", summary.dropped),
-        ("repaired", summary.repaired),
-        ("noted", summary.noted),
-    ):
-        if counts:
-            print(f"  {title}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     print(
         f"  {summary.distinct_words} distinct words, longest caption "
-        f"{summary.longest_caption_words} words; details in {SUMMARY}"
+        f"{summary.longest_caption_words} words"
     )
+    for title, counts, meanings in (
+        ("dropped", summary.dropped, reasons.DROPPED),
+        ("repaired", summary.repaired, reasons.REPAIRED),
+        ("noted", summary.noted, reasons.NOTED),
+    ):
+        for reason, count in counts.items():
+            print(f"  {title}: {reason} {count} ({meanings[reason]})")
+            if reason in _REASONS_WITH_EXAMPLE:
+                print(f"    for example {one_line(summary.examples[reason][0])}")
+    for name, nearest in summary.nearest_photos.items():
+        print(f"    not there: {name!r}; the photo most like it: {nearest!r}")
+    for file_types, entry in summary.other_files.items():
+        print(f"  no photos: {entry['count']} {file_types} ({entry['fix']})")
+    print(f"details, with the names of all photos and files that were left out: {SUMMARY}")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,12 @@ def clean_captions(annotations: Annotations, style: str) -> tuple[pd.DataFrame, 
     columns = ["image_id", "split", "caption_index", "raw", "text", "n_words"]
     frame = pd.DataFrame(rows, columns=columns)
     summary.finalize(zip(frame["image_id"], frame["split"], strict=True))
+    captionless = {
+        annotation.image_id for annotation in annotations.rows
+    } - captions_by_photo.keys()
+    if captionless:
+        without_captions = summary.photo_lists.get("without_captions", [])
+        summary.photo_lists["without_captions"] = sorted({*without_captions, *captionless})
     problem = summary.why_untrainable()
     if problem is not None:
         raise InputError(

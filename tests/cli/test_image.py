@@ -1,6 +1,7 @@
 import itertools
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -65,7 +66,8 @@ def test_a_folder_means_all_photos_in_it_and_its_subfolders_sorted(caption: Run)
         Path("folder", name).write_text("no photo", "utf-8")
     Path("folder/album.png").mkdir()
     result = caption("folder")
-    succeeded(result)
+    assert result.exit_code == 0
+    assert result.stderr == "folder: 3 text files are not captioned (a/old.gif, jpg, notes.txt)\n"
     assert [name for name, _ in lines(result)] == [
         str(Path("folder", name)) for name in sorted(names, key=lambda name: Path(name).parts)
     ]
@@ -76,8 +78,53 @@ def test_a_folder_without_photos_is_reported(caption: Run) -> None:
     write_photos(Path(), 1)
     Path("empty").mkdir()
     result = caption("empty", "00.png")
-    failed(result, "empty: no .jpg, .png or .webp photo in this folder")
+    failed(result, "empty: no JPEG, PNG or WebP photo in this folder")
     assert lines(result) == [["00.png", LEARNED[0]]]
+
+
+def test_the_bytes_of_a_folder_s_files_decide_and_not_their_names(caption: Run) -> None:
+    names = ["a.jfif", "b.jpe", "c.jpg_large", "d", "e.heic", "q.jpg?w=640"]
+    Path("folder/deep").mkdir(parents=True)
+    for seed, name in enumerate(names):
+        Path("folder", name).write_bytes(encoded(drawn(seed), "PNG"))
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    for name in ("1.HEIC", "2.HEIC", "3.heic", "deep/4.jpeg.heic"):
+        Path("folder", name).write_bytes(heic)
+    Path("folder/film.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
+    Path("folder/named.jpg").write_bytes(heic)
+    Path("folder/captions.csv").write_text("image,caption\n", "utf-8")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("folder/pipe")
+    result = caption("folder")
+    assert result.exit_code == 1
+    assert captions(result) == LEARNED[:6]
+    convert = "convert to JPEG with heif-convert, sips (macOS) or magick"
+    examples = "(1.HEIC, 2.HEIC, 3.heic and 1 more)"
+    frame = "save a frame as JPEG, for example with ffmpeg"
+    special = ["folder: 1 special file is not captioned (pipe)"] if hasattr(os, "mkfifo") else []
+    assert sorted(result.stderr.splitlines()) == sorted(
+        [
+            f"folder: 4 HEIC photos are not captioned {examples}: {convert}",
+            "folder: 1 text file is not captioned (captions.csv)",
+            f"folder: 1 video is not captioned (film.mov): {frame}",
+            f"{Path('folder/named.jpg')}: a HEIC photo: {convert}",
+            *special,
+        ]
+    )
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a b.jpg?w=1&h=2", "HTTP://example.org/"])
+def test_a_photo_on_the_web_is_not_fetched_but_how_to_do_that_is_shown(
+    caption: Run, url: str
+) -> None:
+    write_photos(Path(), 1)
+    for result in (caption(url, "00.png"), caption("-", data=f"{url}\n00.png\n".encode())):
+        failed(
+            result,
+            f"{url}: only files are read: download the photo with "
+            f"`curl -L -o photo.jpg {shlex.quote(url)}` and caption photo.jpg",
+        )
+        assert captions(result) == LEARNED[:1]
 
 
 @pytest.mark.parametrize(
@@ -108,14 +155,19 @@ def test_standard_input_may_be_a_list_of_files(caption: Run) -> None:
         b"\n \n",
         b"\x00\xff\xfe\x01",
         b"a.png\0b.png\0",
-        encoded(drawn(0), "GIF"),
-        encoded(drawn(0), "BMP"),
     ],
-    ids=["nothing", "blank", "bytes", "NUL", "GIF", "BMP"],
+    ids=["nothing", "blank", "bytes", "NUL"],
 )
 def test_standard_input_of_another_kind_is_reported(caption: Run, data: bytes) -> None:
     result = caption("-", data=data)
     failed(result, "-: standard input is neither a photo nor a list of files")
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP"])
+def test_standard_input_of_another_format_is_reported_with_the_fix(caption: Run, kind: str) -> None:
+    result = caption("-", data=encoded(drawn(0), kind))
+    failed(result, f"-: a {kind} image: convert to PNG, for example with magick")
     assert result.stdout == ""
 
 

@@ -7,8 +7,9 @@ from pipeline.datasets.collection import (
     json_id,
     merge_split_lists,
 )
+from pipeline.datasets.photo_names import PhotoIndex
 
-PHOTOS = {"a.jpg", "b.jpg", "c.jpg"}
+PHOTOS = PhotoIndex({"a.jpg", "b.jpg", "c.jpg"})
 SPLITS = {"a.jpg": "train", "b.jpg": "test"}
 
 

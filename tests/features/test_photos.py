@@ -286,16 +286,16 @@ def test_a_thumbnail_keeps_the_proportions() -> None:
 @pytest.mark.parametrize(
     ("data", "expected_reason"),
     [
-        (b"", "an empty file: copy or download it again"),
-        (b"\x00", "a file of an unknown type: only JPEG, PNG and WebP photos are decoded"),
+        (b"", "an empty file: copy or download again"),
+        (b"\x00", "an unknown file: only JPEG, PNG and WebP photos are decoded"),
         (b"<!DOCTYPE html><title>404</title>", "a web page: download the photo itself"),
-        (encoded(make_photo(), "GIF"), "a GIF image: convert it to PNG, for example with magick"),
+        (encoded(make_photo(), "GIF"), "a GIF image: convert to PNG, for example with magick"),
         (
             encoded(make_photo(), "TIFF"),
             identify(encoded(make_photo(), "TIFF")).reason,
         ),
-        (encoded(make_photo(), "BMP"), "a BMP image: convert it to PNG, for example with magick"),
-        (b"%PDF-1.4", "a PDF document: save its pictures as JPEG"),
+        (encoded(make_photo(), "BMP"), "a BMP image: convert to PNG, for example with magick"),
+        (b"%PDF-1.4", "a PDF document: save the pictures as JPEG"),
     ],
 )
 def test_other_formats_than_jpeg_png_and_webp_are_refused_with_the_fix(

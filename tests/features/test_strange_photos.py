@@ -23,6 +23,7 @@ from tests.support.photo_parts import as_png, picture
 from tests.support.strange_photos import (
     MAX_PIXELS,
     NOT_THERE,
+    REPAIRED,
     UNSAFE,
     StrangePhoto,
     corpus,
@@ -151,7 +152,9 @@ def test_no_file_outside_the_photo_folder_is_read(extracted: Extracted) -> None:
 
 def flickr8k(names: list[str]) -> dict[str, str]:
     return {
-        "Flickr8k.token.txt": "".join(f"{name}#0\tA photo\n" for name in names),
+        "Flickr8k.token.txt": "".join(
+            f"{name}#{number}\tA photo\n" for number, name in enumerate(names)
+        ),
         "Flickr_8k.trainImages.txt": "\n".join(names),
     }
 
@@ -184,13 +187,14 @@ def test_a_caption_file_names_no_photo_outside_its_folder(
         path.write_bytes(as_png(picture(path.name)))
     absolute = str(secret.resolve())
     unsafe = [*UNSAFE, absolute, f"/{absolute}", "../../secret.png"]
-    for name, text in write(["plain.png", *NOT_THERE, *unsafe]).items():
+    for name, text in write(["plain.png", *NOT_THERE, *REPAIRED, *unsafe]).items():
         (root / name).write_text(text, "utf-8")
     with opened_files() as opened:
         annotations = formats.read_annotations(
             write.__name__, root, split_seed=1, dev_share=0, test_share=0
         )
-    assert [row.image_id for row in annotations.rows] == ["plain.png"]
+    assert {row.image_id for row in annotations.rows} == {"plain.png"}
+    assert annotations.summary.captions_kept == 1 + len(REPAIRED)
     assert annotations.summary.dropped == {
         "unsafe_name": len(unsafe),
         "photo_not_there": len(NOT_THERE),

@@ -60,7 +60,7 @@ from tests.support.photo_parts import (
 
 MAX_PIXELS = 100_000_000
 DAMAGED = "damaged image: "
-NO_PHOTO = "a file of an unknown type: only JPEG, PNG and WebP photos are decoded$"
+NO_PHOTO = "an unknown file: only JPEG, PNG and WebP photos are decoded$"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 OUTSIDE = "a link to a file outside the photo folder$"
 
@@ -78,7 +78,8 @@ UNSAFE = (
     "deep\\plain.png",
     "plain\0.png",
 )
-NOT_THERE = ("secret.png", "images/plain.png", "~/secret.png", "file:///secret.png", "PLAIN.png")
+NOT_THERE = ("secret.png", "~/secret.png", "file:///secret.png")
+REPAIRED = ("images/plain.png", "PLAIN.png")  # other spellings of plain.png
 
 
 @dataclass(frozen=True)
@@ -383,15 +384,15 @@ def _no_photos() -> Iterator[StrangePhoto]:
         ("pointer.jpg", LFS_POINTER, "a Git LFS pointer: run `git lfs pull`$"),
         ("zeros.jpg", b"\0" * 4096, NO_PHOTO),
         ("one byte.jpg", b"\xff", NO_PHOTO),
-        ("a GIF.jpg", encoded(image, "GIF"), "a GIF image: convert it "),
-        ("a TIFF.jpg", encoded(image, "TIFF"), "a TIFF image or raw photo: convert it "),
-        ("a Lab TIFF.jpg", encoded(lab, "TIFF"), "a TIFF image or raw photo: convert it "),
-        ("a BMP.jpg", encoded(image, "BMP"), "a BMP image: convert it "),
-        ("a PSD.jpg", photoshop, "a Photoshop file: export it "),
+        ("a GIF.jpg", encoded(image, "GIF"), "a GIF image: convert "),
+        ("a TIFF.jpg", encoded(image, "TIFF"), "a TIFF image or raw photo: convert "),
+        ("a Lab TIFF.jpg", encoded(lab, "TIFF"), "a TIFF image or raw photo: convert "),
+        ("a BMP.jpg", encoded(image, "BMP"), "a BMP image: convert "),
+        ("a PSD.jpg", photoshop, "a Photoshop file: export "),
         ("a PDF.png", b"%PDF-1.4\n", "a PDF document: "),
-        ("an SVG.png", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing: convert it "),
-        ("a HEIC.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo: convert it to JPEG "),
-        ("an AVIF.webp", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "an AVIF image: convert it "),
+        ("an SVG.png", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing: convert "),
+        ("a HEIC.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo: convert to JPEG "),
+        ("an AVIF.webp", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "an AVIF image: convert "),
         ("a WAV.webp", b"RIFF\x24\0\0\0WAVEfmt ", NO_PHOTO),
         ("line ends changed.png", as_png(image).replace(b"\r\n", b"\n"), NO_PHOTO),
     ):
@@ -543,7 +544,7 @@ def write_data_set(root: Path, files: list[StrangePhoto]) -> None:
     (images / ".hidden.png").write_bytes(as_png(picture("hidden")))
     for file in files:
         file.write(images)
-    names = ["plain.png", "plain.jpg", "link out.png", *UNSAFE, *NOT_THERE]
+    names = ["plain.png", "plain.jpg", "link out.png", *UNSAFE, *NOT_THERE, *REPAIRED]
     rows = "".join(f"{name},A photo\n" for name in names)
     (root / "captions.txt").write_text(f"image,caption\n{rows}", "utf-8")
 
