@@ -87,6 +87,7 @@ OF_NO_SINGLE_MODULE = {
     "runs/test_readme.py",
     "runs/test_two_writers.py",
     "test_dvc_yaml.py",
+    "test_dvcignore.py",
     "test_params_page.py",
     "test_tiers.py",
 }

@@ -151,18 +151,18 @@ def _check_tracked(root: Path, photos: Mapping[str, Path]) -> None:
     DVC follows the link that a data set's folder is, and links to files. It does not follow links
     to folders within a data set, nor does it enter another DVC project.
     """
+    parents = {os.path.dirname(path) for path in photos.values()}  # noqa: PTH120  (many paths)
+    folders = {folder for parent in parents for folder in (Path(parent), *Path(parent).parents)}
     # A link from inside a photo folder to the outside is no concern: its photos are refused.
-    tops = {path.relative_to(root).parts[0] for path in photos.values()}
-    for top in sorted(root / name for name in tops):
+    for top in sorted(folder for folder in folders if folder.parent == root):
         target = Path(os.path.realpath(top))
-        if top.is_dir() and not target.is_relative_to(os.path.realpath(root)):
+        if not target.is_relative_to(os.path.realpath(root)):
             raise InputError(
                 f"{top} is a link to {target}, and DVC follows no such link: it would not notice "
-                f"when photos change. Move the captions next to that folder, as a folder of its "
-                f"own with {top.name} in it, and set dataset.root in params.yaml to it; or make "
-                f"{root} itself the link; or replace {top} by the folder or a copy of it"
+                "when photos change. Put the captions beside that folder, call it one of "
+                f"{', '.join(PHOTO_FOLDERS)}, and set dataset.root in params.yaml to the folder "
+                f"of both; or make {root} itself the link; or put the photos in place of {top}"
             )
-    folders = {parent for path in photos.values() for parent in path.parents}
     for folder in sorted(folder for folder in folders if folder.is_relative_to(root)):
         if folder != root and (folder / ".dvc").is_dir():
             raise InputError(

@@ -22,7 +22,7 @@ PHOTO_FOLDERS = (
 )
 # Files with these suffixes are listed unopened: if one is no photo, the decoder says what it is.
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-# What systems put into folders. `.dvcignore` has the same names, so that DVC ignores them, too.
+# What systems put into folders, in lower case. `.dvcignore` has them too.
 SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "__macosx"})
 
 # The original token file has 2258277193_586949ec62.jpg.1 where the photo's name ends in .jpg.
