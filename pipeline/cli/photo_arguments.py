@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.cli.output import printable_name
 from pipeline.datasets.photo_folders import list_photos
+from pipeline.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,26 @@ class Photo:
     data: bytes = b""
 
 
-def expand_photo_arguments(arguments: Sequence[str]) -> Iterator[Photo | str]:
-    """Yield the photos of each argument, or a line with the error if it has none."""
+@dataclass(frozen=True)
+class Failure:
+    """A photo, or an argument without photos, that cannot be captioned.
+
+    Attributes:
+        name: of the file or folder.
+        reason: a phrase.
+    """
+
+    name: str
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """The line that reports it."""
+        return f"{printable_name(self.name)}: {one_line(self.reason)}"
+
+
+def expand_photo_arguments(arguments: Sequence[str]) -> Iterator[Photo | Failure]:
+    """Yield the photos of each argument, or a failure if it has none."""
     for argument in arguments:
         path = Path(argument)
         if argument == "-":
@@ -37,24 +56,24 @@ def expand_photo_arguments(arguments: Sequence[str]) -> Iterator[Photo | str]:
             yield Photo(argument, path)
 
 
-def _list_folder(folder: Path) -> Iterator[Photo | str]:
+def _list_folder(folder: Path) -> Iterator[Photo | Failure]:
     try:
         paths = sorted(path for path in list_photos(folder).values() if not path.is_dir())
     except OSError as error:
-        yield f"{printable_name(str(folder))}: cannot be listed: {error.strerror}"
+        yield Failure(str(folder), f"cannot be listed: {error.strerror}")
         return
     yield from (Photo(str(path), path) for path in paths)
     if not paths:
-        yield f"{printable_name(str(folder))}: no .jpg, .png or .webp photo in this folder"
+        yield Failure(str(folder), "no .jpg, .png or .webp photo in this folder")
 
 
-def _read_standard_input() -> Iterator[Photo | str]:
+def _read_standard_input() -> Iterator[Photo | Failure]:
     from pipeline.features.photos import MAX_BYTES, SIGNATURE  # noqa: PLC0415  (imports NumPy)
 
     # Standard input may be closed.
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
     if len(data) > MAX_BYTES:
-        yield f"-: more than {MAX_BYTES} bytes, more than any photo has"
+        yield Failure("-", f"more than {MAX_BYTES} bytes, more than any photo has")
         return
     if SIGNATURE.match(data):
         yield Photo("-", data=data)
@@ -63,5 +82,5 @@ def _read_standard_input() -> Iterator[Photo | str]:
     lines = [] if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
     names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:
-        yield "-: standard input is neither a photo nor a list of files"
+        yield Failure("-", "standard input is neither a photo nor a list of files")
     yield from (Photo(name, Path(name)) for name in names)

@@ -39,7 +39,7 @@ def test_after_a_run_everything_is_up_to_date_and_computed(project: Project) -> 
     status = status_lines(project)
     stages = ["sample", "clean", "encoder", "extract", "tokenize", "detector", "train", "evaluate"]
     assert {name: status[name] for name in stages} == dict.fromkeys(stages, "up to date")
-    assert status["photos"] == f"{len(photo_paths(project))} computed, 0 new, 0 unreadable"
+    assert status["photos"] == f"{len(photo_paths(project))} computed, 0 new, 0 failed"
 
 
 def test_changes_and_the_stages_after_them_are_listed(changed: Project) -> None:
@@ -54,14 +54,14 @@ def test_changes_and_the_stages_after_them_are_listed(changed: Project) -> None:
     assert status["extract"] == status["tokenize"] == "up to date"
 
 
-def test_new_and_unreadable_photos_are_counted(changed: Project) -> None:
+def test_new_and_failed_photos_are_counted(changed: Project) -> None:
     computed = len(photo_paths(changed))
     images = changed.folder / "data/mine/images"
     scene = next(images.glob("*.jpg")).read_bytes()
     (images / "unseen.jpg").write_bytes(scene + b"bytes that no other photo has")
     (images / "broken.jpg").write_bytes(b"")
     status = status_lines(changed)
-    assert status["photos"] == f"{computed} computed, 1 new, 1 unreadable"
+    assert status["photos"] == f"{computed} computed, 1 new, 1 failed"
     assert status["broken.jpg:"] == "empty file"
     assert status["extract"].startswith("would run: data/mine modified")
 
@@ -77,7 +77,7 @@ def test_a_photo_that_failed_in_the_last_extraction_is_not_new(changed: Project)
     path.unlink()  # it may be a link into DVC's cache
     path.write_text(json.dumps(extraction), "utf-8")
     status = status_lines(changed)
-    assert status["photos"] == f"{computed} computed, 0 new, 1 unreadable"
+    assert status["photos"] == f"{computed} computed, 0 new, 1 failed"
     assert status["half.jpg:"] == "damaged image: cut off (at the last extraction)"
 
 
