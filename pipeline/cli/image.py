@@ -108,7 +108,7 @@ def image(
 
     Prints a line per photo as soon as it is captioned: its name, a tab, its caption.
     Standard input may be one photo, or a list of files, one per line. A photo that fails
-    is named on standard error, with all failed ones counted at the end; the others are
+    is named on standard error, and again at the end if there are many; the others are
     still captioned, and the exit code is 1.
 
     The search settings travel with the model, in search.json: those of the last
@@ -142,7 +142,7 @@ def image(
         generate = _generator(captioner, top, sampling if sample else None)
         failures += _caption_all(captioner, generate, readable, top, as_json)
     if failures:
-        if len(arguments) > 1:  # the lines above may be far away by now
+        if len(arguments) > _MAX_BATCH:  # their lines may be far away by now
             names = ", ".join(printable_name(failure.name) for failure in failures[:_MAX_LISTED])
             n_more = len(failures) - _MAX_LISTED
             more = f" and {n_more} more" if n_more > 0 else ""
