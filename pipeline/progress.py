@@ -63,7 +63,6 @@ class Progress:
                 file=self._stream,
                 delay=_DELAY,
                 smoothing=0,  # the time left follows from the mean speed, as in the plain lines
-                dynamic_ncols=True,
             )
         return self
 

@@ -1,5 +1,6 @@
 """Descriptions of artefacts, for `caption inspect`: each file is checked as the stages check it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,7 +92,9 @@ def _describe_captions(path: Path) -> Description:
         properties[str(split)] = f"{rows['image_id'].nunique()} photos, {len(rows)} captions"
     lengths = table.frame["n_words"]
     properties["words a caption"] = f"{lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}"
-    return Description("sound", properties | dict(sorted(table.provenance.items())))
+    for name, value in sorted(table.provenance.items()):
+        properties[name] = json.dumps(value) if isinstance(value, dict) else value
+    return Description("sound", properties)
 
 
 def _describe_vocabulary(path: Path) -> Description:
@@ -113,13 +116,12 @@ def _describe_vocabulary(path: Path) -> Description:
 
 def _describe_model(path: Path) -> Description:
     config = Artifacts.open(path.parent.parent, "vocabulary.json").model_config
-    properties: dict[str, object] = asdict(config.decoder)
+    decoder = asdict(config.decoder)
+    properties: dict[str, object] = {"decoder": decoder.pop("name"), **decoder}
     for member in config.members:
-        metadata = member.metadata
-        properties[f"seed {member.seed}"] = (
-            f"{metadata.get('epochs')} epochs, best {metadata.get('best')}; "
-            f"{metadata.get('stopped')}"
-        )
+        epochs, best, stopped = map(member.metadata.get, ("epochs", "best", "stopped"))
+        kept = f"epoch {best.get('epoch')}" if isinstance(best, dict) else "an unknown epoch"
+        properties[f"seed {member.seed}"] = f"{kept} of {epochs} kept; {stopped}"
     spec = config.feature_spec
     properties["encoder"] = f"{spec.encoder} at {spec.input_size} pixels, {spec.pooling} pooling"
     return Description("fits the vocabulary beside it; its weights were not read", properties)

@@ -45,6 +45,8 @@ def compare_runs(
     pairing = pair(run_captions, references, reference_captions, subset=subset)
     if len(pairing.image_ids) == 1:
         raise InputError("one photo cannot show a significant difference: compare more photos")
+    if pairing.candidates[0] == pairing.candidates[1]:
+        pairing.notes.append("the two runs have the same captions")
     scorer = Scorer(pairing.references)
     first, second = map(scorer.score, pairing.candidates)
     return pairing, paired_differences(first, second)

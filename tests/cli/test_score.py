@@ -234,8 +234,9 @@ def test_a_clearly_worse_run_differs_significantly() -> None:
     result = run_compare("candidates.json", "worse.json")
     succeeded(result)
     assert "significant (p < 0.05): BLEU-1, BLEU-2, BLEU-3" in result.stdout
-    same = run_compare("candidates.json", "candidates.json").stdout
-    assert "no significant difference (p < 0.05)" in same
+    same = run_compare("candidates.json", "candidates.json")
+    assert "no significant difference (p < 0.05)" in same.stdout
+    assert same.stderr == "note: the two runs have the same captions\n"
 
 
 def test_notes_about_either_run_are_on_standard_error() -> None:

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from pipeline.cli import dvc_status
-from pipeline.cli.dvc_status import StageStatus, stage_statuses
+from pipeline.cli.dvc_status import PhotoStatus, StageStatus, stage_statuses
+from pipeline.cli.main import main
 from pipeline.errors import InputError
 from tests.support.project import Project
 
@@ -125,7 +127,21 @@ def test_several_changed_code_files_are_one_reason(monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_names_and_reasons_that_could_control_a_terminal_are_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photos = PhotoStatus(computed=1, new=0, failed={"\u202ea.jpg": "\x1b[2J\nfine"})
+    monkeypatch.setattr(
+        dvc_status, "stage_statuses", lambda: [StageStatus("train", ["\x1b[2J"], [])]
+    )
+    monkeypatch.setattr(dvc_status, "photo_status", lambda *_: photos)
+    result = CliRunner().invoke(main, ["status"])
+    assert result.exit_code == 0
+    assert r"train     would run: \x1b[2J" in result.stdout.splitlines()
+    assert r"          \u202ea.jpg: \x1b[2J\nfine" in result.stdout.splitlines()
+
+
 def test_a_failing_dvc_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.cli.dvc_status.sys.executable", shutil.which("false"))
+    monkeypatch.setattr("pipeline.dvc.sys.executable", shutil.which("false"))
     with pytest.raises(InputError, match="`dvc status --json` failed: exit code 1"):
         stage_statuses()
