@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError
 from pipeline.files import atomic_path, fingerprint
 
 StoredVectors = npt.NDArray[Any]
@@ -42,7 +42,7 @@ class DamagedShardError(Exception):
 
     def remove_shard(self) -> None:
         """Remove the shard, so that its photos are encoded again."""
-        print(one_line(f"{self._shard} is damaged ({self._reason}); its photos are encoded again"))
+        print(f"{self._shard} is damaged ({self._reason}); its photos are encoded again")
         self._shard.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 
 from pipeline.backend import keras
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError
 from pipeline.features.encoders.networks import build_encoder, preprocessing_sha256
 from pipeline.features.feature_spec import read_encoder_config
 from pipeline.files import sha256_file
@@ -118,7 +118,7 @@ def existing_official_source(
             return None
         load_encoder(artifacts)
     except InputError as error:
-        print(one_line(f"fetching the weights again: {error}"))
+        print(f"fetching the weights again: {error}")
         return None
     return existing.weights_source
 
