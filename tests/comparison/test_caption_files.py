@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.comparison import caption_files
 from pipeline.comparison.caption_files import Captions, read_captions
 from pipeline.errors import InputError
 
@@ -317,16 +318,19 @@ def test_invalid_parquet_values_are_refused_with_the_row(
     assert message in file_error(write_columns(tmp_path, **columns))
 
 
-def test_parquet_whose_text_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
-    """A few kilobytes on disk: one long caption that a million rows repeat, and long lists."""
-    rows = 2_000
-    repeated = pa.array(["x" * 1_000_000] * 2).dictionary_encode().take(pa.array([0] * rows))
+def test_parquet_whose_text_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few kilobytes on disk: one long caption that every row repeats, and a long list."""
+    monkeypatch.setattr(caption_files, "_MAX_BYTES", 2**20)
+    rows = 200
+    repeated = pa.array(["x" * 10_000]).dictionary_encode().take(pa.array([0] * rows))
     path = write_columns(tmp_path, image_id=list(range(rows)), caption=repeated)
-    assert path.stat().st_size < 100_000
+    assert path.stat().st_size < 20_000
     assert "it declares more text than any caption file has" in file_error(path)
-    long_list = pa.array([[None] * 21_000_000], pa.list_(pa.string()))
+    long_list = pa.array([[None] * 50_000], pa.list_(pa.string()))
     path = write_columns(tmp_path, image_id=["1"], captions=long_list)
-    assert path.stat().st_size < 100_000
+    assert path.stat().st_size < 20_000
     assert "it declares more text than any caption file has" in file_error(path)
 
 
