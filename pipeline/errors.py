@@ -2,7 +2,12 @@
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Control characters of terminals, line and paragraph separators, marks that change the direction
+# of text (Boucher and Anderson 2021, "Trojan Source"), byte order marks, and surrogates, which no
+# encoding can write. Joiners (U+200C, U+200D) stay: Persian, Hindi and emoji need them.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 class InputError(Exception):
@@ -18,8 +23,11 @@ class InputError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Return text on one line, with line breaks and terminal control characters escaped."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    """Return text as one line that is safe to print, with everything else in it escaped.
+
+    For all text that comes from files: names, captions, words, reasons.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def collapsed_message(error: Exception) -> str:

@@ -99,7 +99,7 @@ class EncoderParams(_Section):
 
 
 class ExtractParams(_Section):
-    """Feature extraction: the features stored for each photo, and which photos are rejected."""
+    """Feature extraction: the features stored for each photo, and which photos fail."""
 
     views: Literal["whole", "mirror", "crops"]
     """Views encoded per photo: `whole`: the photo; `mirror`: also its mirror image; `crops`: also
@@ -119,11 +119,11 @@ class ExtractParams(_Section):
     """Number type of the stored features."""
 
     max_pixels: Count
-    """Photos with more pixels are rejected from their header, before they are decoded."""
+    """Photos with more pixels fail by their header, before they are decoded."""
 
     max_failed_share: Annotated[float, Field(ge=0, le=1)]
-    """The stage fails if more than this share of the photos is unreadable. A single unreadable
-    photo is tolerated, unless this is 0."""
+    """The stage stops if more than this share of the photos failed. A single failed photo is
+    tolerated, unless this is 0."""
 
 
 class TokenizeParams(_Section):

@@ -14,6 +14,7 @@ DECIDE_NO_OUTPUT = {
     "pipeline/params.py",  # checks the params, whose values dvc.yaml tracks by themselves
     "pipeline/progress.py",  # lines on standard error
     "pipeline/stages/run.py",  # exit codes
+    "pipeline/streams.py",  # how text is printed
 }
 
 

@@ -5,8 +5,39 @@ import sys
 
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.stages.run import run_stage
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x1b]0;title\x07\x1b[2J\x7f", r"\x1b]0;title\x07\x1b[2J\x7f"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("\u202egnp.exe\u202c \u2066a\u2069", r"\u202egnp.exe\u202c \u2066a\u2069"),
+        ("\u200e\u200f\u061c\ufeff", r"\u200e\u200f\u061c\ufeff"),
+        ("\ud800 \udcff", r"\ud800 \udcff"),
+    ],
+)
+def test_what_could_control_a_terminal_or_reorder_text_is_escaped(text: str, printed: str) -> None:
+    assert one_line(text) == printed
+    assert str(InputError(text)) == printed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "caf\u00e9",
+        "\u4e2d\u6587",
+        "\u05e9\u05dc\u05d5\u05dd",
+        "\u0645\u06cc\u200c\u062e",
+        "\U0001f469\u200d\U0001f680",
+    ],
+)
+def test_any_script_and_its_joiners_are_printed_as_they_are(text: str) -> None:
+    assert one_line(text) == text
 
 
 def fail_with(error: BaseException) -> None:
@@ -40,6 +71,12 @@ def test_a_disk_error_ends_with_one_line(number: int, capsys: pytest.CaptureFixt
     output = capsys.readouterr().err
     assert output.startswith(f"error: artifacts/features.h5: {os.strerror(number)}: ")
     assert output.count("\n") == 1
+
+
+def test_a_file_name_in_a_disk_error_is_one_safe_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fail_with(OSError(errno.ENOSPC, "full", "a\n\x1b[2J.h5"))
+    assert capsys.readouterr().err.startswith(r"error: a\n\x1b[2J.h5: full: ")
 
 
 def test_defects_keep_their_traceback() -> None:

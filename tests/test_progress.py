@@ -3,7 +3,14 @@ import re
 
 import pytest
 
-from pipeline.progress import Progress
+from pipeline import progress as progress_module
+from pipeline.progress import Progress, track
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show bars at once; they wait a second, so that short work shows none."""
+    monkeypatch.setattr(progress_module, "_DELAY", 0.0)
 
 
 class Terminal(io.StringIO):
@@ -86,6 +93,65 @@ def test_a_bar_is_closed_when_the_work_fails() -> None:
     with pytest.raises(ZeroDivisionError):
         work()
     assert terminal.getvalue().endswith("\n")
+
+
+def test_short_work_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "_DELAY", 1.0)
+    terminal = Terminal()
+    with Progress("caption", 2, "photos", stream=terminal) as progress:
+        progress.advance()
+        with progress.hidden():
+            terminal.write("a caption\n")
+        progress.advance()
+    assert terminal.getvalue() == "a caption\n"
+
+
+def test_what_an_earlier_run_did_counts_as_done_but_not_as_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: next(clock))
+    log = io.StringIO()
+    with Progress("train", 100, "captions", seconds=0, stream=log, done=60) as progress:
+        progress.advance(20)
+    assert log.getvalue() == "train: 80 of 100 captions, 2.0 captions/s, 10 s left\n"
+
+
+def test_a_bar_starts_where_an_earlier_run_ended() -> None:
+    terminal = Terminal()
+    with Progress("train", 100, "captions", stream=terminal, done=60) as progress:
+        progress.advance(40)
+    assert "| 100/100 [" in terminal.getvalue()
+    assert "| 40/100 [" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "1 s"), (119, "119 s"), (180, "3 min"), (7199, "120 min"), (9000, "2.5 h")],
+)
+def test_the_time_left_is_said_as_people_say_it(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, text: str
+) -> None:
+    clock = iter([0.0, float(seconds)])
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: next(clock))
+    log = io.StringIO()
+    with Progress("extract", 2, "photos", seconds=0, stream=log) as progress:
+        progress.advance()  # the second photo takes as long as the first
+    assert log.getvalue().endswith(f", {text} left\n")
+
+
+def test_tracked_items_count_when_the_next_one_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    monkeypatch.setattr(progress_module, "_SECONDS", 0.0)
+    chunks = track(["ab", "cde"], "greedy", 5, "photos", len)
+    assert [(chunk, log.getvalue().count("\n")) for chunk in chunks] == [("ab", 0), ("cde", 1)]
+    assert [line.split(",")[0] for line in log.getvalue().splitlines()] == [
+        "greedy: 2 of 5 photos",
+        "greedy: 5 of 5 photos",
+    ]
 
 
 def test_progress_is_written_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

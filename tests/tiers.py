@@ -58,6 +58,7 @@ TIERS = {
     "storage/test_openvino_graphs.py": "slow",
     "runs/test_interruption.py": "slow",
     "features/encoders/test_engine_threads.py": "slow",
+    "cli/test_inspect.py::what_lies_beside": "slow",
     "metrics/test_meteor.py": "slow",
     "features/executors/test_local.py::processes": "slow",
     "features/test_photos.py::huge": "slow",
@@ -65,6 +66,7 @@ TIERS = {
     "captioner/test_model_config.py::imports_no_keras": "slow",
     "cli/test_main.py::neither_numpy_nor_keras": "slow",
     "test_errors.py::test_a_process": "slow",
+    "test_streams.py": "slow",
 }
 
 # Tests of several modules at once; every other tests/ROOM/test_NAME.py tests pipeline/ROOM/NAME.py.

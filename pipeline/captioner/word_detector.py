@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.files import atomic_path
+from pipeline.progress import track
 from pipeline.storage.hdf5 import (
     CORRUPTION_ERRORS,
     check_extent,
@@ -199,7 +200,8 @@ def fit_detector(
     image_ids = list(captions)
 
     def chunks() -> Iterator[tuple[_Floats, _Floats]]:
-        for start in range(0, len(image_ids), _CHUNK):
+        starts = range(0, len(image_ids), _CHUNK)
+        for start in track(starts, "detector", len(starts), f"batches of {_CHUNK} photos"):
             chunk = image_ids[start : start + _CHUNK]
             shares = _caption_shares([captions[i] for i in chunk], vocabulary_size)
             yield read_features(chunk), shares

@@ -6,16 +6,17 @@ import click
 
 from pipeline.cli.options import pairing_options
 from pipeline.cli.output import printable_name
+from pipeline.errors import InputError, one_line
 
 
-@click.command()
+@click.command(short_help="Tell the difference of two runs from chance.")
 @click.argument("runs", nargs=2, metavar="RUN RUN")
 @click.option(
     "--references",
     type=click.Path(path_type=Path),
     default=Path("artifacts/captions.parquet"),
     show_default=True,
-    help="Captions of the same photos, written by people.",
+    help="File with people's captions of the same photos.",
 )
 @click.option(
     "--search", help="Which captions to use, if a run has several searches. [default: beam_20]"
@@ -24,15 +25,18 @@ from pipeline.cli.output import printable_name
 def compare(
     runs: tuple[str, str], references: Path, search: str | None, split: str | None, subset: bool
 ) -> None:
-    """Test whether the scores of two runs differ significantly or by chance.
+    """Tell whether the scores of two runs differ by more than chance.
 
-    A RUN is a git revision or DVC experiment of this project, a folder with
+    A RUN is a DVC experiment or git revision of this project, a folder with
     predictions.parquet, or a caption file. Both must caption the same photos. If the
     references have several splits, the default is the test split.
 
+    Prints for each score the difference, its 95 % interval over resampled photos, and the
+    p-value from the same samples. Fewer than 30 photos show scores only.
+
     \b
     Examples:
-      caption compare HEAD artifacts
+      caption compare first artifacts
       caption compare main cogged-burr --search greedy
       caption compare old.json new.json --references references.json
     """  # noqa: D301  (click wants a real backspace)
@@ -42,9 +46,17 @@ def compare(
         difference_lines,
     )
 
+    if not references.exists():
+        raise InputError(
+            f"{references.absolute()} is not there: run this in the project's folder, or name a "
+            "file with --references"
+        )
     pairing, differences = compare_runs(runs, references, split, search, subset=subset)
     for note in pairing.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(one_line(f"note: {note}"), err=True)
     chosen = search or DEFAULT_SEARCH
-    click.echo(f"{len(pairing.image_ids)} photos; {chosen}, where a run has several searches")
-    click.echo("\n".join(difference_lines([printable_name(run) for run in runs], differences)))
+    click.echo(
+        f"{len(pairing.image_ids)} photos; {one_line(chosen)}, where a run has several searches"
+    )
+    names = [printable_name(run) for run in runs]
+    click.echo("\n".join(difference_lines(names, differences, len(pairing.image_ids))))

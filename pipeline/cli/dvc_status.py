@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.datasets import formats
+from pipeline.dvc import DvcError, run_dvc
 from pipeline.errors import InputError
 from pipeline.features.extractor import digest_photos
 from pipeline.features.feature_spec import read_encoder_config
@@ -89,7 +88,7 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     feature_spec = encoder.feature_spec(
         extract.views, extract.pooling, extract.scales, extract.dtype
     )
-    digests, unreadable = digest_photos(photos, root)
+    digests, failed = digest_photos(photos, root)
     cached = ShardCache(Path(params.runtime.cache), feature_spec.fingerprint).index(
         remove_damaged=False
     )
@@ -103,7 +102,7 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
     return PhotoStatus(
         computed=len(digests) - len(uncached),
         new=len(uncached) - len(failed_again),
-        failed=dict(sorted((unreadable | failed_again).items())),
+        failed=dict(sorted((failed | failed_again).items())),
     )
 
 
@@ -116,12 +115,10 @@ def _last_failures(path: Path) -> Mapping[str, str]:
 
 
 def _run_dvc(arguments: list[str]) -> str:
-    command = [sys.executable, "-m", "dvc", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no user input in it)
-    if result.returncode:
-        reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
-        raise InputError(f"`dvc {' '.join(arguments)}` failed: {reason}")
-    return result.stdout
+    try:
+        return run_dvc(arguments)
+    except DvcError as error:
+        raise InputError(f"`dvc {' '.join(arguments)}` failed: {error}") from None
 
 
 def _parse_dag(dot: str) -> dict[str, set[str]]:

@@ -1,7 +1,7 @@
 """`caption image`: captions photos with a trained model."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,38 +11,44 @@ import click
 from pipeline.cli.options import FiniteFloatRange, combine_options
 from pipeline.cli.output import printable_name
 from pipeline.cli.photo_arguments import Notice, Photo, expand_photo_arguments
+from pipeline.errors import one_line
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Caption, Captioner
 
-_BATCH_SIZE = 32  # photos that are encoded and captioned together
+# Photos that are encoded and captioned together: few at first, so that captions appear at once.
+# Batches of 32 take three quarters of the time of these, and print every few seconds only.
+_FIRST_BATCH, _MAX_BATCH = 4, 16
+_MAX_LISTED = 10  # failed photos, at the end
 
 _GenerateCaptions = Callable[[list[Any]], list[list["Caption"]]]
 
 # Each option replaces a setting of search.json; without it, the setting stays.
 _search_options = combine_options(
     click.option(
-        "--beam-width", type=click.IntRange(1, 100), help="Hypotheses kept; 1: greedy search."
+        "--beam-width",
+        type=click.IntRange(1, 100),
+        help="Captions that the search keeps while it adds words; 1: greedy.",
     ),
     click.option(
         "--guidance",
         type=FiniteFloatRange(0, 10),
-        help="Weight of classifier-free guidance; 0: none.",
+        help="How much the photo counts against habit; 0: no more than usual.",
     ),
     click.option(
         "--word-logit-bias",
         type=FiniteFloatRange(0, 10),
-        help="How much detected words raise the logits; 0: not at all.",
+        help="How much detected words are favoured; 0: not at all.",
     ),
     click.option(
         "--word-rerank-weight",
         type=FiniteFloatRange(0, 100),
-        help="How much detected words count in the ranking; 0: not at all.",
+        help="How much detected words count in the choice; 0: not at all.",
     ),
     click.option(
         "--ensemble/--no-ensemble",
         default=None,
-        help="Average the decoders of all seeds, or use only the first.",
+        help="Average the models of all seeds, or use only the first.",
     ),
 )
 
@@ -75,7 +81,7 @@ _sampling_options = combine_options(
 )
 
 
-@click.command()
+@click.command(short_help="Caption photos with the trained model.")
 @click.argument("photos", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
@@ -100,18 +106,25 @@ def image(
 ) -> None:
     """Caption PHOTOS: files, folders, or - for standard input.
 
-    Prints a line per photo: its name, a tab, its caption. Standard input may be one
-    photo, or a list of files, one per line. A photo that cannot be read, also one of
-    another format than JPEG, PNG and WebP, is reported on standard error; the others are
-    still captioned, and the exit code is 1. What a file is, its content decides, not its name.
+    Prints a line per photo as soon as it is captioned: its name, a tab, its caption.
+    Standard input may be one photo, or a list of files, one per line. What a file is, its
+    content decides, not its name. A photo that fails, also one of another format than JPEG,
+    PNG and WebP, is named on standard error, and again at the end if there are many; the
+    others are still captioned, and the exit code is 1.
 
-    The search settings are those of the last evaluation, in search.json; options override them.
+    The search settings travel with the model, in search.json: those of the last
+    evaluation, whatever params.yaml says now. Options override them.
+
+    With --json, log_probability is the natural logarithm of the caption's probability
+    under the model: the nearer to 0, the surer. It compares captions of one photo, not
+    photos. Detected words are those that a word detector, trained with the model,
+    expects in captions of the photo.
 
     \b
     Examples:
       caption image holiday.jpg
       caption image --json --top 3 holiday.jpg
-      caption image --guidance 0 --word-logit-bias 0 --word-rerank-weight 0 holiday.jpg
+      caption image --beam-width 5 --guidance 0 holiday.jpg
       caption image --sample --top 5 --temperature 0.8 holiday.jpg
       find . -name '*.png' | caption image -
     """  # noqa: D301  (click wants a real backspace)
@@ -122,15 +135,21 @@ def image(
     readable = [photo for photo in arguments if isinstance(photo, Photo)]
     notices = [notice for notice in arguments if isinstance(notice, Notice)]
     for notice in notices:
-        click.echo(notice.text, err=True)
-    failed = sum(notice.is_failure for notice in notices)
+        click.echo(notice.line, err=True)
+    failures = [notice for notice in notices if notice.is_failure]
+    count = len(readable) + len(failures)
     if readable:
         from pipeline.captioner.captioner import Captioner  # noqa: PLC0415  (imports NumPy)
 
-        captioner = Captioner.load(artifacts, min(_BATCH_SIZE, len(readable)), **overrides)
+        captioner = Captioner.load(artifacts, min(_MAX_BATCH, len(readable)), **overrides)
         generate = _generator(captioner, top, sampling if sample else None)
-        failed += _caption_all(captioner, generate, readable, top, as_json)
-    if failed:
+        failures += _caption_all(captioner, generate, readable, top, as_json)
+    if failures:
+        if count > _MAX_BATCH:  # their lines may be far away by now
+            names = ", ".join(printable_name(failure.name) for failure in failures[:_MAX_LISTED])
+            n_more = len(failures) - _MAX_LISTED
+            more = f" and {n_more} more" if n_more > 0 else ""
+            click.echo(f"{len(failures)} of {count} failed: {names}{more}", err=True)
         raise SystemExit(1)
 
 
@@ -170,26 +189,25 @@ def _caption_all(
     photos: Sequence[Photo],
     top: int,
     as_json: bool,
-) -> int:
-    """Print every photo's captions, in the order of `photos`; return how many photos failed."""
+) -> list[Notice]:
+    """Print every photo's captions, in the order of `photos`; return the photos that failed."""
     from pipeline.features.photos import PhotoError, read_photo  # noqa: PLC0415  (imports NumPy)
     from pipeline.progress import Progress  # noqa: PLC0415
 
-    failed = 0
-    # A single batch is done before anyone could read a progress bar.
-    total = len(photos) if len(photos) > _BATCH_SIZE else 0
+    failures: list[Notice] = []
+    # The captions of a few photos show the progress themselves.
+    total = len(photos) if len(photos) > _MAX_BATCH else 0
     with Progress("caption", total, "photos") as progress:
-        for start in range(0, len(photos), _BATCH_SIZE):
-            batch = photos[start : start + _BATCH_SIZE]
+        for batch in _batches(photos):
             images = {}
             for position, photo in enumerate(batch):
                 try:
                     data = photo.data if photo.path is None else read_photo(photo.path)
                     images[position] = captioner.decode(data)
                 except PhotoError as error:
+                    failures.append(Notice(photo.name, str(error)))
                     with progress.hidden():
-                        click.echo(f"{printable_name(photo.name)}: {error}", err=True)
-                    failed += 1
+                        click.echo(failures[-1].line, err=True)
             if images:
                 results = generate(list(images.values()))
                 with progress.hidden():
@@ -197,7 +215,16 @@ def _caption_all(
                         _print(batch[position].name, captions[:top], as_json)
             if total:
                 progress.advance(len(batch))
-    return failed
+    return failures
+
+
+def _batches(photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
+    """Yield batches that grow from `_FIRST_BATCH` to `_MAX_BATCH` photos."""
+    start, size = 0, _FIRST_BATCH
+    while start < len(photos):
+        yield photos[start : start + size]
+        start += size
+        size = min(2 * size, _MAX_BATCH)
 
 
 def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
@@ -210,4 +237,4 @@ def _print(name: str, captions: Sequence["Caption"], as_json: bool) -> None:
         click.echo(json.dumps(line))
     else:
         for caption in captions:
-            click.echo(f"{printable_name(name)}\t{caption.text}")
+            click.echo(f"{printable_name(name)}\t{one_line(caption.text)}")

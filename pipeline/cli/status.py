@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.output import printable_name
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from pipeline.cli.dvc_status import StageStatus
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 _MAX_LISTED = 4  # reasons of a stage, or failed photos
 
 
-@click.command()
+@click.command(short_help="Show what `dvc repro` would run, and why.")
 def status() -> None:
     """Show which stages `dvc repro` would run and why, and how many photos are encoded.
+
+    New photos are those that the CNN has not seen yet; failed ones cannot be encoded.
+    Reads every photo, and runs nothing.
 
     \b
     Examples:
@@ -27,7 +30,7 @@ def status() -> None:
 
     params = load_params()
     for stage in stage_statuses():
-        click.echo(f"{stage.name:10}{_stage_line(stage)}")
+        click.echo(one_line(f"{stage.name:10}{_stage_line(stage)}"))
     click.echo()
     try:
         photos = photo_status(params, Path("artifacts"))
@@ -35,10 +38,10 @@ def status() -> None:
         click.echo(f"photos    unknown: {error}")
         return
     click.echo(
-        f"photos    {photos.computed} computed, {photos.new} new, {len(photos.failed)} unreadable"
+        f"photos    {photos.computed} computed, {photos.new} new, {len(photos.failed)} failed"
     )
     for image_id, reason in list(photos.failed.items())[:_MAX_LISTED]:
-        click.echo(f"          {printable_name(image_id)}: {reason}")
+        click.echo(f"          {printable_name(image_id)}: {one_line(reason)}")
     if len(photos.failed) > _MAX_LISTED:
         click.echo(f"          and {len(photos.failed) - _MAX_LISTED} more")
 

@@ -3,14 +3,16 @@
 import csv
 import io
 import json
+import re
 import reprlib
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.errors import InputError, collapsed_message
 
@@ -20,10 +22,17 @@ CAPTION_KEYS = ("caption", "captions", "raw", "sentence")
 _COLUMNS = (*ID_KEYS, *CAPTION_KEYS, "split", "search")
 _FORMATS = (
     'a JSON object of ids to captions, a JSON list of {"image_id", "caption"} (COCO results), '
-    "COCO annotations, JSON Lines, CSV or Parquet with columns image_id and caption"
+    "COCO annotations, Karpathy's splits (dataset_coco.json), JSON Lines, CSV or Parquet with "
+    "columns image_id and caption"
 )
 
 _MAX_LENGTH = 100  # characters of a name in a message
+# Files that declare more are made to fill the memory: COCO's captions take 90 MB.
+_MAX_BYTES = 2**29
+_OBJECT_BYTES = 32  # of a small Python object
+_PARQUET_BATCH = 1024  # rows
+# How pandas writes an id of 42 in a column of numbers where one is missing.
+_WHOLE_FLOAT = re.compile(r"(\d+)\.0")
 
 Captions = dict[str, list[str]]  # image_id to its captions, at least one
 
@@ -47,8 +56,8 @@ def read_captions(
     """Read image_id to captions, in the file's order; photos without captions are left out.
 
     Text is UTF-8. It is normalized to Unicode's composed form (NFC), so that accented letters
-    are equal however they were typed. An image_id may be a number. A path under the key "photo",
-    as `caption image --json` prints it, is reduced to the file name.
+    are equal however they were typed. An image_id may be a number; 42.0 is 42. A path under the
+    key "photo", as `caption image --json` prints it, is reduced to the file name.
 
     Args:
         path: the file; its suffix decides the format.
@@ -88,6 +97,7 @@ def shorten(text: str) -> str:
 
 def _read_records(path: Path, reader: Callable[[Path], Iterator[_Record]]) -> list[_Record]:
     try:
+        _check_size(path)
         return list(reader(path))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: give the path of a caption file") from None
@@ -102,6 +112,14 @@ def _read_records(path: Path, reader: Callable[[Path], Iterator[_Record]]) -> li
         # pyarrow's errors about damaged files have no errno.
         reason = error.strerror or shorten(collapsed_message(error))
         raise InputError(f"{path} cannot be read ({reason}): give another file") from None
+
+
+def _check_size(path: Path) -> None:
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise InputError(f"{path} is a pipe or a device: save the captions in a file first")
+    if status.st_size > _MAX_BYTES:
+        raise InputError(f"{path} is larger than {_MAX_BYTES >> 20} MiB: no caption file is")
 
 
 def _filter_records(
@@ -148,8 +166,11 @@ def _parse_record(path: Path, record: _Record) -> tuple[str, list[str]]:
 def _parse_image_id(path: Path, record: _Record, key: str) -> str:
     value = record.values[key]
     name = ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, str | int) and not isinstance(value, bool):
         name = PurePath(str(value)).name if key == "photo" else str(value)
+        name = _WHOLE_FLOAT.sub(r"\1", name) if _WHOLE_FLOAT.fullmatch(name) else name
     if not name:
         raise InputError(
             f"{path}, {record.location}: {key} is {reprlib.repr(value)}: make it a name or a number"
@@ -169,6 +190,8 @@ def _read_json(path: Path) -> Iterator[_Record]:
     content = json.loads(_read_text(path), object_pairs_hook=_unique_keys)
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         content = content["annotations"]  # COCO annotations
+    elif isinstance(content, dict) and _is_karpathy(content.get("images")):
+        content = [_karpathy_values(image) for image in content["images"]]
     if isinstance(content, list):
         yield from (_make_record(f"entry {n}", entry) for n, entry in enumerate(content, 1))
     elif isinstance(content, dict):
@@ -177,6 +200,23 @@ def _read_json(path: Path) -> Iterator[_Record]:
             yield _Record(f"key {shorten(image_id)}", values)
     else:
         raise ValueError("neither an object nor a list")  # noqa: TRY004  (the file is wrong, not a type of ours)
+
+
+def _is_karpathy(images: Any) -> bool:
+    """Whether a list has Karpathy's form (Karpathy and Fei-Fei 2015): images with sentences."""
+    return (
+        isinstance(images, list)
+        and bool(images)
+        and all(isinstance(image, dict) and "sentences" in image for image in images)
+    )
+
+
+def _karpathy_values(image: Mapping[str, Any]) -> dict[str, Any]:
+    sentences = image["sentences"]
+    if isinstance(sentences, list):
+        sentences = [s.get("raw") if isinstance(s, dict) else s for s in sentences]
+    values = {key: image[key] for key in ("filename", "split") if key in image}
+    return values | {"captions": sentences}
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -229,15 +269,62 @@ def _read_csv(path: Path) -> Iterator[_Record]:
                 )
             yield _Record(f"line {last_line}", row)
     except csv.Error as error:
-        raise ValueError(f"{error}, in the row after line {last_line}") from None
+        raise ValueError(
+            f"{error}, in the row after line {last_line}; is a quote never closed?"
+        ) from None
 
 
 def _read_parquet(path: Path) -> Iterator[_Record]:
-    import pyarrow.parquet as pq  # noqa: PLC0415  (takes 0.1 s that the other formats do not need)
+    import pyarrow as pa  # noqa: PLC0415  (takes 0.1 s that the other formats do not need)
 
     # Opened here, because pyarrow's errors about folders and unreadable files are unclear.
-    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-        names = [name for name in file.schema_arrow.names if name in _COLUMNS]
-        _refuse_duplicates("column", names)
-        rows = file.read(columns=names).to_pylist()
-    yield from (_Record(f"row {number}", row) for number, row in enumerate(rows, 1))
+    with path.open("rb") as opened:
+        try:
+            yield from _parquet_records(opened)
+        except (pa.ArrowException, OverflowError) as error:  # a date that Python lacks overflows
+            raise ValueError(collapsed_message(error)) from None
+
+
+def _parquet_records(opened: BinaryIO) -> Iterator[_Record]:
+    """Read the rows in batches; refuse a file before what it declares fills the memory.
+
+    Text is read as a dictionary, as it is stored: a megabyte that stands in a million rows takes
+    a few bytes in the file. Sizes in the metadata of its columns are not asked for: pyarrow (24)
+    aborts the process if these are damaged.
+    """
+    import pyarrow as pa  # noqa: PLC0415  (as above)
+    import pyarrow.parquet as pq  # noqa: PLC0415  (as above)
+
+    with pq.ParquetFile(opened) as file:
+        schema = file.schema_arrow
+        leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+    names = [name for name in schema.names if name in _COLUMNS]
+    _refuse_duplicates("column", names)
+    for name in names:
+        if pa.types.is_struct(schema.field(name).type) or pa.types.is_map(schema.field(name).type):
+            raise ValueError(f"column {name} is {schema.field(name).type}, not text or numbers")
+    # Leaves have names such as captions.list.element.
+    paths = [leaf for leaf in leaves if leaf.partition(".")[0] in names]
+    with pq.ParquetFile(opened, read_dictionary=paths) as file:
+        row = n_bytes = 0
+        for batch in file.iter_batches(_PARQUET_BATCH, columns=names):
+            n_bytes += sum(_decoded_bytes(column) for column in batch.columns)
+            if n_bytes > _MAX_BYTES:
+                raise ValueError("it declares more text than any caption file has")
+            for values in batch.to_pylist():
+                row += 1
+                yield _Record(f"row {row}", values)
+
+
+def _decoded_bytes(array: Any) -> int:
+    """Return roughly how much memory the values of a pyarrow array take in Python."""
+    import pyarrow as pa  # noqa: PLC0415  (as above)
+    import pyarrow.compute as pc  # noqa: PLC0415  (as above)
+
+    while pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        array = array.flatten()
+    objects = len(array) * _OBJECT_BYTES
+    if not pa.types.is_dictionary(array.type) or not pa.types.is_string(array.type.value_type):
+        return objects + int(array.nbytes)
+    lengths = pc.binary_length(array.dictionary).take(array.indices)
+    return objects + (pc.sum(lengths).as_py() or 0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.comparison.caption_files import Captions, shorten
+from pipeline.comparison.image_ids import unify_ids
 from pipeline.errors import InputError, one_line
 from pipeline.metrics.ngrams import Tokens
 from pipeline.metrics.tokenizer import tokenize
@@ -51,6 +52,11 @@ def pair(
     """
     for path, captions in runs:
         _check_one_each(path, captions)
+    *unified, references = unify_ids([*(captions for _, captions in runs), references])
+    renamed = [
+        path for (path, old), new in zip(runs, unified, strict=True) if old.keys() != new.keys()
+    ]
+    runs = [(path, captions) for (path, _), captions in zip(runs, unified, strict=True)]
     files = [*runs, (reference_path, references)]
     image_ids = sorted(set.intersection(*(set(captions) for _, captions in files)))
     if not image_ids:
@@ -65,7 +71,13 @@ def pair(
         image_ids=image_ids,
         candidates=[[tokenize(captions[i][0]) for i in image_ids] for _, captions in runs],
         references=[[tokenize(raw) for raw in references[i]] for i in image_ids],
-        notes=[f"left out: {gap}" for gap in gaps],
+        notes=[
+            *(
+                f"{path} names photos differently: matched by number or bare name"
+                for path in renamed
+            ),
+            *(f"left out: {gap}" for gap in gaps),
+        ],
     )
     pairing.notes.extend(_find_caveats([path for path, _ in runs], pairing))
     return pairing
@@ -76,7 +88,7 @@ def _check_one_each(path: Path, run: Captions) -> None:
     if duplicates:
         raise InputError(
             f"{path} has more than one caption for {_photo_list(duplicates)}: "
-            "keep one candidate per photo"
+            "keep one candidate per photo, and give candidates before references"
         )
 
 
@@ -116,7 +128,7 @@ def _find_caveats(paths: Sequence[Path], pairing: Pairing) -> Iterator[str]:
     if len(pairing.image_ids) == 1:
         yield (
             "CIDEr-D is n/a for a single photo, because it weights words by how many photos have "
-            "them; nor is there an interval, because there are no other photos to sample"
+            "them"
         )
 
 

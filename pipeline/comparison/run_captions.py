@@ -1,11 +1,10 @@
 """A run's captions: from a file, a folder, or a git revision or DVC experiment."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from pipeline.comparison.caption_files import Captions, read_captions
+from pipeline.dvc import DvcError, run_dvc
 from pipeline.errors import InputError
 
 # The search used by default, where a run has several: that of `caption image`.
@@ -51,19 +50,39 @@ def _find_file(run: str) -> Path | None:
     for name in _PATHS_IN_FOLDER:
         if (path / name).is_file():
             return path / name
-    raise InputError(f"{run} contains no predictions.parquet: run `dvc repro` there")
+    raise InputError(
+        f"{run} contains no predictions.parquet: name the artifacts folder of a finished run, or "
+        "run `dvc repro` there"
+    )
 
 
 def _fetch_revision(revision: str, scratch: Path) -> Path:
     """Fetch the predictions of a revision with DVC; return their path."""
     path = scratch / f"{len(list(scratch.iterdir()))}.parquet"
-    command = [sys.executable, "-m", "dvc", "get", ".", str(_PREDICTIONS)]
-    command += [f"--rev={revision}", "--out", str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (the user's revision is part of --rev=)
-    if result.returncode:
-        reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
-        raise InputError(
-            f"{revision} is not a file, a folder, or a revision with predictions in DVC "
-            f"({reason}): `git log` and `dvc exp show` list revisions"
-        )
+    options = [f"--rev={revision}", "--out", str(path)]
+    try:
+        run_dvc(["get", ".", str(_PREDICTIONS), *options])
+    except DvcError as error:
+        raise InputError(_explain(revision, str(error))) from None
     return path
+
+
+def _explain(revision: str, reason: str) -> str:
+    """Return the message about a revision that DVC cannot fetch."""
+    if "not a git repository" in reason:
+        return (
+            f"{revision} is not a file or a folder, and there is no git repository here: run this "
+            "in the project's folder, or name folders"
+        )
+    if "unknown Git revision" in reason:
+        return (
+            f"{revision} is not a file, a folder, a git revision or an experiment: `git log` and "
+            "`dvc exp list` list them"
+        )
+    if str(_PREDICTIONS) in reason:
+        return (
+            f"{revision} has no predictions that DVC can fetch: its commit lacks dvc.lock, or the "
+            "cache lacks the file: `dvc exp list` names runs that are kept (`make repro` keeps "
+            "`first`), `dvc fetch --all-commits` gets files from a remote"
+        )
+    return f"the predictions of {revision} cannot be fetched ({reason}): try `dvc exp list`"

@@ -9,11 +9,15 @@ from pipeline.comparison.pairing import Pairing, pair
 from pipeline.comparison.run_captions import read_run
 from pipeline.errors import InputError
 from pipeline.metrics.scorer import Scorer
-from pipeline.metrics.significance import Difference, paired_differences
+from pipeline.metrics.significance import (
+    SIGNIFICANCE_LEVEL,
+    Difference,
+    few_images_note,
+    paired_differences,
+)
 
 # The split used by default, where the references have several.
 DEFAULT_SPLIT = "test"
-_SIGNIFICANCE_LEVEL = 0.05
 
 
 def compare_runs(
@@ -41,32 +45,40 @@ def compare_runs(
     pairing = pair(run_captions, references, reference_captions, subset=subset)
     if len(pairing.image_ids) == 1:
         raise InputError("one photo cannot show a significant difference: compare more photos")
+    if pairing.candidates[0] == pairing.candidates[1]:
+        pairing.notes.append("the two runs have the same captions")
     scorer = Scorer(pairing.references)
     first, second = map(scorer.score, pairing.candidates)
     return pairing, paired_differences(first, second)
 
 
-def difference_lines(runs: Sequence[str], differences: Mapping[str, Difference]) -> list[str]:
-    """Return a comparison as lines of text.
+def difference_lines(
+    runs: Sequence[str], differences: Mapping[str, Difference], n_photos: int
+) -> list[str]:
+    """Return a comparison as lines of text; without intervals and p-values for too few photos.
 
     Args:
         runs: the two runs' names.
         differences: by metric.
+        n_photos: number of photos compared.
     """
+    too_few = few_images_note(n_photos)
     widths = [max(8, len(run)) for run in runs]
     first, second = (run.rjust(width) for run, width in zip(runs, widths, strict=True))
-    lines = [f"{'':8}  {first}  {second}  difference  95 %              p"]
+    lines = [f"{'':8}  {first}  {second}  difference{'' if too_few else '  95 %              p'}"]
     for name, result in differences.items():
         low, high = result.interval
         interval = f"{low:+.2f} to {high:+.2f}"
         lines.append(
             f"{name:8}  {result.first:{widths[0]}.2f}  {result.second:{widths[1]}.2f}  "
-            f"{result.second - result.first:+10.2f}  {interval:16}  {result.p_value:.4f}"
+            f"{result.second - result.first:+10.2f}"
+            + ("" if too_few else f"  {interval:16}  {result.p_value:.4f}")
         )
-    significant = [name for name, r in differences.items() if r.p_value < _SIGNIFICANCE_LEVEL]
-    lines.append(
-        f"significant (p < {_SIGNIFICANCE_LEVEL}): {', '.join(significant)}"
-        if significant
-        else f"no significant difference (p < {_SIGNIFICANCE_LEVEL})"
-    )
-    return lines
+    return [*lines, too_few or _verdict(differences)]
+
+
+def _verdict(differences: Mapping[str, Difference]) -> str:
+    significant = [name for name, result in differences.items() if result.significant]
+    if significant:
+        return f"significant (p < {SIGNIFICANCE_LEVEL}): {', '.join(significant)}"
+    return f"no significant difference (p < {SIGNIFICANCE_LEVEL})"

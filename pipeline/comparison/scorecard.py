@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.comparison.caption_files import read_captions
 from pipeline.comparison.pairing import Pairing, pair
 from pipeline.metrics.scorer import METRICS, Scorer, Scores
-from pipeline.metrics.significance import bootstrap_intervals
+from pipeline.metrics.significance import bootstrap_intervals, few_images_note
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,9 @@ class Scorecard:
     def lines(self) -> list[str]:
         """Return the scorecard as lines of text."""
         n_photos = len(self.pairing.image_ids)
-        if n_photos == 1:
-            # All bootstrap samples of one photo are equal: the interval would look like certainty.
+        if too_few := few_images_note(n_photos):
             scores = [_score_text(name, value) for name, value in self.corpus.items()]
-            return ["1 photo; x100", *scores]
+            return [f"{n_photos} photo{'s' * (n_photos > 1)}; x100", *scores, too_few]
         lines = [f"{n_photos} photos; x100, with 95 % bootstrap intervals"]
         intervals = bootstrap_intervals(self.scores)
         for name, value in self.corpus.items():

@@ -21,6 +21,7 @@ from pipeline.features.shard_cache import (
 )
 from pipeline.features.store import write_store
 from pipeline.files import remove_temporary_files, sole_writer
+from pipeline.progress import track
 
 # If shards are damaged right after they were written, the disk is broken: do not try for ever.
 _ATTEMPTS = 3
@@ -180,7 +181,7 @@ class Extractor:
         if len(result.failed) > allowed or not result.photos:
             image_id, reason = next(iter(sorted(result.failed.items())), ("none", "no photos"))
             raise InputError(
-                f"{len(result.failed)} of {total} photos cannot be used, the first is {image_id}: "
+                f"{len(result.failed)} of {total} photos failed, the first is {image_id}: "
                 f"{reason}; fix them, or raise extract.max_failed_share in params.yaml "
                 "(finished work is kept)"
             )
@@ -240,7 +241,8 @@ def digest_photos(
         return sha
 
     with ThreadPoolExecutor(available_cores()) as pool:
-        for (image_id, _), result in prefetch(pool, digest, photos.items(), depth=64):
+        results = prefetch(pool, digest, photos.items(), depth=64)
+        for (image_id, _), result in track(results, "read", len(photos), "photos"):
             if isinstance(result, PhotoError):
                 failed[image_id] = str(result)
             else:

@@ -67,7 +67,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class PhotoError(Exception):
-    """A photo cannot be used; the message is the reason, as listed among the failed photos."""
+    """A photo failed; the message is the reason, as listed among the failed photos."""
 
 
 @dataclass

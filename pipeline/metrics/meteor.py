@@ -13,6 +13,7 @@ from typing import IO
 
 from pipeline.errors import InputError
 from pipeline.metrics.ngrams import Tokens
+from pipeline.progress import track
 
 _SEPARATOR = " ||| "
 
@@ -42,7 +43,8 @@ def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
     # Java's errors go to a file: nobody would read a pipe in the meantime, and it could fill up.
     with tempfile.TemporaryFile("w+", errors="replace") as java_errors:
         try:
-            return 100 * _run_meteor(command, requests, java_errors)
+            tracked = track(requests, "METEOR", len(requests), "captions")
+            return 100 * _run_meteor(command, tracked, java_errors)
         except (BrokenPipeError, ValueError) as error:
             java_errors.seek(0)
             reason = java_errors.readline().strip() or str(error)

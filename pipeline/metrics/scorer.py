@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.metrics.bleu import COUNTS, bleu, bleu_counts
 from pipeline.metrics.cider import CiderD
@@ -46,17 +45,6 @@ class Scores:
         sums = weights @ self.sufficient_statistics()
         means = sums[:, COUNTS:] / weights.sum(axis=1, keepdims=True)
         return np.concatenate([bleu(sums[:, :COUNTS]), means], axis=1)
-
-    def swapped(self, other: "Scores", swap: npt.NDArray[np.bool_]) -> Floats:
-        """Return METRICS of corpora, (S, 6), that take caption i from `other` where swap[s, i].
-
-        Args:
-            other: scores of the same images, in the same order.
-            swap: (S, C).
-        """
-        statistics = self.sufficient_statistics()
-        sums = statistics.sum(axis=0) + swap @ (other.sufficient_statistics() - statistics)
-        return np.concatenate([bleu(sums[:, :COUNTS]), sums[:, COUNTS:] / len(statistics)], axis=1)
 
     def sufficient_statistics(self) -> Floats:
         """Return what each caption adds to the sums behind METRICS, (C, COUNTS + 2)."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.progress import track
 from pipeline.reporting.evaluation import Evaluation
 from pipeline.reporting.predictions import Prediction
 from pipeline.reporting.tables import search_label
@@ -98,7 +99,9 @@ def make_cards(evaluation: Evaluation, image_paths: Mapping[str, Path]) -> list[
     """
     return [
         _card(evaluation, row, make_thumbnail(image_paths.get(image_id)))
-        for row, image_id in enumerate(evaluation.image_ids)
+        for row, image_id in enumerate(
+            track(evaluation.image_ids, "report", len(evaluation.image_ids), "photos")
+        )
     ]
 
 

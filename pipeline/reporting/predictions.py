@@ -12,6 +12,7 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.features.store import FeatureStore
 from pipeline.files import atomic_path
+from pipeline.progress import track
 from pipeline.text.vocabulary import Vocabulary
 
 
@@ -71,7 +72,11 @@ def predict(
 ) -> list[Prediction]:
     """Caption photos from their cached features, in the order of `image_ids`."""
     predictions: list[Prediction] = []
-    for chunk_ids, features in store.read_chunks(image_ids):
+    name = search_name(beam_width)
+    chunks = store.read_chunks(image_ids)
+    for chunk_ids, features in track(
+        chunks, name, len(image_ids), "photos", lambda chunk: len(chunk[0])
+    ):
         beams = search(
             decoder, features, beam_width, max_words, no_repeat_ngram_size=no_repeat_ngram_size
         )
@@ -80,7 +85,7 @@ def predict(
         predictions += [
             Prediction(
                 image_id=image_id,
-                search=search_name(beam_width),
+                search=name,
                 caption=vocabulary.decode(hypothesis.ids),
                 log_probability=hypothesis.log_probability,
                 finished=hypothesis.finished,

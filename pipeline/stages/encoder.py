@@ -4,6 +4,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from pipeline.errors import one_line
 from pipeline.features.encoders import pretrained
 from pipeline.features.encoders.networks import default_input_size, make_encoder_config
 from pipeline.files import atomic_path, write_json
@@ -29,7 +30,7 @@ def main() -> None:
         )
         if source:
             _copy(folder, ARTIFACTS)
-            print(f"{encoder.name}: reused the weights in {folder}: {source}")
+            print(one_line(f"{encoder.name}: reused the weights in {folder}: {source}"))
             return
     source = _fetch_encoder(encoder, input_size)
     if encoder.weights == "imagenet":

@@ -81,7 +81,7 @@ def _print_summary(result: ExtractionResult) -> None:
             f"{stats.idle_seconds / stats.seconds:.0%} of that time"
         )
     for image_id, reason in sorted(result.failed.items())[:10]:
-        print(f"  failed: {one_line(image_id)}: {reason}")
+        print(one_line(f"  failed: {image_id}: {reason}"))
 
 
 if __name__ == "__main__":

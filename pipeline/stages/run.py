@@ -4,7 +4,8 @@ import errno
 import sys
 from collections.abc import Callable
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
+from pipeline.streams import discard_output, prepare_streams
 
 # Disk errors that the user can fix; all others are defects and keep their traceback.
 _DISK_FIXES = {
@@ -25,18 +26,23 @@ _DISK_FIXES = {
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a stage's entry point; end with one line on bad input, a disk error or Ctrl-C.
 
-    Exit codes: 1 for bad input or a disk error, 130 for an interrupt (as shells report
-    SIGINT).
+    Exit codes: 1 for bad input, a disk error or a closed output, 130 for an interrupt (as
+    shells report SIGINT).
     """
+    prepare_streams()
     try:
         stage()
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # as in `dvc repro | head`
+        discard_output()
         raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in _DISK_FIXES:
             raise
-        path = error.filename or "the disk"
+        path = one_line(str(error.filename or "the disk"))
         print(f"error: {path}: {error.strerror}: {_DISK_FIXES[error.errno]}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import regex  # type: ignore[import-untyped]
 
 from pipeline.datasets.annotations import Annotations, Summary
 from pipeline.errors import InputError
+from pipeline.progress import track
 
 STYLES = ("default", "notebook")
 
@@ -59,7 +60,7 @@ def clean_captions(annotations: Annotations, style: str) -> tuple[pd.DataFrame, 
     summary = deepcopy(annotations.summary)
     rows: list[tuple[str, str, int, str, str, int]] = []
     captions_by_photo: dict[str, int] = {}
-    for annotation in annotations.rows:
+    for annotation in track(annotations.rows, "clean", len(annotations.rows), "captions"):
         image_id, raw = annotation.image_id, annotation.raw
         text = clean_caption(raw, style)
         if not text:

@@ -306,9 +306,12 @@ def test_several_batches_are_captioned_in_order_with_progress(
     )
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "caption: 32 of 40 photos, 3.2 photos/s, 2 s left",
-        "photos/33.png: a text file: download the photo again",
-        "caption: 40 of 40 photos, 2.0 photos/s, 0 s left",
+        "caption: 4 of 40 photos, 0.4 photos/s, 90 s left",
+        "caption: 12 of 40 photos, 0.6 photos/s, 47 s left",
+        "caption: 28 of 40 photos, 0.9 photos/s, 13 s left",
+        "photos/33.png: a text file: if it should be a photo, download that again",
+        "caption: 40 of 40 photos, 1.0 photos/s, 0 s left",
+        "1 of 40 failed: photos/33.png",
     ]
 
 
@@ -359,6 +362,35 @@ def test_a_name_with_line_breaks_is_printed_on_one_line(caption: Run) -> None:
     result = caption(next(Path().iterdir()), "gone\r\n\x1b.png")
     assert lines(result) == [[r"a\nb\rc\td\u2028e \x1b[2J é.png", LEARNED[0]]]
     failed(result, r"gone\r\n\x1b.png: cannot be read: No such file or directory")
+
+
+def test_words_that_could_control_a_terminal_are_escaped(
+    caption: Run, loaded: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"{n}\x1b[31m\n\u202e" for n in range(len(loaded.vocabulary.words))]
+    evil = replace(loaded, vocabulary=replace(loaded.vocabulary, words=tuple(words)))
+    monkeypatch.setattr(Captioner, "load", staticmethod(lambda *_, **__: evil))
+    write_photos(Path(), 1)
+    result = caption("00.png")
+    succeeded(result)
+    (line,) = result.stdout.splitlines()
+    assert re.fullmatch(r"00\.png\t(\d+\\x1b\[31m\\n\\u202e ?)+", line)
+    json_line = caption("--json", "00.png").stdout
+    assert json_line.isascii()
+    assert json_line.removesuffix("\n").isprintable()
+
+
+def test_few_photos_are_not_listed_again_at_the_end_but_many_are(caption: Run) -> None:
+    write_photos(Path("photos"), 3)
+    few = caption("photos/00.png", "gone.jpg", "photos/01.png")
+    failed(few, "gone.jpg: cannot be read: No such file or directory")
+    gone = [f"gone\n{n:02}.jpg" for n in range(14)]
+    many = caption(*gone, "photos")
+    assert many.exit_code == 1
+    assert captions(many) == LEARNED[:3]
+    *_, last = many.stderr.splitlines()
+    names = ", ".join(rf"gone\n{n:02}.jpg" for n in range(10))
+    assert last == f"14 of 17 failed: {names} and 4 more"
 
 
 def test_top_prints_several_captions_per_photo_best_first(caption: Run) -> None:

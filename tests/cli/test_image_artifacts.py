@@ -25,7 +25,7 @@ def folder(artifacts: Path, tmp_path: Path) -> Path:
     return copied_artifacts(artifacts, tmp_path / "copy")
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (5, 5), (32, 32), (100, 32)])
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (5, 5), (16, 16), (100, 16)])
 def test_the_batch_fits_the_number_of_photos(
     monkeypatch: pytest.MonkeyPatch, count: int, batch_size: int
 ) -> None:
@@ -183,6 +183,17 @@ def test_the_settings_of_search_json_are_used(
     succeeded(result)
     assert captions(result) == [" ".join(LEARNED[0].split()[:2])]
     assert searches == [(SETTINGS, SETTINGS.beam_width), (IN_FILE, IN_FILE.beam_width)]
+
+
+def test_params_yaml_does_not_change_the_search(
+    folder: Path, searches: list[tuple[SearchSettings, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    Path("params.yaml").write_text("evaluate: {beam_widths: [7], guidance: 9, max_words: 1}\n")
+    result = image("--artifacts", folder, *write_photos(folder / "photos", 1))
+    succeeded(result)
+    assert captions(result) == [LEARNED[0]]
+    assert searches == [(SETTINGS, SETTINGS.beam_width)]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,19 @@ def test_every_command_and_option_has_help_and_every_command_an_example(name: st
     assert CliRunner().invoke(main, [name, "-h"]).stdout == result.stdout
 
 
+def test_the_list_of_commands_cuts_no_line_off() -> None:
+    output = CliRunner().invoke(main, ["--help"], terminal_width=80).stdout
+    commands = output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in commands] == sorted(main.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands)
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_help_fits_a_terminal_of_80_columns(name: str) -> None:
+    output = CliRunner().invoke(main, [name, "--help"], terminal_width=80).stdout
+    assert max(map(len, output.splitlines())) <= 80
+
+
 def test_version_is_that_of_the_package() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert importlib.metadata.version("caption-pipeline") in result.stdout

@@ -61,11 +61,29 @@ def test_json_is_one_object_with_the_scores() -> None:
     assert scores["CIDEr-D"] > scores["ROUGE-L"] == 100
 
 
+def write_thirty_photos() -> None:
+    """Repeat the two photos of candidates and references until they suffice for intervals."""
+    photos = [str(photo) for photo in range(30)]
+    for name, captions in (("candidates.json", CANDIDATES), ("references.json", REFERENCES)):
+        write_file(name, {photo: captions[str(1 + int(photo) % 2)] for photo in photos})
+
+
+def test_few_photos_get_scores_without_intervals() -> None:
+    result = run_score()
+    succeeded(result)
+    first, *lines, last = result.stdout.splitlines()
+    assert first == "2 photos; x100"
+    assert [line.split()[0] for line in lines] == NAMES
+    assert lines[0] == "BLEU-1    100.00"
+    assert last.startswith("2 photos are too few to tell a difference from chance")
+
+
 def test_text_has_each_score_with_its_interval() -> None:
+    write_thirty_photos()
     result = run_score()
     succeeded(result)
     first, *lines = result.stdout.splitlines()
-    assert first == "2 photos; x100, with 95 % bootstrap intervals"
+    assert first == "30 photos; x100, with 95 % bootstrap intervals"
     assert [line.split()[0] for line in lines] == NAMES
     assert lines[0] == "BLEU-1    100.00   100.00 to 100.00"
     assert re.fullmatch(r"ROUGE-L +(\d+\.\d\d) {3}\d+\.\d\d to \d+\.\d\d", lines[4])
@@ -205,20 +223,20 @@ def test_two_runs_are_compared_in_every_score() -> None:
     assert header.split()[:2] == ["candidates.json", "worse.json"]
     assert [row.split()[0] for row in rows] == NAMES
     assert rows[0].split()[1:4] == ["100.00", "50.00", "-50.00"]
-    # Two photos are too few for a significant difference.
-    assert last == "no significant difference (p < 0.05)"
+    assert last.startswith("2 photos are too few to tell a difference from chance")
 
 
 def test_a_clearly_worse_run_differs_significantly() -> None:
-    photos = [str(photo) for photo in range(20)]
+    photos = [str(photo) for photo in range(30)]
     write_file("references.json", dict.fromkeys(photos, FIVE))
     write_file("candidates.json", dict.fromkeys(photos, "a dog runs"))
     write_file("worse.json", dict.fromkeys(photos, "a dog sits"))
     result = run_compare("candidates.json", "worse.json")
     succeeded(result)
     assert "significant (p < 0.05): BLEU-1, BLEU-2, BLEU-3" in result.stdout
-    same = run_compare("candidates.json", "candidates.json").stdout
-    assert "no significant difference (p < 0.05)" in same
+    same = run_compare("candidates.json", "candidates.json")
+    assert "no significant difference (p < 0.05)" in same.stdout
+    assert same.stderr == "note: the two runs have the same captions\n"
 
 
 def test_notes_about_either_run_are_on_standard_error() -> None:
@@ -270,8 +288,10 @@ def test_a_revision_outside_a_project_is_refused_in_one_line(
     result = run_compare("HEAD", "worse.json")
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: HEAD is not a file, a folder, or a revision with predictions")
-    assert line.endswith(": `git log` and `dvc exp show` list revisions")
+    assert line == (
+        "Error: HEAD is not a file or a folder, and there is no git repository here: run this in "
+        "the project's folder, or name folders"
+    )
 
 
 def test_a_revision_or_an_experiment_is_compared_with_a_folder(
@@ -297,7 +317,10 @@ def test_a_revision_or_an_experiment_is_compared_with_a_folder(
     absent = project.run("caption", "compare", "HEAD", "no-such-branch", "--search", "greedy")
     assert absent.code == 1
     (line,) = absent.output.splitlines()
-    assert line.startswith("Error: no-such-branch is not a file, a folder, or a revision with")
+    assert line == (
+        "Error: no-such-branch is not a file, a folder, a git revision or an experiment: "
+        "`git log` and `dvc exp list` list them"
+    )
     assert project.run("git", "status", "--short").output == status
 
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from pipeline.cli import dvc_status
-from pipeline.cli.dvc_status import StageStatus, stage_statuses
+from pipeline.cli.dvc_status import PhotoStatus, StageStatus, stage_statuses
+from pipeline.cli.main import main
 from pipeline.errors import InputError
 from tests.support.project import Project
 
@@ -39,7 +41,7 @@ def test_after_a_run_everything_is_up_to_date_and_computed(project: Project) -> 
     status = status_lines(project)
     stages = ["sample", "clean", "encoder", "extract", "tokenize", "detector", "train", "evaluate"]
     assert {name: status[name] for name in stages} == dict.fromkeys(stages, "up to date")
-    assert status["photos"] == f"{len(photo_paths(project))} computed, 0 new, 0 unreadable"
+    assert status["photos"] == f"{len(photo_paths(project))} computed, 0 new, 0 failed"
 
 
 def test_changes_and_the_stages_after_them_are_listed(changed: Project) -> None:
@@ -54,14 +56,14 @@ def test_changes_and_the_stages_after_them_are_listed(changed: Project) -> None:
     assert status["extract"] == status["tokenize"] == "up to date"
 
 
-def test_new_and_unreadable_photos_are_counted(changed: Project) -> None:
+def test_new_and_failed_photos_are_counted(changed: Project) -> None:
     computed = len(photo_paths(changed))
     images = changed.folder / "data/mine/images"
     scene = next(images.glob("*.jpg")).read_bytes()
     (images / "unseen.jpg").write_bytes(scene + b"bytes that no other photo has")
     (images / "broken.jpg").write_bytes(b"")
     status = status_lines(changed)
-    assert status["photos"] == f"{computed} computed, 1 new, 1 unreadable"
+    assert status["photos"] == f"{computed} computed, 1 new, 1 failed"
     assert status["broken.jpg:"] == "empty file"
     assert status["extract"].startswith("would run: data/mine modified")
 
@@ -77,7 +79,7 @@ def test_a_photo_that_failed_in_the_last_extraction_is_not_new(changed: Project)
     path.unlink()  # it may be a link into DVC's cache
     path.write_text(json.dumps(extraction), "utf-8")
     status = status_lines(changed)
-    assert status["photos"] == f"{computed} computed, 0 new, 1 unreadable"
+    assert status["photos"] == f"{computed} computed, 0 new, 1 failed"
     assert status["half.jpg:"] == "damaged image: cut off (at the last extraction)"
 
 
@@ -125,7 +127,21 @@ def test_several_changed_code_files_are_one_reason(monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_names_and_reasons_that_could_control_a_terminal_are_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photos = PhotoStatus(computed=1, new=0, failed={"\u202ea.jpg": "\x1b[2J\nfine"})
+    monkeypatch.setattr(
+        dvc_status, "stage_statuses", lambda: [StageStatus("train", ["\x1b[2J"], [])]
+    )
+    monkeypatch.setattr(dvc_status, "photo_status", lambda *_: photos)
+    result = CliRunner().invoke(main, ["status"])
+    assert result.exit_code == 0
+    assert r"train     would run: \x1b[2J" in result.stdout.splitlines()
+    assert r"          \u202ea.jpg: \x1b[2J\nfine" in result.stdout.splitlines()
+
+
 def test_a_failing_dvc_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.cli.dvc_status.sys.executable", shutil.which("false"))
+    monkeypatch.setattr("pipeline.dvc.sys.executable", shutil.which("false"))
     with pytest.raises(InputError, match="`dvc status --json` failed: exit code 1"):
         stage_statuses()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.comparison import caption_files
 from pipeline.comparison.caption_files import Captions, read_captions
 from pipeline.errors import InputError
 
@@ -129,6 +130,8 @@ def write_file(tmp_path: Path, name: str, content: bytes | str) -> Path:
         ("bom.jsonl", '\ufeff{"image": 1, "caption": "a dog"}\r\n{"image": 2, "captions": [%s]}'),
         ("CAPITALS.JSON", '{"1": ["a dog"], "2": [%s]}'),
         ("bom.csv", "\ufeffimage,caption\r\n1,a dog\r\n2,a cat\r\n2,the cat\r\n"),
+        ("pandas.csv", "image_id,caption\n1.0,a dog\n2.0,a cat\n2.0,the cat\n"),
+        ("floats.json", '[{"image_id": 1.0, "caption": "a dog"}, {"image_id": 2, "raw": [%s]}]'),
         ("mac.csv", "image,caption\r1,a dog\r2,a cat\r2,the cat"),
         ("blank.csv", "filename,more,sentence\n\n1,x,a dog\n\n2,,a cat\n2,y,the cat\n\n"),
         ("more.csv", 'more,more,id,image_id,caption\n,,7,1,"a dog"\n,,8,2,a cat\n,,9,2,the cat\n'),
@@ -219,7 +222,7 @@ EXPECTED = "it has to be a JSON object of ids to captions"
         ("a.json", ROW % "true", f", entry 1: image_id is True: {BAD_ID}"),
         ("a.json", ROW % "null", f", entry 1: image_id is None: {BAD_ID}"),
         ("a.json", ROW % "NaN", f", entry 1: image_id is nan: {BAD_ID}"),
-        ("a.json", ROW % "1.0", f", entry 1: image_id is 1.0: {BAD_ID}"),
+        ("a.json", ROW % "1.5", f", entry 1: image_id is 1.5: {BAD_ID}"),
         ("a.json", ROW % '""', f", entry 1: image_id is '': {BAD_ID}"),
         ("a.json", ROW % ("[" * 300 + "]" * 300), "entry 1: image_id is [[[[[[[...]]]]]]]: make"),
         ("a.json", ROW % json.dumps(["x" * 10**6]), "entry 1: image_id is ['xxxx"),
@@ -233,7 +236,7 @@ EXPECTED = "it has to be a JSON object of ids to captions"
         ("a.json", '{"1": NaN}', f", key 1: captions {BAD_CAPTION}"),
         ("a.json", '{"1": {"caption": "x"}}', f", key 1: captions {BAD_CAPTION}"),
         ("a.json", '{"annotations": {"1": "x"}}', f", key annotations: captions {BAD_CAPTION}"),
-        ("a.json", r'{"\ud800\u001b\n": 5}', f", key \ud800\\x1b\\n: captions {BAD_CAPTION}"),
+        ("a.json", r'{"\ud800\u001b\n": 5}', rf", key \ud800\x1b\n: captions {BAD_CAPTION}"),
         (
             "a.json",
             json.dumps({"9" * 10**6: None}),
@@ -263,7 +266,11 @@ EXPECTED = "it has to be a JSON object of ids to captions"
             "unexpected end of data, in the row after line 2",
         ),
         ("a.csv", 'id,caption\n1,"a" dog\n', "expected after '\"', in the row after line 1"),
-        ("a.csv", "id,caption\n1," + "x" * 200_000, "(131072), in the row after line 1"),
+        (
+            "a.csv",
+            "id,caption\n1," + "x" * 200_000,
+            "(131072), in the row after line 1; is a quote never closed?",
+        ),
         ("a.csv", '"id', "unexpected end of data, in the row after line 0"),
     ],
     ids=lambda value: repr(value[:30]),
@@ -283,8 +290,21 @@ def test_an_invalid_file_is_refused_with_the_location(
         ({"image_id": ["1", None], "caption": ["a", "b"]}, f"row 2: image_id is None: {BAD_ID}"),
         ({"image_id": [1, 2], "captions": [["a"], [None]]}, f"row 2: captions {BAD_CAPTION}"),
         ({"image_id": [1], "captions": [[["a"]]]}, f"row 1: captions {BAD_CAPTION}"),
-        ({"image_id": [1.0], "caption": ["a"]}, f"row 1: image_id is 1.0: {BAD_ID}"),
-        ({"image": [{"bytes": bytes(10**6)}], "caption": ["a"]}, "row 1: image is {'bytes': b'"),
+        ({"image_id": [1.5], "caption": ["a"]}, f"row 1: image_id is 1.5: {BAD_ID}"),
+        (
+            {"image_id": [1.0, None], "caption": ["a", "b"]},
+            f"row 2: image_id is None: {BAD_ID}",
+        ),
+        (
+            {"image": [{"bytes": bytes(10**6)}], "caption": ["a"]},
+            "(column image is struct<bytes: binary>, not text or numbers)",
+        ),
+        # A date that Python lacks, which pyarrow cannot convert.
+        (
+            {"image_id": pa.array([2**62], pa.timestamp("us")), "caption": ["a"]},
+            "cannot be read (",
+        ),
+        ({"image_id": pa.array([1], pa.date32()), "caption": ["a"]}, "row 1: image_id is datetime"),
         ({"image_id": [b"1"], "caption": [b"a"]}, f"row 1: caption {BAD_CAPTION}"),
         (
             {"image_id": pa.array([], pa.string()), "caption": pa.array([], pa.string())},
@@ -296,6 +316,54 @@ def test_invalid_parquet_values_are_refused_with_the_row(
     tmp_path: Path, columns: dict[str, Any], message: str
 ) -> None:
     assert message in file_error(write_columns(tmp_path, **columns))
+
+
+def test_parquet_whose_text_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few kilobytes on disk: one long caption that every row repeats, and a long list."""
+    monkeypatch.setattr(caption_files, "_MAX_BYTES", 2**20)
+    rows = 200
+    repeated = pa.array(["x" * 10_000]).dictionary_encode().take(pa.array([0] * rows))
+    path = write_columns(tmp_path, image_id=list(range(rows)), caption=repeated)
+    assert path.stat().st_size < 20_000
+    assert "it declares more text than any caption file has" in file_error(path)
+    long_list = pa.array([[None] * 50_000], pa.list_(pa.string()))
+    path = write_columns(tmp_path, image_id=["1"], captions=long_list)
+    assert path.stat().st_size < 20_000
+    assert "it declares more text than any caption file has" in file_error(path)
+
+
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.json"
+    os.mkfifo(path)
+    assert file_error(path) == " is a pipe or a device: save the captions in a file first"
+
+
+def test_a_file_larger_than_any_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.csv"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    assert file_error(path) == " is larger than 512 MiB: no caption file is"
+
+
+def test_karpathys_splits_are_read_with_their_raw_sentences(tmp_path: Path) -> None:
+    images = [
+        {
+            "filename": f"{photo}.jpg",
+            "imgid": photo,
+            "split": split,
+            "sentences": [{"raw": f"A dog {n}.", "tokens": ["a", "dog"]} for n in range(2)],
+        }
+        for photo, split in enumerate(["train", "test"])
+    ]
+    path = write_file(tmp_path, "dataset_coco.json", json.dumps({"images": images}))
+    captions = ["A dog 0.", "A dog 1."]
+    assert read_captions(path) == {"0.jpg": captions, "1.jpg": captions}
+    assert read_captions(path, split="test") == {"1.jpg": captions}
+    images[1]["sentences"] = [{"tokens": ["a"]}]
+    path = write_file(tmp_path, "dataset_coco.json", json.dumps({"images": images}))
+    assert f", entry 2: captions {BAD_CAPTION}" in file_error(path)
 
 
 def test_parquet_with_a_duplicate_column_or_invalid_text_is_refused(tmp_path: Path) -> None:

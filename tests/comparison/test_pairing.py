@@ -79,9 +79,9 @@ def test_the_notes_list_the_missing_photos_of_each_run() -> None:
 
 @pytest.mark.parametrize("subset", [False, True])
 def test_files_without_common_photos_are_refused_with_an_example_of_each(subset: bool) -> None:
-    message = pairing_error({"a.jpg": ["x"]}, references={"a": ["x"], "b": ["y"]}, subset=subset)
+    message = pairing_error({"c.jpg": ["x"]}, references={"a": ["x"], "b": ["y"]}, subset=subset)
     assert message == (
-        "no photo is in every file (first.json has a.jpg, references.json has a): "
+        "no photo is in every file (first.json has c.jpg, references.json has a): "
         "use the same photo names in all of them"
     )
 
@@ -92,7 +92,8 @@ def test_a_second_candidate_of_a_photo_is_refused() -> None:
     )
     assert (
         message
-        == "second.json has more than one caption for 1 photo (1): keep one candidate per photo"
+        == "second.json has more than one caption for 1 photo (1): keep one candidate per photo, "
+        "and give candidates before references"
     )
 
 

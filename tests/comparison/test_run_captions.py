@@ -1,3 +1,4 @@
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -80,7 +81,9 @@ def test_references_need_not_have_splits(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_without_predictions_is_refused(tmp_path: Path, references: Path) -> None:
     with pytest.raises(
-        InputError, match=r" contains no predictions.parquet: run `dvc repro` there"
+        InputError,
+        match=r" contains no predictions.parquet: name the artifacts folder of a finished run, or "
+        "run `dvc repro` there",
     ):
         score_run(str(tmp_path), references)
 
@@ -132,25 +135,50 @@ def test_an_error_about_fetched_captions_names_the_revision(
     )
 
 
+_SUPPORT = "\n\nHaving any troubles? Hit us up at https://dvc.org/support, we are happy to help!\n"
+_FILE = "artifacts/evaluation/predictions.parquet"
+
+
 @pytest.mark.parametrize(
-    ("errors", "reason"),
-    [("ERROR: no\n  such revision\n", "ERROR: no such revision"), ("", "exit code 5")],
+    ("errors", "message"),
+    [
+        (
+            f"ERROR: failed to get '{_FILE}' from '.' - unknown Git revision 'x'\n",
+            "is not a file, a folder, a git revision or an experiment: `git log` and",
+        ),
+        (
+            f"ERROR: failed to get '{_FILE}' from '.' - /x is not a git repository\n",
+            "is not a file or a folder, and there is no git repository here: run this in",
+        ),
+        (
+            f"ERROR: unexpected error - [Errno 2] No storage files available: '{_FILE}'{_SUPPORT}",
+            "has no predictions that DVC can fetch: its commit lacks dvc.lock, or the cache",
+        ),
+        (f"ERROR: unexpected error - ['{_FILE}']{_SUPPORT}", "has no predictions that DVC can"),
+        (
+            f"WARNING: experiment/ studio/ VS code\nERROR: no\n  luck{_SUPPORT}",
+            "cannot be fetched (no luck): try `dvc exp list`",
+        ),
+        ("", "cannot be fetched (exit code 5): try `dvc exp list`"),
+    ],
 )
 @pytest.mark.parametrize("run", ["absent.json", "x" * 300, "loop"])
-def test_an_unknown_revision_is_refused_in_one_line(
+def test_a_revision_that_dvc_cannot_fetch_is_explained_in_one_line(
     tmp_path: Path,
     references: Path,
     monkeypatch: pytest.MonkeyPatch,
     run: str,
     errors: str,
-    reason: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")
     replace_dvc(monkeypatch, 5, errors)
     with pytest.raises(InputError) as caught:
         score_run(run, references)
-    assert str(caught.value) == (
-        f"{run} is not a file, a folder, or a revision with predictions in DVC ({reason}): "
-        "`git log` and `dvc exp show` list revisions"
+    assert run in str(caught.value)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not {"ERROR", "Errno", "troubles", "studio", "unexpected"} & set(
+        re.findall(r"\w+", str(caught.value))
     )

@@ -5,7 +5,7 @@ import pytest
 from pipeline.comparison.caption_files import Captions
 from pipeline.comparison.run_comparison import compare_runs, difference_lines
 from pipeline.errors import InputError
-from pipeline.metrics.significance import Difference
+from pipeline.metrics.significance import Difference, few_images_note
 from tests.comparison.test_caption_files import write_caption_json
 from tests.support.captions import damage_captions, make_captions
 
@@ -28,7 +28,7 @@ def test_a_run_that_is_worse_everywhere_differs_significantly(tmp_path: Path) ->
     bleu_1 = differences["BLEU-1"]
     assert (bleu_1.first, bleu_1.second) == pytest.approx((100, 500 / 6))
     assert all(d.second < d.first and d.p_value < 0.01 for d in differences.values())
-    assert difference_lines(["a", "b"], differences)[-1] == (
+    assert difference_lines(["a", "b"], differences, 40)[-1] == (
         "significant (p < 0.05): BLEU-1, BLEU-2, BLEU-3, BLEU-4, ROUGE-L, CIDEr-D"
     )
 
@@ -41,7 +41,7 @@ def test_a_difference_by_chance_is_not_significant(tmp_path: Path) -> None:
     )
     assert all(d.p_value > 0.05 for d in differences.values())
     assert any(d.first != d.second for d in differences.values())
-    lines = difference_lines(["one", "another"], differences)
+    lines = difference_lines(["one", "another"], differences, 40)
     assert lines[-1] == "no significant difference (p < 0.05)"
 
 
@@ -60,13 +60,22 @@ def test_exchanging_the_runs_changes_only_the_signs(tmp_path: Path) -> None:
 def test_the_lines_show_scores_differences_intervals_and_p_values() -> None:
     differences = {
         "BLEU-4": Difference(20.0, 18.5, (-2.25, -0.75), 0.0005),
-        "CIDEr-D": Difference(100.0, 101.0, (-1.0, 3.0), 0.05),
+        "CIDEr-D": Difference(100.0, 101.0, (-1.0, 3.0), 0.06),
     }
-    assert difference_lines(["HEAD", "a long name"], differences) == [
+    assert difference_lines(["HEAD", "a long name"], differences, 30) == [
         "              HEAD  a long name  difference  95 %              p",
         "BLEU-4       20.00        18.50       -1.50  -2.25 to -0.75    0.0005",
-        "CIDEr-D     100.00       101.00       +1.00  -1.00 to +3.00    0.0500",
+        "CIDEr-D     100.00       101.00       +1.00  -1.00 to +3.00    0.0600",
         "significant (p < 0.05): BLEU-4",
+    ]
+
+
+def test_too_few_photos_show_scores_and_say_that_nothing_can_be_said() -> None:
+    differences = {"BLEU-4": Difference(20.0, 18.5, (-2.25, -0.75), 0.0005)}
+    assert difference_lines(["first", "second"], differences, 29) == [
+        "             first    second  difference",
+        "BLEU-4       20.00     18.50       -1.50",
+        few_images_note(29),
     ]
 
 

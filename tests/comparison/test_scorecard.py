@@ -82,6 +82,7 @@ def test_one_photo_has_neither_cider_nor_an_interval(tmp_path: Path) -> None:
         "BLEU-4      0.00",
         "ROUGE-L   100.00",
         "CIDEr-D      n/a",
+        "1 photo is too few to tell a difference from chance: use 30 or more, better some hundreds",
     ]
     assert any("CIDEr-D is n/a for a single photo" in note for note in card.pairing.notes)
 

@@ -133,7 +133,7 @@ def test_with_too_many_failures_no_store_is_written_but_finished_work_is_kept(
     with pytest.raises(InputError) as caught:
         workspace.extract(max_failed_share=0.4)
     message = str(caught.value)
-    assert message.startswith("7 of 14 photos cannot be used, the first is 00.png: empty file; ")
+    assert message.startswith("7 of 14 photos failed, the first is 00.png: empty file; ")
     assert "extract.max_failed_share in params.yaml" in message
     assert not workspace.store.exists()
     result = workspace.extract(max_failed_share=0.5)
@@ -143,11 +143,11 @@ def test_with_too_many_failures_no_store_is_written_but_finished_work_is_kept(
 
 def test_a_single_failure_is_allowed_unless_the_allowed_share_is_zero(workspace: Workspace) -> None:
     workspace.write("04.png", b"")
-    with pytest.raises(InputError, match="1 of 10 photos cannot be used"):
+    with pytest.raises(InputError, match="1 of 10 photos failed"):
         workspace.extract(max_failed_share=0.0)
     assert list(workspace.extract(max_failed_share=0.05).failed) == ["04.png"]
     workspace.write("05.png", b"")
-    with pytest.raises(InputError, match="2 of 10 photos cannot be used"):
+    with pytest.raises(InputError, match="2 of 10 photos failed"):
         workspace.extract(max_failed_share=0.05)
 
 
@@ -157,7 +157,7 @@ def test_without_any_usable_photo_no_store_is_written(tmp_path: Path, names: lis
     workspace.draw()
     for name in names:
         workspace.write(name, b"<html>")
-    with pytest.raises(InputError, match=rf"{len(names)} of {len(names)} photos cannot be used"):
+    with pytest.raises(InputError, match=rf"{len(names)} of {len(names)} photos failed"):
         workspace.extract(max_failed_share=1)
     assert not workspace.store.exists()
 

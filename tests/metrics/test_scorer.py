@@ -47,15 +47,6 @@ def test_a_resampled_corpus_scores_like_one_with_repeated_captions() -> None:
     assert resampled["CIDEr-D"] == pytest.approx(np.mean(scores.cider_d[drawn]))
 
 
-def test_swapped_captions_are_taken_from_the_other_run() -> None:
-    scorer = Scorer(REFERENCES)
-    other = [list("abc"), list("wx"), list("m"), list("efgh")]
-    mixed = [CANDIDATES[0], other[1], other[2], CANDIDATES[3]]
-    swap = np.array([[False, True, True, False]])
-    (swapped,) = scorer.score(CANDIDATES).swapped(scorer.score(other), swap)
-    assert swapped.tolist() == pytest.approx(list(scorer.score(mixed).corpus.values()))
-
-
 def test_missing_references_and_surplus_candidates_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one photo, and each needs a reference"):
         Scorer([])

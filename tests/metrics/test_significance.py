@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from pipeline.metrics.scorer import METRICS, Scorer, Scores
-from pipeline.metrics.significance import bootstrap_intervals, paired_differences
+from pipeline.metrics.significance import (
+    MIN_IMAGES,
+    bootstrap_intervals,
+    few_images_note,
+    paired_differences,
+)
 
 RANDOM = np.random.default_rng(1)
 WORDS = list("abcdefghijklmnop")
@@ -51,7 +56,7 @@ def test_a_clear_difference_is_significant(scorer: Scorer) -> None:
     difference = paired_differences(first, second)["ROUGE-L"]
     assert (difference.first, difference.second) == pytest.approx((50, 87.5))
     assert difference.interval == pytest.approx((37.5, 37.5))
-    assert difference.p_value == pytest.approx(1 / 1001)
+    assert difference.p_value == pytest.approx(2 / 1001)
 
 
 def test_a_run_does_not_differ_from_itself(scorer: Scorer) -> None:
@@ -59,6 +64,31 @@ def test_a_run_does_not_differ_from_itself(scorer: Scorer) -> None:
     for difference in paired_differences(scores, scores).values():
         assert difference.interval == (0.0, 0.0)
         assert difference.p_value == 1
+
+
+@pytest.mark.parametrize("samples", [100, 200, 999, 1000])
+def test_an_interval_excludes_0_exactly_if_its_p_value_is_significant(samples: int) -> None:
+    """Runs of all degrees of difference, many of them near the border."""
+    random = np.random.default_rng(3)
+    counts = random.integers(0, 9, (2, 30, 10))
+    verdicts = set()
+    for shift in np.linspace(0, 8, 25):
+        first = Scores(counts[0], random.normal(50, 10, 30), random.normal(50, 10, 30))
+        second = Scores(counts[1], first.rouge_l + random.normal(shift, 12, 30), first.cider_d)
+        for difference in paired_differences(first, second, samples).values():
+            low, high = difference.interval
+            assert (low > 0 or high < 0) == difference.significant == (difference.p_value < 0.05)
+            verdicts.add(difference.significant)
+    assert verdicts == {False, True}
+
+
+def test_one_rule_says_when_photos_are_too_few() -> None:
+    note = few_images_note(4)
+    assert note is not None
+    assert note.startswith("4 photos are too few to tell a difference from chance: use 30 or more")
+    assert str(few_images_note(1)).startswith("1 photo is too few")
+    assert few_images_note(MIN_IMAGES - 1) is not None
+    assert few_images_note(MIN_IMAGES) is None
 
 
 def test_p_values_of_chance_differences_are_uniform() -> None:

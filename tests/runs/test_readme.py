@@ -94,6 +94,22 @@ def test_an_experiment_reruns_what_the_readme_says(
     assert "up to date" in project.run("dvc", "status").output
 
 
+def test_experiments_fit_a_screen_without_the_columns_of_hashes(
+    newcomer: tuple[Project, dict[str, Run]],
+) -> None:
+    project, _ = newcomer
+    page = (ROOT / "docs/tutorial.md").read_text("utf-8")
+    (command,) = (c for c, _ in console_blocks(page) if c.startswith("dvc exp show"))
+    run = project.run("env", "COLUMNS=150", *shlex.split(command), "--no-pager")
+    assert run.code == 0, run.output
+    assert "[first]" in run.output
+    header = next(line for line in run.output.splitlines() if "Experiment" in line)
+    assert "train.units" in header
+    assert header.split()[:4] == ["Experiment", "Created", "BLEU-4", "CIDEr-D"]
+    assert "…" not in run.output  # DVC cuts columns off where they do not fit
+    assert max(map(len, run.output.splitlines())) < 150
+
+
 def test_a_second_make_repro_does_nothing(newcomer: tuple[Project, dict[str, Run]]) -> None:
     project, _ = newcomer
     run = project.run(*MAKE_REPRO)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import one_line
 from pipeline.files import atomic_path
 
 # The errors of NumPy on a damaged file; zipfile raises `RuntimeError` for flags and versions that
@@ -51,7 +52,7 @@ class Checkpoint:
                 raise ValueError("arrays are missing")
             return arrays, text["metadata"]
         except _CORRUPTION_ERRORS as error:
-            print(f"{state} is damaged ({error}); training starts over")
+            print(one_line(f"{state} is damaged ({error}); training starts over"))
             return None
 
     def remove(self) -> None:

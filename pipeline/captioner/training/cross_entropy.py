@@ -4,6 +4,7 @@ Williams and Zipser (1989), "A learning algorithm for continually running fully 
 networks".
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ class CrossEntropy(Phase):
     row_type = CrossEntropyEpoch
     metric_name = "loss"
     learning_rate_param = "train.learning_rate"
+    unit = "captions"
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class CrossEntropy(Phase):
         """
         self._decoder, self._network = decoder, decoder.network
         self.batches, self._seed = batches, seed
+        self.size = len(batches.sequences)
         self._condition_dropout = condition_dropout
         self._scheduled_sampling = scheduled_sampling
         self.optimizer = optimizer.build(epochs * len(batches))
@@ -73,7 +76,12 @@ class CrossEntropy(Phase):
         if rate:
             sampling_random = np.random.default_rng([self._seed, epoch, 1])
             batches = (self._sample_inputs(batch, rate, sampling_random) for batch in batches)
-        return mean_over_words(self._network.train_on_batch, batches)
+        return mean_over_words(self._network.train_on_batch, self._counted(batches))
+
+    def _counted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            yield batch
+            self.advance(len(batch.inputs))
 
     def _drop_conditions(self, batch: Batch, random: np.random.Generator) -> Batch:
         """Replace the features of some photos, in place, with null features."""

@@ -5,6 +5,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, ClassVar
 
@@ -15,8 +16,10 @@ from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.history import EpochRow
 from pipeline.captioner.training.loss import build_eval_model, mean_over_words
+from pipeline.progress import Progress
 
 INTERRUPTED = "interrupted"
+_PROGRESS_SECONDS = 60.0  # between lines in a log, which has a line for each epoch too
 # The perplexity, which is the exponential of the loss, overflows above it.
 _MAX_LOSS = math.log(sys.float_info.max)
 
@@ -28,17 +31,28 @@ class Phase(ABC):
         row_type: the class of this phase's history rows.
         metric_name: name of the number that `train_epoch` returns.
         learning_rate_param: the param to lower if training diverges.
+        unit: what `size` counts, in the plural.
+        size: number of captions, or photos, in an epoch.
+        progress: the display that `train_epoch` advances, if there is one.
         optimizer: the `keras.optimizers.Optimizer`.
     """
 
     row_type: ClassVar[type[EpochRow]]
     metric_name: ClassVar[str]
     learning_rate_param: ClassVar[str]
+    unit: ClassVar[str]
+    size: int
+    progress: Progress | None = None
     optimizer: Any
 
     @abstractmethod
     def train_epoch(self, epoch: int) -> float:
         """Train on all captions, or photos, once; `epoch` counts from 1."""
+
+    def advance(self, count: int) -> None:
+        """Show that a batch of `count` captions, or photos, is done."""
+        if self.progress is not None:
+            self.progress.advance(count)
 
 
 @dataclass
@@ -109,8 +123,9 @@ class FitLoop:
         self._resume()
         eval_model = build_eval_model(self.decoder)
         try:
-            while not self.stop_reason:
-                self._run_epoch(eval_model)
+            with self._progress() as self.phase.progress:
+                while not self.stop_reason:
+                    self._run_epoch(eval_model)
         except KeyboardInterrupt:
             if not self.history:
                 raise
@@ -146,6 +161,13 @@ class FitLoop:
         # While all captions score 0, as in the first epochs, the loss decides.
         return epoch.validation_cider_d if self.select == "cider" else 0.0
 
+    def _progress(self) -> Progress:
+        """Return a display of all epochs; few trainings need them all."""
+        size = self.phase.size
+        title = f"at most {self.epochs} epochs"
+        done = len(self.history) * size
+        return Progress(title, self.epochs * size, self.phase.unit, _PROGRESS_SECONDS, done=done)
+
     def _run_epoch(self, eval_model: Any) -> None:
         number, network = len(self.history) + 1, self.decoder.network
         start = time.monotonic()
@@ -162,15 +184,19 @@ class FitLoop:
             self._best_weights = self._average_weights
         self.history.append(epoch)
         self._stop_if_due()
-        print(
+        self._print(
             f"epoch {number}: {self.phase.metric_name} {train_metric:.4f}, "
             f"validation {validation_loss:.4f}, CIDEr-D {cider_d:.1f}"
-            f"{' (best)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s",
-            flush=True,
+            f"{' (best)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s"
         )
         self.on_epoch_end(self.history)
         network.set_weights(weights)
         self._save_checkpoint()
+
+    def _print(self, line: str) -> None:
+        """Print a line above the progress bar."""
+        with self.phase.progress.hidden() if self.phase.progress else nullcontext():
+            print(line, flush=True)
 
     def _averaged(self, weights: list[Any], epoch: int) -> list[Any]:
         """Return the moving average of the weights: the plain mean of the first epochs."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.errors import one_line
 from pipeline.features.photos import PhotoError, read_photo, thumbnail
 from pipeline.files import atomic_path, write_text
 
@@ -25,7 +26,10 @@ def choose_sample_photos(image_ids: Sequence[str], count: int, seed: int) -> lis
 
 def write_text_sample(path: Path, captions: Mapping[str, str]) -> None:
     """Write `image_id<TAB>caption` lines."""
-    write_text(path, "".join(f"{image_id}\t{text}\n" for image_id, text in captions.items()))
+    write_text(
+        path,
+        "".join(f"{one_line(image_id)}\t{one_line(text)}\n" for image_id, text in captions.items()),
+    )
 
 
 def write_contact_sheet(
@@ -48,7 +52,7 @@ def write_contact_sheet(
         left = _MARGIN + column * (_SIDE + _MARGIN)
         top = 2 * _MARGIN + 4 + row * (_SIDE + _CAPTION_HEIGHT + _MARGIN)
         sheet.paste(_thumbnail(image_paths.get(image_id)), (left, top))
-        lines = "\n".join(textwrap.wrap(text, _LINE_LENGTH)[:3])
+        lines = "\n".join(textwrap.wrap(one_line(text), _LINE_LENGTH)[:3])
         draw.multiline_text((left, top + _SIDE + 4), lines, "black", font)
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")

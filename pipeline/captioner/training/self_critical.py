@@ -29,6 +29,7 @@ class SelfCritical(Phase):
     row_type = SelfCriticalEpoch
     metric_name = "reward"
     learning_rate_param = "self_critical.learning_rate"
+    unit = "photos"
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class SelfCritical(Phase):
         """
         self._decoder, self._store, self._vocabulary = decoder, store, vocabulary
         self._image_ids, self._reward = image_ids, reward
+        self.size = len(image_ids)
         self._samples, self._batch_size = samples, batch_size
         self._max_words, self._seed = max_words, seed
         network = decoder.network
@@ -108,6 +110,7 @@ class SelfCritical(Phase):
             # The loss is a mean over all words; a negative weight lowers a caption's probability.
             sample_weight=(caption_weights * mask / mask.sum()).astype(np.float32),
         )
+        self.advance(len(photos))
         return rewards
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from pipeline.datasets.sample.scenes import HEIGHT, WIDTH, Scene, ShapeGroup, generate_scene
 from pipeline.datasets.sample.wordings import caption_scene
 from pipeline.files import write_bytes, write_json, write_text
+from pipeline.progress import track
 
 # Saturated and far apart, so that JPEG and a CNN keep them distinct on every background.
 RGB = {
@@ -71,7 +72,7 @@ def write_sample(root: Path, *, train: int, dev: int, test: int, seed: int) -> N
     scenes = [scene for split_scenes in splits.values() for scene in split_scenes]
     photo_folder = root / "images"
     _remove_old_photos(photo_folder, {scene.name for scene in scenes})
-    for scene in scenes:
+    for scene in track(scenes, "sample", len(scenes), "scenes"):
         write_bytes(photo_folder / scene.name, _jpeg(render_scene(scene)))
     write_text(root / CAPTIONS_FILE, "".join(_caption_lines(scene) for scene in scenes))
     for split, split_scenes in splits.items():

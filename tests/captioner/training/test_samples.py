@@ -37,6 +37,12 @@ def test_the_text_has_a_line_for_each_photo(tmp_path: Path) -> None:
     assert path.read_bytes() == "b.jpg\tein dackel läuft\na.jpg\t\n".encode()
 
 
+def test_what_could_control_a_terminal_is_escaped_in_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "epoch_001.txt"
+    write_text_sample(path, {"a\n.jpg": "\x1b[2J\u202edog"})
+    assert path.read_bytes() == b"a\\n.jpg\t\\x1b[2J\\u202edog\n"
+
+
 def photo(path: Path, colour: str, size: tuple[int, int] = (300, 300)) -> Path:
     Image.new("RGB", size, colour).save(path)
     return path
