@@ -20,9 +20,20 @@ from pipeline.cli.output import printable_name
 @click.option(
     "--search", help="Which captions to use, if a run has several searches. [default: beam_20]"
 )
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write both runs' captions of every photo to this HTML file.",
+)
 @pairing_options
 def compare(
-    runs: tuple[str, str], references: Path, search: str | None, split: str | None, subset: bool
+    runs: tuple[str, str],
+    references: Path,
+    search: str | None,
+    page: Path | None,
+    split: str | None,
+    subset: bool,
 ) -> None:
     """Test whether the scores of two runs differ significantly or by chance.
 
@@ -34,6 +45,7 @@ def compare(
     Examples:
       caption compare HEAD artifacts
       caption compare main cogged-burr --search greedy
+      caption compare first artifacts --html comparison.html
       caption compare old.json new.json --references references.json
     """  # noqa: D301  (click wants a real backspace)
     from pipeline.comparison.run_captions import DEFAULT_SEARCH  # noqa: PLC0415  (imports NumPy)
@@ -48,3 +60,14 @@ def compare(
     chosen = search or DEFAULT_SEARCH
     click.echo(f"{len(pairing.image_ids)} photos; {chosen}, where a run has several searches")
     click.echo("\n".join(difference_lines([printable_name(run) for run in runs], differences)))
+    if page is not None:
+        from pipeline.reporting.comparison_page import (  # noqa: PLC0415  (imports NumPy)
+            ComparedRuns,
+            read_image_paths,
+            write_comparison_page,
+        )
+
+        photos = pairing.image_ids, pairing.candidates, pairing.references, pairing.notes
+        compared = ComparedRuns(runs, *photos, differences)
+        write_comparison_page(page, compared, read_image_paths(references))
+        click.echo(f"page: {printable_name(str(page))}")

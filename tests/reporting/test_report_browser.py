@@ -15,7 +15,7 @@ from pipeline.reporting.report import write_report
 from tests.conftest import encoded, make_photo
 from tests.reporting.test_report import NASTY
 from tests.support.browser import CHROMIUM, Tab, browser
-from tests.support.report import BASELINES, MODEL, evaluation, with_maps
+from tests.support.report import BASELINES, DATA, MODEL, evaluation, with_maps
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -69,7 +69,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3,1\n7,2,2,3,2\n", "utf-8"
     )
     result = with_maps(result, [LEFT, RIGHT])
-    write_report(folder / "report.html", result, photos, folder, MODEL, layers("attention"))
+    write_report(folder / "report.html", result, photos, folder, MODEL, layers("attention"), DATA)
     return folder / "report.html"
 
 
@@ -252,7 +252,7 @@ def test_the_layer_table_scrolls_inside_a_phone_s_screen(
     path = tmp_path / "report.html"
     result = evaluation({"greedy": ["a dog"]}, {"x": ["a dog"]})
     table = layers(name)
-    write_report(path, result, {}, tmp_path, MODEL, table)
+    write_report(path, result, {}, tmp_path, MODEL, table, DATA)
     tab.resize(*PHONE)
     tab.open(path)
     assert tab.run("document.querySelectorAll('.layers tbody tr').length") == len(table.rows)
