@@ -17,6 +17,7 @@ from pipeline.files import fingerprint, write_json, write_text
 from pipeline.metrics import tokenizer
 from pipeline.metrics.scorer import METRICS
 from pipeline.params import EvaluateParams, load_params
+from pipeline.reporting.baselines import HUMAN_AGREEMENT, MODEL_LEAVE_ONE_OUT
 from pipeline.reporting.data_summary import read_data_summary
 from pipeline.reporting.evaluation import Evaluation, evaluate
 from pipeline.reporting.layer_table import layer_table
@@ -234,6 +235,8 @@ def _print_scores(evaluation: Evaluation) -> None:
     for baseline in evaluation.baselines:
         values = list(baseline.corpus.values())
         print(f"{baseline.name:20}" + "".join(f"{value:{width}.2f}" for value in values))
+    if evaluation.human_agreement:
+        print(f"{MODEL_LEAVE_ONE_OUT} and {HUMAN_AGREEMENT}: against one reference fewer")
     if few_photos := few_photos_text(evaluation):
         print(few_photos)
     if evaluation.uses_image is not True and (image_use := image_use_text(evaluation)):
