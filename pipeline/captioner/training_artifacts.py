@@ -12,13 +12,14 @@ from typing import Self
 
 from pipeline.datasets.caption_table import CaptionTable, read_caption_table
 from pipeline.datasets.splits import MIN_PHOTOS_PER_SPLIT
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.features.store import FeatureStore
 from pipeline.files import read_json
 from pipeline.text.vocabulary import Vocabulary
 
 # The stage that writes each file.
 STAGES = {
+    "captions.json": "clean",
     "captions.parquet": "clean",
     "encoder.json": "encoder",
     "encoder.weights.h5": "encoder",
@@ -29,6 +30,7 @@ STAGES = {
     "model/model.json": "train",
     "search.json": "evaluate",
 }
+_MAX_LISTED = 3  # failed photos in a message
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class TrainingArtifacts:
     def captions(self, split: str) -> list[tuple[str, str]]:
         """Return the (image_id, clean text) pairs of a split's photos that have features.
 
-        Prints how many captions are left out because their photos have no features.
+        Prints which photos and how many captions are left out for want of features.
 
         Raises:
             InputError: fewer photos than `MIN_PHOTOS_PER_SPLIT` have features.
@@ -103,8 +105,15 @@ class TrainingArtifacts:
                 f"features: {self.folder / 'captions.json'} and {self.folder / 'extract.json'} "
                 "list the reasons"
             )
-        if len(usable) < len(captions):
-            print(f"{split}: {len(captions) - len(usable)} captions of failed photos left out")
+        failed = sorted({image_id for image_id, _ in captions} - self.store.rows.keys())
+        if failed:
+            listed = ", ".join(map(one_line, failed[:_MAX_LISTED]))
+            n_more = len(failed) - _MAX_LISTED
+            print(
+                f"{split}: {len(captions) - len(usable)} captions of failed photos left out "
+                f"({listed}{f' and {n_more} more' if n_more > 0 else ''}): "
+                f"{self.folder.name}/extract.json lists the reasons"
+            )
         return usable
 
     def references(self, split: str) -> dict[str, list[str]]:

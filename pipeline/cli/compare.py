@@ -21,9 +21,20 @@ from pipeline.errors import InputError, one_line
 @click.option(
     "--search", help="Which captions to use, if a run has several searches. [default: beam_20]"
 )
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write both runs' captions of every photo to this HTML file.",
+)
 @pairing_options
 def compare(
-    runs: tuple[str, str], references: Path, search: str | None, split: str | None, subset: bool
+    runs: tuple[str, str],
+    references: Path,
+    search: str | None,
+    page: Path | None,
+    split: str | None,
+    subset: bool,
 ) -> None:
     """Tell whether the scores of two runs differ by more than chance.
 
@@ -38,6 +49,7 @@ def compare(
     Examples:
       caption compare first artifacts
       caption compare main cogged-burr --search greedy
+      caption compare first artifacts --html comparison.html
       caption compare old.json new.json --references references.json
     """  # noqa: D301  (click wants a real backspace)
     from pipeline.comparison.run_captions import DEFAULT_SEARCH  # noqa: PLC0415  (imports NumPy)
@@ -60,3 +72,14 @@ def compare(
     )
     names = [printable_name(run) for run in runs]
     click.echo("\n".join(difference_lines(names, differences, len(pairing.image_ids))))
+    if page is not None:
+        from pipeline.reporting.comparison_page import (  # noqa: PLC0415  (imports NumPy)
+            ComparedRuns,
+            read_image_paths,
+            write_comparison_page,
+        )
+
+        photos = pairing.image_ids, pairing.candidates, pairing.references, pairing.notes
+        compared = ComparedRuns(runs, *photos, differences)
+        write_comparison_page(page, compared, read_image_paths(references))
+        click.echo(f"page: {printable_name(str(page))}")

@@ -13,7 +13,8 @@ from pipeline.progress import Progress
 # methods and their application", section 5.2), so that it excludes 0 exactly if p < 0.05.
 SAMPLES = 1000
 SIGNIFICANCE_LEVEL = 0.05
-# Below it, resampling finds too many differences: docs/decisions.md has the rates.
+# Below it, one photo is more than 3 % of the score, the intervals, which know only these photos,
+# are too narrow, and resampling finds too many differences: docs/decisions.md has the rates.
 MIN_IMAGES = 30
 _ROUNDING = 1e-9  # equal scores, summed in another order, differ by less
 _SEED = 0  # the same scores always get the same intervals

@@ -19,6 +19,7 @@ CorpusScores = dict[str, float]
 CONSTANT_CAPTION = "constant caption"
 RANDOM_CAPTIONS = "random captions"
 SHUFFLED_FEATURES = "shuffled features"
+MODEL_LEAVE_ONE_OUT = "model leave-one-out"
 HUMAN_AGREEMENT = "human agreement"
 
 # What each baseline is, for readers of the report and the model card.
@@ -29,6 +30,10 @@ EXPLANATIONS: Mapping[str, str] = {
     ),
     RANDOM_CAPTIONS: "a random training caption for each photo",
     SHUFFLED_FEATURES: "the model's captions when every photo gets another photo's features",
+    MODEL_LEAVE_ONE_OUT: (
+        "the model's captions against as many references as human agreement has: one fewer, each "
+        "left out in turn"
+    ),
     HUMAN_AGREEMENT: "one reference scored against the photo's other references",
 }
 
@@ -62,7 +67,7 @@ def all_baselines(
     others = {
         RANDOM_CAPTIONS: random_captions(training, scorer),
         SHUFFLED_FEATURES: shuffled_features(candidates, scorer),
-        HUMAN_AGREEMENT: human_agreement(scorer.references.by_image),
+        **leave_one_out(scorer.references.by_image, candidates),
     }
     return [
         Baseline(CONSTANT_CAPTION, constant_corpus, constant),
@@ -111,21 +116,28 @@ def random_captions(training: Sequence[Tokens], scorer: Scorer) -> CorpusScores:
     return _mean([scorer.score([training[i] for i in rows.tolist()]) for rows in draws])
 
 
-def human_agreement(groups: Sequence[Sequence[Tokens]]) -> CorpusScores | None:
-    """Return the scores of one reference against the photo's other references.
+def leave_one_out(
+    groups: Sequence[Sequence[Tokens]], candidates: Sequence[Tokens]
+) -> dict[str, CorpusScores]:
+    """Return human agreement and the model's scores beside it, by name.
 
-    Each reference takes its turn, and the mean is returned. None if no photo has two references.
+    In each turn one reference is left out. It is scored against the photo's others, and so is
+    the model's caption: scores rise with the number of references, so that only these two are
+    comparable. Means over the turns are returned; nothing if no photo has two references.
+
+    Args:
+        groups: each photo's references.
+        candidates: the model's caption of each photo.
     """
-    groups = [group for group in groups if len(group) > 1]
-    if not groups:
-        return None
-    turns = min(len(group) for group in groups)
-    return _mean(
-        [
-            Scorer([[*g[:turn], *g[turn + 1 :]] for g in groups]).score([g[turn] for g in groups])
-            for turn in range(turns)
-        ]
-    )
+    pairs = [pair for pair in zip(groups, candidates, strict=True) if len(pair[0]) > 1]
+    if not pairs:
+        return {}
+    model, human = [], []
+    for turn in range(min(len(group) for group, _ in pairs)):
+        scorer = Scorer([[*group[:turn], *group[turn + 1 :]] for group, _ in pairs])
+        model.append(scorer.score([candidate for _, candidate in pairs]))
+        human.append(scorer.score([group[turn] for group, _ in pairs]))
+    return {MODEL_LEAVE_ONE_OUT: _mean(model), HUMAN_AGREEMENT: _mean(human)}
 
 
 def shuffled_features(candidates: Sequence[Tokens], scorer: Scorer) -> CorpusScores | None:

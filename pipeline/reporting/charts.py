@@ -10,11 +10,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.captioner.model_config import Member
 from pipeline.captioner.training.history import CrossEntropyEpoch, SelfCriticalEpoch
 from pipeline.errors import InputError
 from pipeline.reporting.baselines import (
     CONSTANT_CAPTION,
     HUMAN_AGREEMENT,
+    MODEL_LEAVE_ONE_OUT,
     RANDOM_CAPTIONS,
     SHUFFLED_FEATURES,
 )
@@ -109,15 +111,15 @@ class LineChart:
         series: values over epochs.
         x_ticks: (label, position) of epochs, from the left.
         y_ticks: (label, position) of values, from the top.
-        best: position (x, y) of the best value.
-        summary: the best value and its epoch as text.
+        kept: position (x, y) of each kept epoch on the validation lines.
+        summary: the kept epochs and their values as text.
     """
 
     title: str
     series: Sequence[Series]
     x_ticks: Sequence[tuple[str, str]]
     y_ticks: Sequence[tuple[str, str]]
-    best: tuple[str, str]
+    kept: Sequence[tuple[str, str]]
     summary: str
 
 
@@ -128,7 +130,8 @@ def metric_chart(evaluation: Evaluation, metric: str) -> BarChart:
         for name, search in evaluation.searches.items()
     ]
     kinds = {
-        SHUFFLED_FEATURES: "shuffled" if evaluation.uses_image else "shuffled failed",
+        SHUFFLED_FEATURES: "shuffled failed" if evaluation.uses_image is False else "shuffled",
+        MODEL_LEAVE_ONE_OUT: "search",
         HUMAN_AGREEMENT: "human",
     }
     bars += [
@@ -156,6 +159,12 @@ def length_charts(groups: Sequence[LengthGroup]) -> list[BarChart]:
     cider_d = [_length_bar(group, group.cider_d) for group in groups]
     rouge_l = [_length_bar(group, group.rouge_l) for group in groups]
     return [BarChart("Mean CIDEr-D", cider_d, {}), BarChart("Mean ROUGE-L", rouge_l, {})]
+
+
+def data_lengths_chart(lengths: Sequence[tuple[str, int]]) -> BarChart:
+    """Return the chart of training captions by their number of words."""
+    bars = [Bar(label, captions, f"{captions:,}") for label, captions in lengths]
+    return BarChart("Training captions by number of words", bars, {})
 
 
 def over_used_chart(words: Sequence[WordCount]) -> BarChart:
@@ -202,32 +211,46 @@ def read_history(path: Path) -> list[HistoryRow]:
         raise InputError(f"{path} cannot be read ({error}): run `dvc repro train`") from None
 
 
-def learning_curves(history: Sequence[HistoryRow]) -> list[LineChart]:
-    """Return the charts of loss and of CIDEr-D; none if no row has finite values."""
+def kept_epochs(members: Sequence[Member]) -> tuple[dict[int, int], dict[int, int]]:
+    """Return seed to kept epoch: first those of history.csv, then those of self_critical.csv."""
+    first: dict[int, int] = {}
+    second: dict[int, int] = {}
+    for member in members:
+        # Its row in the history: only the self-critical phase has rewards.
+        best = member.metadata.get("best", {})
+        if "epoch" in best:
+            (second if "reward" in best else first)[member.seed] = best["epoch"]
+    return first, second
+
+
+def learning_curves(history: Sequence[HistoryRow], kept: Mapping[int, int]) -> list[LineChart]:
+    """Return the charts of loss and of CIDEr-D; none if no row has finite values.
+
+    Args:
+        history: the rows of history.csv.
+        kept: seed to the epoch whose weights were kept, if it is in this phase.
+    """
     rows = _finite(history)
     if not rows:
         return []
-    best = min(rows, key=lambda row: row.validation_loss)
+    losses = {"training": "training", "validation": "validation_loss"}
     return [
+        _line_chart("Loss (nats per word)", rows, losses, kept),
         _line_chart(
-            "Loss (nats per word)",
-            rows,
-            {"training": "training", "validation": "validation_loss"},
-            best,
-            f"lowest validation loss: {best.validation_loss:.3f} at epoch {best.epoch}",
+            "CIDEr-D of captions of dev photos", rows, {"validation": "validation_cider_d"}, kept
         ),
-        _score_chart("CIDEr-D of captions of dev photos", rows, ["validation"]),
     ]
 
 
-def self_critical_curves(history: Sequence[HistoryRow]) -> list[LineChart]:
+def self_critical_curves(history: Sequence[HistoryRow], kept: Mapping[int, int]) -> list[LineChart]:
     """Return the chart of self-critical training; none if there was no such phase."""
     rows = _finite(history)
     title = (
         "Self-critical phase: CIDEr-D of captions sampled for training photos and of captions "
         "searched for dev photos"
     )
-    return [_score_chart(title, rows, ["training", "validation"])] if rows else []
+    columns = {"training": "training", "validation": "validation_cider_d"}
+    return [_line_chart(title, rows, columns, kept)] if rows else []
 
 
 def _finite(history: Sequence[HistoryRow]) -> list[HistoryRow]:
@@ -235,24 +258,17 @@ def _finite(history: Sequence[HistoryRow]) -> list[HistoryRow]:
     return [row for row in history if all(map(math.isfinite, row))]
 
 
-def _score_chart(title: str, rows: Sequence[HistoryRow], kinds: Sequence[str]) -> LineChart:
-    columns = {"training": "training", "validation": "validation_cider_d"}
-    best = max(rows, key=lambda row: row.validation_cider_d)
-    summary = f"highest: {best.validation_cider_d:.1f} at epoch {best.epoch}"
-    return _line_chart(title, rows, {kind: columns[kind] for kind in kinds}, best, summary)
-
-
 def _line_chart(
     title: str,
     rows: Sequence[HistoryRow],
     columns: Mapping[str, str],
-    best: HistoryRow,
-    summary: str,
+    kept: Mapping[int, int],
 ) -> LineChart:
     """Return a chart of columns by their kind, "training" or "validation".
 
-    Each kind has a line for each seed; `best` is marked on a validation line.
+    Each kind has a line for each seed; the kept epochs are marked on the validation lines.
     """
+    kept_rows = [row for row in rows if kept.get(row.seed) == row.epoch]
     seeds = list(dict.fromkeys(row.seed for row in rows))
     epochs = [row.epoch for row in rows]
     first, last = min(epochs), max(epochs)
@@ -275,9 +291,19 @@ def _line_chart(
         ],
         x_ticks=[(f"{epoch:g}", position(epoch, low)[0]) for epoch in x_ticks],
         y_ticks=[(f"{value:g}", position(first, value)[1]) for value in reversed(y_ticks)],
-        best=position(best.epoch, getattr(best, columns["validation"])),
-        summary=f"{summary}, seed {best.seed}" if len(seeds) > 1 else summary,
+        kept=[position(row.epoch, getattr(row, columns["validation"])) for row in kept_rows],
+        summary=_kept_summary(kept_rows, columns["validation"], len(seeds)),
     )
+
+
+def _kept_summary(kept: Sequence[HistoryRow], column: str, n_seeds: int) -> str:
+    digits = 3 if column == "validation_loss" else 1
+    epochs = [
+        f"epoch {row.epoch}{f' of seed {row.seed}' if n_seeds > 1 else ''} "
+        f"({getattr(row, column):.{digits}f})"
+        for row in kept
+    ]
+    return f"kept: {', '.join(epochs)}" if epochs else "no epoch of this phase was kept"
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -294,12 +320,13 @@ def ticks(low: float, high: float) -> list[float]:
 
 def _search_bar(name: str, search: SearchMetrics, metric: str, evaluation: Evaluation) -> Bar:
     low, high = search.intervals[metric]
+    has_interval = evaluation.has_enough_photos
     return Bar(
         label=search_label(name),
         value=search.corpus[metric],
         text=f"{search.corpus[metric]:.1f}",
-        note=f"{low:.1f} to {high:.1f}",
-        interval=(low, high),
+        note=f"{low:.1f} to {high:.1f}" if has_interval else "",
+        interval=(low, high) if has_interval else None,
         kind="primary" if name == evaluation.primary_search else "search",
     )
 

@@ -11,19 +11,20 @@ from pipeline.metrics.ngrams import Tokens
 from pipeline.metrics.scorer import METRICS, Scorer, Scores
 from pipeline.metrics.significance import Interval, bootstrap_intervals
 from pipeline.metrics.tokenizer import tokenize
+from pipeline.reporting import evidence
 from pipeline.reporting.baselines import (
     HUMAN_AGREEMENT,
+    MODEL_LEAVE_ONE_OUT,
     RANDOM_CAPTIONS,
     SHUFFLED_FEATURES,
     Baseline,
     CorpusScores,
     all_baselines,
 )
+from pipeline.reporting.nearest_captions import NearestCaption, find_nearest
 from pipeline.reporting.predictions import Prediction
 from pipeline.text.vocabulary import Vocabulary
 
-# A model that uses the image loses nearly all of its CIDEr-D when features are shuffled.
-_MAX_SHUFFLED_SHARE = 0.5
 _MIN_SEEDS = 2  # a standard deviation needs two
 
 
@@ -84,6 +85,7 @@ class Evaluation:
             ensemble, the geometric mean over its decoders.
         provenance: names and fingerprints of the inputs.
         detected: image_id to the words detected in the photo, the most informative first.
+        nearest: for each photo, the training caption nearest to the primary search's caption.
         seeds: with several seeds, the scores of each seed's decoder alone: seed to search to
             METRICS.
     """
@@ -97,6 +99,7 @@ class Evaluation:
     perplexity: float
     provenance: Mapping[str, str]
     detected: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    nearest: Sequence[NearestCaption] = ()
     seeds: Mapping[int, Mapping[str, CorpusScores]] = field(default_factory=dict)
 
     @property
@@ -129,12 +132,24 @@ class Evaluation:
         return self.baseline(HUMAN_AGREEMENT)
 
     @property
-    def uses_image(self) -> bool:
-        """Whether captions depend on their photos: scores fall when features are shuffled."""
+    def model_leave_one_out(self) -> CorpusScores | None:
+        """The model's scores against as many references as human agreement has."""
+        return self.baseline(MODEL_LEAVE_ONE_OUT)
+
+    @property
+    def has_enough_photos(self) -> bool:
+        """Whether there are enough photos to say something about the model."""
+        return evidence.has_enough_photos(len(self.image_ids))
+
+    @property
+    def uses_image(self) -> bool | None:
+        """Whether captions depend on their photos; None if that cannot be told."""
         shuffled = self.shuffled_features
-        if shuffled is None:
-            return True
-        return shuffled["CIDEr-D"] < _MAX_SHUFFLED_SHARE * self.primary.corpus["CIDEr-D"]
+        return evidence.uses_image(
+            self.primary.intervals["CIDEr-D"],
+            None if shuffled is None else shuffled["CIDEr-D"],
+            len(self.image_ids),
+        )
 
     @property
     def primary(self) -> SearchMetrics:
@@ -223,6 +238,9 @@ def evaluate(
         perplexity=perplexity,
         provenance=provenance,
         detected=detected,
+        nearest=find_nearest(
+            [tokenize(p.caption) for p in predictions[primary_search]], training_tokens, training
+        ),
         seeds={
             seed: {name: _corpus_scores(captions, scorer) for name, captions in searches.items()}
             for seed, searches in (by_seed or {}).items()

@@ -1,6 +1,5 @@
 """The gallery: each photo of the split with its captions."""
 
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,17 @@ from typing import Any
 
 from pipeline.progress import track
 from pipeline.reporting.evaluation import Evaluation
+from pipeline.reporting.evidence import has_enough_photos
+from pipeline.reporting.nearest_captions import NearestCaption
 from pipeline.reporting.predictions import Prediction
 from pipeline.reporting.tables import search_label
-from pipeline.reporting.thumbnails import Thumbnail, attention_overlay, make_thumbnail
+from pipeline.reporting.thumbnails import (
+    Thumbnail,
+    attention_overlay,
+    make_thumbnail,
+    thumbnail_side,
+)
+from pipeline.reporting.visible_text import json_for_script, visible
 
 _SELECTED = 6
 _SEED = 0  # equal photos, equal selections
@@ -62,6 +69,7 @@ class PhotoCard:
         references: the photo's raw captions.
         attention: a frame for each word of the primary search's caption; empty without a
             thumbnail or for a decoder without attention.
+        nearest: the training caption nearest to the primary search's caption; None if unknown.
     """
 
     image_id: str
@@ -70,6 +78,7 @@ class PhotoCard:
     detected: Sequence[str]
     references: Sequence[str]
     attention: Sequence[AttentionFrame]
+    nearest: NearestCaption | None = None
 
     @property
     def primary(self) -> PhotoCaption:
@@ -83,10 +92,12 @@ class Selection:
 
     Attributes:
         title: how they were selected.
+        note: why there are fewer than usual, or none.
         cards: their cards.
     """
 
     title: str
+    note: str
     cards: Sequence[PhotoCard]
 
 
@@ -97,8 +108,9 @@ def make_cards(evaluation: Evaluation, image_paths: Mapping[str, Path]) -> list[
         evaluation: the evaluation.
         image_paths: image_id to file; missing or damaged files have no thumbnail.
     """
+    side = thumbnail_side(len(evaluation.image_ids))
     return [
-        _card(evaluation, row, make_thumbnail(image_paths.get(image_id)))
+        _card(evaluation, row, make_thumbnail(image_paths.get(image_id), side))
         for row, image_id in enumerate(
             track(evaluation.image_ids, "report", len(evaluation.image_ids), "photos")
         )
@@ -106,25 +118,26 @@ def make_cards(evaluation: Evaluation, image_paths: Mapping[str, Path]) -> list[
 
 
 def select_cards(cards: Sequence[PhotoCard]) -> list[Selection]:
-    """Return the best, the worst and some random photos, by the primary search's CIDEr-D."""
+    """Return the best, the worst and some random photos, by the primary search's CIDEr-D.
+
+    A caption that scores 0 is no best one, and no photo is among both the best and the worst.
+    Of too few photos to rank (see `evidence`), all are returned.
+    """
+    if not has_enough_photos(len(cards)):
+        return [Selection("All test photos", "", cards)]
     ranked = sorted(cards, key=lambda card: (-card.primary.cider_d, card.image_id))
-    count = min(_SELECTED, len(cards))
+    best = [card for card in ranked if card.primary.cider_d > 0][:_SELECTED]
+    worst = [card for card in ranked[::-1] if card not in best][:_SELECTED]
     return [
-        Selection("The best", ranked[:count]),
-        Selection("The worst", ranked[::-1][:count]),
-        Selection("Drawn at random", random.Random(_SEED).sample(list(cards), count)),
+        Selection("The best", "" if best else "No caption has a CIDEr-D above 0.", best),
+        Selection("The worst", "", worst),
+        Selection("Drawn at random", "", random.Random(_SEED).sample(list(cards), _SELECTED)),
     ]
 
 
 def cards_as_json(cards: Sequence[PhotoCard]) -> str:
-    """Return cards as JSON that is safe inside a script element, whatever text they hold."""
-    text = json.dumps(
-        [_card_json(card) for card in cards], ensure_ascii=False, separators=(",", ":")
-    )
-    # Without these characters no text can end the element or begin a comment in it.
-    for character in "&<>":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    """Return cards as JSON for the page's script."""
+    return json_for_script([_card_json(card) for card in cards])
 
 
 def _card(evaluation: Evaluation, row: int, thumbnail: Thumbnail | None) -> PhotoCard:
@@ -147,6 +160,7 @@ def _card(evaluation: Evaluation, row: int, thumbnail: Thumbnail | None) -> Phot
         evaluation.detected.get(image_id, ()),
         evaluation.references[image_id],
         _attention_frames(prediction) if thumbnail else [],
+        evaluation.nearest[row] if evaluation.nearest else None,
     )
 
 
@@ -170,17 +184,25 @@ def _peak(weights: Sequence[int]) -> str:
 
 
 def _card_json(card: PhotoCard) -> dict[str, Any]:
+    said = set(card.primary.caption.split())
     return {
-        "id": card.image_id,
+        "id": visible(card.image_id),
         "thumbnail": card.thumbnail and card.thumbnail.data_uri,
         "size": card.thumbnail and [card.thumbnail.width, card.thumbnail.height],
         "score": round(card.primary.cider_d, 2),
-        "alt": card.primary.caption,
+        "alt": visible(card.primary.caption),
         "captions": [
-            [caption.searches, caption.caption, f"{caption.cider_d:.0f}", f"{caption.rouge_l:.0f}"]
+            [
+                visible(caption.searches),
+                visible(caption.caption),
+                f"{caption.cider_d:.0f}",
+                f"{caption.rouge_l:.0f}",
+            ]
             for caption in card.captions
         ],
-        "detected": ", ".join(card.detected),
-        "attention": [[frame.word, frame.peak, frame.overlay] for frame in card.attention],
-        "references": card.references,
+        "detected": visible(", ".join(card.detected)),
+        "unsaid": any(word not in said for word in card.detected),
+        "nearest": [card.nearest.is_copy, visible(card.nearest.caption)] if card.nearest else None,
+        "attention": [[visible(f.word), f.peak, f.overlay] for f in card.attention],
+        "references": list(map(visible, card.references)),
     }

@@ -6,12 +6,13 @@ from pipeline.captioner.model_config import ModelConfig
 from pipeline.metrics.scorer import METRICS
 from pipeline.reporting.baselines import EXPLANATIONS
 from pipeline.reporting.evaluation import Evaluation
-from pipeline.reporting.tables import caption_statistics, meteor_text
-
-_IMAGE_UNUSED = (
-    "**The model hardly uses the image**: when every photo gets another photo's features, its "
-    "captions score nearly as well."
+from pipeline.reporting.tables import (
+    caption_statistics,
+    few_photos_text,
+    image_use_text,
+    meteor_text,
 )
+from pipeline.reporting.visible_text import visible
 
 
 def model_card(evaluation: Evaluation, model_config: ModelConfig) -> str:
@@ -50,15 +51,17 @@ def _scores(evaluation: Evaluation) -> str:
         for row in evaluation.baselines
     ]
     low, high = evaluation.primary.intervals["CIDEr-D"]
+    interval = ("CIDEr-D, 95 % interval over photos", f"{low:.1f} to {high:.1f}")
     statistics = [
-        ("CIDEr-D, 95 % interval over photos", f"{low:.1f} to {high:.1f}"),
+        *([interval] if evaluation.has_enough_photos else []),
         ("METEOR 1.5", meteor_text(evaluation.primary)),
         *caption_statistics(evaluation.primary).items(),
         ("words of the references outside the vocabulary", f"{evaluation.unknown_words:.1f} %"),
         ("perplexity", f"{evaluation.perplexity:.2f}"),
     ]
     parts = [
-        "" if evaluation.uses_image else _IMAGE_UNUSED,
+        few_photos_text(evaluation),
+        _first_bold(image_use_text(evaluation)) if evaluation.uses_image is False else "",
         f"Scores on {photos}, x100, computed like coco-caption.",
         _table(("captions", *METRICS), rows),
         "\n".join(f"- {row.name}: {EXPLANATIONS[row.name]}" for row in evaluation.baselines),
@@ -80,6 +83,12 @@ def _seed_scores(evaluation: Evaluation) -> str:
     return f"{caption}\n\n{_table(('captions', *METRICS), rows)}"
 
 
+def _first_bold(text: str) -> str:
+    """Return text with its first sentence in bold."""
+    first, _, rest = text.partition(". ")
+    return f"**{first}**. {rest}"
+
+
 def _numbers(corpus: Mapping[str, float]) -> list[str]:
     return [f"{corpus[name]:.2f}" for name in METRICS]
 
@@ -94,5 +103,5 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 def _escape(text: str) -> str:
     """Escape untrusted text, so that Markdown and the HTML in it show it as it is."""
-    escaped = "".join(f"\\{c}" if c in r"\`*_{}[]<>#|~!" else c for c in text)
+    escaped = "".join(f"\\{c}" if c in r"\`*_{}[]<>#|~!" else c for c in visible(text))
     return " ".join(escaped.split())

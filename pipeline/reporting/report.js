@@ -1,30 +1,13 @@
-"use strict";
 {
-  // Cards are built when scrolled to: building a thousand at once would keep a phone busy.
-  const BATCH_SIZE = 48;
-  const byId = (id) => document.getElementById(id);
-  const [cards, more, query, order, count] = ["cards", "more", "query", "order", "count"].map(byId);
+  const [query, says, lowest, highest, kind] = ["query", "says", "lowest", "highest", "kind"].map(byId);
   const [cardTemplate, frameTemplate] = ["card", "attention-frame"].map((id) => byId(id).content.firstElementChild);
-  const photos = JSON.parse(byId("data").textContent);
+  const photos = JSON.parse(byId("data-cards").textContent);
   for (const photo of photos) {
     const captions = photo.captions.map(([, caption]) => caption);
     photo.text = [photo.id, ...captions, ...photo.references].join("\n").toLowerCase();
+    photo.said = new Set(splitWords(photo.alt));
     photo.random = Math.random();
   }
-  const orders = {
-    worst: (a, b) => a.score - b.score,
-    best: (a, b) => b.score - a.score,
-    random: (a, b) => a.random - b.random,
-    name: (a, b) => (a.id < b.id ? -1 : 1),
-  };
-  let matches = [];
-
-  // Untrusted text is inserted as text, never as HTML.
-  const createElement = (name, text) => {
-    const element = document.createElement(name);
-    element.textContent = text;
-    return element;
-  };
 
   const buildFrame = (photo, [word, peak, overlay]) => {
     const frame = frameTemplate.cloneNode(true);
@@ -38,28 +21,37 @@
     return frame;
   };
 
+  const addCaptions = (list, photo) => {
+    for (const [searches, caption, ciderD, rougeL] of photo.captions) {
+      const label = createElement("dt", `${searches} `);
+      const score = createElement("span", ciderD);
+      score.title = `CIDEr-D ${ciderD}, ROUGE-L ${rougeL}`;
+      label.append(score);
+      list.append(label, createText("dd", caption || "(no words)"));
+    }
+    if (photo.detected) {
+      list.append(createElement("dt", "words detected"), createText("dd", photo.detected, "detected"));
+    }
+    if (photo.nearest) {
+      const [isCopy, caption] = photo.nearest;
+      const label = isCopy ? "copied from a training caption" : "nearest training caption";
+      list.append(createElement("dt", label), createText("dd", caption || "(none shares a word)", "nearest"));
+    }
+  };
+
   const buildCard = (photo) => {
     const card = cardTemplate.cloneNode(true);
     const [image, placeholder, captions, attention, references, id] = card.children;
     if (photo.thumbnail) {
       image.src = photo.thumbnail;
       image.alt = photo.alt;
+      [image.width, image.height] = photo.size;
       placeholder.remove();
+      makeEnlargeable(image);
     } else {
       image.remove();
     }
-    for (const [searches, caption, ciderD, rougeL] of photo.captions) {
-      const label = createElement("dt", `${searches} `);
-      const score = createElement("span", ciderD);
-      score.title = `CIDEr-D ${ciderD}, ROUGE-L ${rougeL}`;
-      label.append(score);
-      captions.append(label, createElement("dd", caption || "(no words)"));
-    }
-    if (photo.detected) {
-      const words = createElement("dd", photo.detected);
-      words.className = "detected";
-      captions.append(createElement("dt", "words detected"), words);
-    }
+    addCaptions(captions, photo);
     if (photo.attention.length) {
       // A caption has about a dozen frames: they are built when first opened.
       const addFrames = () =>
@@ -68,38 +60,34 @@
     } else {
       attention.remove();
     }
-    references.append(...photo.references.map((reference) => createElement("li", reference)));
+    references.append(...photo.references.map((reference) => createText("li", reference)));
     id.textContent = photo.id;
     return card;
   };
 
-  const observer = new IntersectionObserver(
-    (entries) => {
-      if (entries.some((entry) => entry.isIntersecting)) addCards();
+  const kinds = {
+    all: () => true,
+    unsaid: (photo) => photo.unsaid,
+    copied: (photo) => photo.nearest[0],
+  };
+  makeGallery(photos, {
+    controls: [query, says, lowest, highest, kind],
+    buildCard,
+    matcher: () => {
+      const [words, said] = [query, says].map((field) => splitWords(field.value));
+      const inRange = rangeTest(lowest, highest);
+      const isKind = kinds[kind.value];
+      return (photo) =>
+        words.every((word) => photo.text.includes(word)) &&
+        said.every((word) => photo.said.has(word)) &&
+        inRange(photo.score) &&
+        isKind(photo);
     },
-    { rootMargin: "1200px" },
-  );
-
-  const addCards = () => {
-    const start = cards.childElementCount;
-    cards.append(...matches.slice(start, start + BATCH_SIZE).map(buildCard));
-    // Observing it again makes the observer report whether the end is still near.
-    observer.unobserve(more);
-    if (cards.childElementCount < matches.length) observer.observe(more);
-  };
-
-  const update = () => {
-    const words = query.value.toLowerCase().split(/\s+/).filter(Boolean);
-    matches = photos.filter((photo) => words.every((word) => photo.text.includes(word)));
-    matches.sort(orders[order.value]);
-    count.textContent = `${matches.length.toLocaleString("en")} of ${photos.length.toLocaleString("en")}`;
-    cards.replaceChildren();
-    addCards();
-  };
-
-  query.addEventListener("input", update);
-  order.addEventListener("change", update);
-  byId("tools").addEventListener("submit", (event) => event.preventDefault());
-  byId("tools").hidden = false;
-  update();
+    orders: {
+      worst: (a, b) => a.score - b.score,
+      best: (a, b) => b.score - a.score,
+      random: (a, b) => a.random - b.random,
+      name: (a, b) => (a.id < b.id ? -1 : 1),
+    },
+  });
 }

@@ -17,11 +17,14 @@ from pipeline.files import fingerprint, write_json, write_text
 from pipeline.metrics import tokenizer
 from pipeline.metrics.scorer import METRICS
 from pipeline.params import EvaluateParams, load_params
+from pipeline.reporting.baselines import HUMAN_AGREEMENT, MODEL_LEAVE_ONE_OUT
+from pipeline.reporting.data_summary import read_data_summary
 from pipeline.reporting.evaluation import Evaluation, evaluate
 from pipeline.reporting.layer_table import layer_table
 from pipeline.reporting.model_card import model_card
 from pipeline.reporting.predictions import Prediction, predict, search_name, write_predictions
 from pipeline.reporting.report import write_report
+from pipeline.reporting.tables import few_photos_text, image_use_text
 from pipeline.stages.run import run_stage
 
 ARTIFACTS = Path("artifacts")
@@ -39,7 +42,14 @@ def main() -> None:
     settings.write(ARTIFACTS / SEARCH_FILE)
     artifacts = Artifacts.open(
         ARTIFACTS,
-        *("captions.parquet", "vocabulary.json", "features.h5", "extract.json", "detector.h5"),
+        *(
+            "captions.parquet",
+            "captions.json",
+            "vocabulary.json",
+            "features.h5",
+            "extract.json",
+            "detector.h5",
+        ),
         "model/model.json",
     )
     run = _EvaluateRun(params.beam_widths, settings, artifacts, artifacts.captions(SPLIT))
@@ -55,6 +65,7 @@ def main() -> None:
         ARTIFACTS,
         artifacts.model_config,
         layer_table(artifacts.decoders[0].network),
+        read_data_summary(ARTIFACTS, artifacts.table),
     )
     write_text(EVALUATION / "model_card.md", model_card(evaluation, artifacts.model_config))
     write_json(EVALUATION / "metrics.json", evaluation.as_json())
@@ -211,7 +222,7 @@ def _training_summary(member: Member) -> str:
 
 
 def _print_scores(evaluation: Evaluation) -> None:
-    """Print the scores, the baselines and the path of the report."""
+    """Print the scores, the baselines, what they show, and the path of the report."""
     print(f"{len(evaluation.image_ids)} test photos")
     width = 11 if evaluation.over_seeds else 9
     print(f"{'':20}" + "".join(f"{name:>{width}}" for name in (*METRICS, "distinct")))
@@ -224,8 +235,12 @@ def _print_scores(evaluation: Evaluation) -> None:
     for baseline in evaluation.baselines:
         values = list(baseline.corpus.values())
         print(f"{baseline.name:20}" + "".join(f"{value:{width}.2f}" for value in values))
-    if not evaluation.uses_image:
-        print("the model hardly uses the photo: its captions score as well for other photos")
+    if evaluation.human_agreement:
+        print(f"{MODEL_LEAVE_ONE_OUT} and {HUMAN_AGREEMENT}: against one reference fewer")
+    if few_photos := few_photos_text(evaluation):
+        print(few_photos)
+    if evaluation.uses_image is not True and (image_use := image_use_text(evaluation)):
+        print(image_use)
     print(f"report: {EVALUATION / 'report.html'}")
 
 

@@ -76,7 +76,10 @@ def test_captions_of_photos_without_features_are_left_out_and_counted(
 ) -> None:
     artifacts = TrainingArtifacts.open(folder)
     assert sorted(artifacts.captions("train")) == sorted(CAPTIONS)
-    assert capsys.readouterr().out == "train: 2 captions of failed photos left out\n"
+    assert capsys.readouterr().out == (
+        "train: 2 captions of failed photos left out (failed.jpg): "
+        f"{folder.name}/extract.json lists the reasons\n"
+    )
     assert artifacts.captions("dev") == DEV
     assert capsys.readouterr().out == ""
 

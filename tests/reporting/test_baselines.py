@@ -2,8 +2,10 @@ import pytest
 
 from pipeline.metrics.scorer import METRICS, Scorer
 from pipeline.reporting.baselines import (
+    HUMAN_AGREEMENT,
+    MODEL_LEAVE_ONE_OUT,
     best_constant,
-    human_agreement,
+    leave_one_out,
     random_captions,
     shuffled_features,
 )
@@ -37,14 +39,31 @@ def test_random_captions_score_lower_than_the_photos_own_captions() -> None:
 
 
 def test_human_agreement_scores_each_reference_against_the_others() -> None:
-    corpus = human_agreement([*GROUPS, [["only", "one"]]])
+    groups = [*GROUPS, [["only", "one"]]]
+    corpora = leave_one_out(groups, [["a"]] * 5)
     turns = [
         Scorer([[g[1]] for g in GROUPS]).score([g[0] for g in GROUPS]).corpus,
         Scorer([[g[0]] for g in GROUPS]).score([g[1] for g in GROUPS]).corpus,
     ]
-    assert corpus is not None
-    assert corpus == pytest.approx({n: (turns[0][n] + turns[1][n]) / 2 for n in METRICS})
-    assert human_agreement([[["only", "one"]]]) is None
+    expected = {n: (turns[0][n] + turns[1][n]) / 2 for n in METRICS}
+    assert corpora[HUMAN_AGREEMENT] == pytest.approx(expected)
+    assert leave_one_out([[["only", "one"]]], [["a"]]) == {}
+
+
+def test_the_model_is_scored_beside_it_against_as_many_references() -> None:
+    candidates = [["a", "dog", "runs"], ["a", "dog", "on", "sand"], ["water"], ["two", "cats"]]
+    corpora = leave_one_out(GROUPS, candidates)
+    turns = [Scorer([[g[1 - turn]] for g in GROUPS]).score(candidates).corpus for turn in (0, 1)]
+    expected = {n: (turns[0][n] + turns[1][n]) / 2 for n in METRICS}
+    assert corpora[MODEL_LEAVE_ONE_OUT] == pytest.approx(expected)
+    # Scores rise with the number of references.
+    assert expected["BLEU-1"] < SCORER.score(candidates).corpus["BLEU-1"]
+    # A caption that is a reference agrees as much as that reference does.
+    own = [group[0] for group in GROUPS]
+    assert (
+        leave_one_out([[g[0], g[0]] for g in GROUPS], own)[MODEL_LEAVE_ONE_OUT]
+        == (leave_one_out([[g[0], g[0]] for g in GROUPS], own)[HUMAN_AGREEMENT])
+    )
 
 
 def test_shuffled_features_score_captions_of_other_photos() -> None:

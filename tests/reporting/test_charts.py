@@ -3,12 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.captioner.model_config import Member
 from pipeline.errors import InputError
+from pipeline.metrics.significance import MIN_IMAGES
 from pipeline.reporting.baselines import SHUFFLED_FEATURES, Baseline
 from pipeline.reporting.charts import (
     Bar,
     BarChart,
     HistoryRow,
+    kept_epochs,
     learning_curves,
     length_charts,
     metric_chart,
@@ -22,10 +25,14 @@ from pipeline.reporting.length_groups import LengthGroup
 from pipeline.reporting.word_usage import WordCount
 from tests.support.report import BASELINES, evaluation
 
-REFERENCES = {"a": ["a dog runs here", "the dog runs"], "b": ["a cat sat", "one cat"]}
+PAIR = [["a dog runs here", "the dog runs"], ["a cat sat", "one cat"]]
+REFERENCES = {f"{row}": PAIR[row % 2] for row in range(MIN_IMAGES)}
 HEADER = "seed,epoch,loss,validation_loss,validation_cider_d\n"
 SELF_CRITICAL_HEADER = "seed,epoch,reward,validation_loss,validation_cider_d\n"
-CAPTIONS = {"greedy": ["a cat", "a dog"], "beam_3": ["a dog runs", "a cat sat"]}
+CAPTIONS = {
+    "greedy": ["a cat", "a dog"] * (MIN_IMAGES // 2),
+    "beam_3": ["a dog runs", "a cat sat"] * (MIN_IMAGES // 2),
+}
 
 
 @pytest.mark.parametrize(
@@ -64,13 +71,21 @@ def test_a_metric_chart_has_searches_and_baselines() -> None:
         ("constant caption", "baseline"),
         ("random captions", "baseline"),
         ("shuffled features", "shuffled"),
+        ("model leave-one-out", "search"),
         ("human agreement", "human"),
     ]
     assert chart.marks == {"baseline": 1.5, "human": 222.0}
     beam = result.searches["beam_3"]
     assert chart.bars[1].value == beam.corpus["CIDEr-D"]
     assert chart.bars[1].interval == beam.intervals["CIDEr-D"]
-    assert chart.bars[5].text == "222.0"
+    assert chart.bars[6].text == "222.0"
+
+
+def test_few_photos_have_no_intervals() -> None:
+    few = {image_id: REFERENCES[image_id] for image_id in list(REFERENCES)[:-1]}
+    captions = {name: texts[:-1] for name, texts in CAPTIONS.items()}
+    chart = metric_chart(evaluation(captions, few), "CIDEr-D")
+    assert {(bar.interval, bar.note) for bar in chart.bars} == {(None, "")}
 
 
 def test_a_model_that_ignores_the_image_is_marked_and_missing_baselines_are_left_out() -> None:
@@ -83,7 +98,7 @@ def test_a_model_that_ignores_the_image_is_marked_and_missing_baselines_are_left
     )
     assert [bar.kind for bar in chart.bars][2:] == ["baseline", "baseline", "shuffled failed"]
     assert "human" not in chart.marks
-    without = evaluation(CAPTIONS, REFERENCES, baselines=[*BASELINES[:2], BASELINES[3]])
+    without = evaluation(CAPTIONS, REFERENCES, baselines=[*BASELINES[:2], BASELINES[-1]])
     assert len(metric_chart(without, "BLEU-4").bars) == 5
 
 
@@ -139,46 +154,56 @@ def test_a_damaged_history_is_reported_with_its_path_and_fix(tmp_path: Path, tex
         read_history(history(tmp_path, text))
 
 
-def test_curves_are_drawn_from_left_to_right_with_the_best_epoch() -> None:
+def test_curves_are_drawn_from_left_to_right_with_the_kept_epoch() -> None:
     rows = [HistoryRow(7, 1, 4, 3, 0), HistoryRow(7, 2, 2, 2, 5), HistoryRow(7, 3, 1, 2.5, 10)]
-    losses, scores = learning_curves(rows)
+    losses, scores = learning_curves(rows, {7: 3})
     training, validation = losses.series
     assert training.lines == ["0.00,0.00 50.00,66.67 100.00,100.00"]
     assert validation.lines == ["0.00,33.33 50.00,66.67 100.00,50.00"]
-    assert losses.best == ("50.00", "66.67")
-    assert losses.summary == "lowest validation loss: 2.000 at epoch 2"
+    # Neither chart marks another epoch, though epoch 2 has the lowest loss.
+    assert losses.kept == [("100.00", "50.00")]
+    assert losses.summary == "kept: epoch 3 (2.500)"
     assert losses.y_ticks[0] == ("4", "0.00")
     assert losses.y_ticks[-1] == ("1", "100.00")
     assert losses.x_ticks == [("1", "0.00"), ("2", "50.00"), ("3", "100.00")]
     assert [series.lines for series in scores.series] == [["0.00,100.00 50.00,50.00 100.00,0.00"]]
-    assert (scores.best, scores.summary) == (("100.00", "0.00"), "highest: 10.0 at epoch 3")
+    assert (scores.kept, scores.summary) == ([("100.00", "0.00")], "kept: epoch 3 (10.0)")
+
+
+def test_the_kept_epoch_belongs_to_the_phase_whose_weights_were_kept() -> None:
+    members = [
+        Member(1, "a" * 64, {"best": {"epoch": 4, "loss": 2.0}}),
+        Member(2, "b" * 64, {"best": {"epoch": 9, "reward": 80.0}}),
+        Member(3, "c" * 64, {}),
+    ]
+    assert kept_epochs(members) == ({1: 4}, {2: 9})
+    (losses, _) = learning_curves([HistoryRow(2, 1, 4, 3, 0)], {})
+    assert (losses.kept, losses.summary) == ([], "no epoch of this phase was kept")
 
 
 def test_a_single_epoch_is_drawn_and_losses_that_are_not_finite_are_left_out() -> None:
-    assert learning_curves([]) == []
-    assert (
-        learning_curves([HistoryRow(7, 1, math.nan, 3, 1), HistoryRow(7, 2, math.inf, 1, 1)]) == []
-    )
-    for chart in learning_curves(
-        [HistoryRow(7, 1, 2.5, 2.5, 3), HistoryRow(7, 2, math.nan, math.nan, 9)]
-    ):
-        assert chart.summary.endswith("at epoch 1")
+    assert learning_curves([], {}) == []
+    infinite = [HistoryRow(7, 1, math.nan, 3, 1), HistoryRow(7, 2, math.inf, 1, 1)]
+    assert learning_curves(infinite, {7: 1}) == []
+    rows = [HistoryRow(7, 1, 2.5, 2.5, 3), HistoryRow(7, 2, math.nan, math.nan, 9)]
+    for chart in learning_curves(rows, {7: 1}):
+        assert chart.summary.startswith("kept: epoch 1 ")
         assert not any("nan" in line for series in chart.series for line in series.lines)
 
 
 def test_each_seed_has_a_line_of_its_own() -> None:
     rows = [HistoryRow(1, 1, 4, 3, 0), HistoryRow(1, 2, 2, 2, 5), HistoryRow(2, 1, 3, 3, 9)]
-    losses, scores = learning_curves(rows)
+    losses, scores = learning_curves(rows, {1: 2, 2: 1})
     assert [len(series.lines) for series in losses.series] == [2, 2]
     assert [line.count(",") for line in losses.series[0].lines] == [2, 1]
-    assert scores.summary == "highest: 9.0 at epoch 1, seed 2"
+    assert len(scores.kept) == 2
+    assert scores.summary == "kept: epoch 2 of seed 1 (5.0), epoch 1 of seed 2 (9.0)"
 
 
 def test_self_critical_training_has_a_chart_if_there_was_such_a_phase(tmp_path: Path) -> None:
     path = history(tmp_path, SELF_CRITICAL_HEADER)
-    assert self_critical_curves(read_history(path)) == []
-    (chart,) = self_critical_curves(
-        read_history(history(tmp_path, f"{SELF_CRITICAL_HEADER}7,1,30,3,20\n7,2,40,3,24\n"))
-    )
+    assert self_critical_curves(read_history(path), {}) == []
+    text = f"{SELF_CRITICAL_HEADER}7,1,30,3,20\n7,2,40,3,24\n"
+    (chart,) = self_critical_curves(read_history(history(tmp_path, text)), {7: 2})
     assert [series.kind for series in chart.series] == ["training", "validation"]
-    assert chart.summary == "highest: 24.0 at epoch 2"
+    assert chart.summary == "kept: epoch 2 (24.0)"

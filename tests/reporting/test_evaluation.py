@@ -18,10 +18,16 @@ REFERENCES = {
 GOOD = ["a dog runs", "a cat", "a red bus"]
 
 
+def photos(times: int) -> dict[str, list[str]]:
+    """Return photos with their references: the three of REFERENCES, so many times."""
+    copies = {f"{n}-{name}": group for n in range(1, times) for name, group in REFERENCES.items()}
+    return REFERENCES | copies
+
+
 def predictions(search: str, captions: Sequence[str], *, finished: bool = True) -> list[Prediction]:
     return [
         Prediction(image_id, search, caption, -1.0, finished=finished)
-        for image_id, caption in zip(REFERENCES, captions, strict=True)
+        for image_id, caption in zip(photos(len(captions) // 3), captions, strict=True)
     ]
 
 
@@ -29,6 +35,8 @@ def evaluation(
     greedy: Sequence[str],
     beam: Sequence[str] | None = None,
     by_seed: Mapping[int, Sequence[str]] | None = None,
+    *,
+    times: int = 1,
 ) -> Evaluation:
     searches = {"greedy": predictions("greedy", greedy)}
     if beam is not None:
@@ -36,7 +44,7 @@ def evaluation(
     return evaluate(
         searches,
         primary_search=list(searches)[-1],
-        references=REFERENCES,
+        references=photos(times),
         training=["A dog runs !", "a man sits"],
         vocabulary=Vocabulary.build(["a dog runs a red bus cat the sat"], 1, "f" * 64),
         clean_references=["a dog runs", "two cats"],
@@ -81,6 +89,7 @@ def test_the_json_has_a_dozen_numbers_at_the_top_and_the_rest_in_lists() -> None
         "CIDEr-D greedy",
         "CIDEr-D constant caption",
         "CIDEr-D shuffled features",
+        "CIDEr-D model leave-one-out",
         "CIDEr-D human agreement",
         "distinct",
         "perplexity",
@@ -94,14 +103,22 @@ def test_the_json_has_a_dozen_numbers_at_the_top_and_the_rest_in_lists() -> None
         "constant caption",
         "random captions",
         "shuffled features",
+        "model leave-one-out",
         "human agreement",
     ]
     assert details["provenance"] == {"split": "test"}
 
 
 def test_a_model_with_the_same_caption_for_every_photo_does_not_use_the_image() -> None:
-    assert evaluation(GOOD).uses_image
-    assert not evaluation(["a dog runs"] * 3).uses_image
+    assert evaluation(GOOD * 10, times=10).uses_image is True
+    assert evaluation(["a dog runs"] * 30, times=10).uses_image is False
+
+
+def test_of_few_photos_nothing_is_said() -> None:
+    for captions in (GOOD, ["a dog runs"] * 3):
+        assert evaluation(captions).uses_image is None
+        assert not evaluation(captions).has_enough_photos
+    assert evaluation(GOOD * 10, times=10).has_enough_photos
 
 
 def test_case_and_punctuation_of_raw_captions_do_not_count() -> None:
@@ -118,7 +135,7 @@ def test_captions_without_words_score_zero() -> None:
     result = evaluation([""] * 3)
     assert result.searches["greedy"].corpus == dict.fromkeys(METRICS, 0.0)
     assert result.searches["greedy"].mean_length == 0
-    assert not result.uses_image
+    assert evaluation([""] * 30, times=10).uses_image is None  # there is nothing to lose
 
 
 def test_several_seeds_have_their_scores_and_their_spread() -> None:

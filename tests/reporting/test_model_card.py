@@ -37,8 +37,20 @@ def test_the_card_has_the_scores_and_the_baselines() -> None:
 
 def test_the_card_warns_if_the_model_hardly_uses_the_image() -> None:
     warning = "**The model hardly uses the image**"
-    assert not any(line.startswith(warning) for line in card(evaluation(GOOD)))
-    assert any(line.startswith(warning) for line in card(evaluation(["a dog runs"] * 3)))
+    same = ["a dog runs"]
+    assert not any(line.startswith(warning) for line in card(evaluation(GOOD * 10, times=10)))
+    assert any(line.startswith(warning) for line in card(evaluation(same * 30, times=10)))
+
+
+def test_the_card_of_few_photos_says_so_and_nothing_else() -> None:
+    few = "3 test photos cannot show how good the model is"
+    interval = "| CIDEr-D, 95 % interval over photos |"
+    lines = card(evaluation(["a dog runs"] * 3))
+    assert any(line.startswith(few) for line in lines)
+    assert not any(line.startswith((interval, "**")) for line in lines)
+    enough = card(evaluation(GOOD * 10, times=10))
+    assert not any("cannot show" in line for line in enough)
+    assert any(line.startswith(interval) for line in enough)
 
 
 def test_untrusted_text_is_escaped() -> None:
@@ -51,3 +63,11 @@ def test_untrusted_text_is_escaped() -> None:
     assert r"constant caption “\<b\>\*x\*\</b\> \| \[y\](z)”" in text
     assert r"a\|b \# c" in text
     assert "\n# c" not in text
+
+
+def test_text_that_hides_or_reorders_itself_is_visible() -> None:
+    result = replace(evaluation(GOOD), provenance={"split": "a\u202egpj.\x1b[2J"})
+    text = model_card(result, MODEL)
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+    assert r"a\\u202egpj.\\x1b\[2J" in text

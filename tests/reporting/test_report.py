@@ -19,11 +19,13 @@ from pipeline.reporting.baselines import (
     SHUFFLED_FEATURES,
     Baseline,
 )
+from pipeline.reporting.data_summary import Change
 from pipeline.reporting.evaluation import Evaluation
+from pipeline.reporting.nearest_captions import NearestCaption
 from pipeline.reporting.report import write_report
 from pipeline.reporting.thumbnails import attention_overlay
 from tests.conftest import encoded, make_photo
-from tests.support.report import BASELINES, FLAT, LAYERS, MODEL, evaluation, with_maps
+from tests.support.report import BASELINES, DATA, FLAT, LAYERS, MODEL, evaluation, with_maps
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -36,18 +38,24 @@ NASTY = [
     "${alert(1)} \\u003c \\",
     "Ein Hund überquert die Straße 犬 🐕 \u2028 x",
 ]
+# Of these few photos, the report says nothing about the model.
 REFERENCES = {
     "a.png": ["The cat.", "A cat!"],
     "b.png": ["The dog."],
     "missing.png": ["Grass."],
 }
 CAPTIONS = {"greedy": ["a cat", "a dog", ""], "beam_3": ["a small cat", "a dog", "grass"]}
+MANY_REFERENCES = {
+    f"{row:02}": [["a cat sits here"], ["a dog runs off"], ["a bus stands there"]][row % 3]
+    for row in range(30)
+}
+MANY_CAPTIONS = {"beam_3": ["a cat sits", "a dog runs", "a bus stands"] * 10}
 
 
 class Page(HTMLParser):
     """The report as a browser parses it."""
 
-    VOID = frozenset({"meta", "img", "input"})
+    VOID = frozenset({"meta", "img", "input", "br"})
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -97,7 +105,7 @@ def photo_file(folder: Path, name: str, seed: int = 0, width: int = 48, height: 
 
 def report(folder: Path, result: Evaluation, photos: Mapping[str, Path]) -> str:
     path = folder / "report.html"
-    write_report(path, result, photos, folder, MODEL, LAYERS)
+    write_report(path, result, photos, folder, MODEL, LAYERS, DATA)
     return path.read_text("utf-8")
 
 
@@ -179,10 +187,12 @@ def test_attention_needs_no_script_and_is_accessible(with_attention: str) -> Non
     assert "the less it counted" in " ".join(page.text("p"))
 
 
-def test_a_photo_in_two_selections_has_two_ids(with_attention: str) -> None:
-    ids = [a["id"] for _, a in Page(with_attention).tags if "id" in a]
+def test_a_photo_in_two_selections_has_two_ids(tmp_path: Path) -> None:
+    photos = {name: photo_file(tmp_path, "a.png", 0) for name in MANY_REFERENCES}
+    result = with_maps(evaluation(MANY_CAPTIONS, MANY_REFERENCES), MAPS)
+    ids = [a["id"] for _, a in Page(report(tmp_path, result, photos)).tags if "id" in a]
     keys = [key for key in ids if key and key.startswith("photo-")]
-    assert len(keys) == 6  # two photos in each of three selections
+    assert len(keys) == 6 * 3  # six photos in each of three selections
     assert len(ids) == len(set(ids))
 
 
@@ -190,7 +200,7 @@ def test_a_decoder_without_attention_shows_none(plain: str) -> None:
     page = Page(plain)
     assert [card["attention"] for card in page.cards] == [[], [], []]
     *shown, template = page.articles
-    assert [article.text("summary") for article in shown] == [[]] * 9
+    assert [article.text("summary") for article in shown] == [[]] * 3
     assert template.text("summary") == ["Attention"]  # the script removes it
     assert "the less it counted" not in plain
 
@@ -222,8 +232,8 @@ def test_each_caption_has_its_own_score(tmp_path: Path) -> None:
 
 
 def test_best_worst_and_random_photos_need_no_script(tmp_path: Path) -> None:
-    references = {f"{row}": [f"a dog number{row} runs", "the dog"] for row in range(20)}
-    captions = [f"a dog number{row} runs" if row < 9 else "a number0 cat" for row in range(20)]
+    references = {f"{row}": [f"a dog number{row} runs", "the dog"] for row in range(30)}
+    captions = [f"a dog number{row} runs" if row < 9 else "a number0 cat" for row in range(30)]
     result = evaluation({"greedy": captions}, references)
     page = Page(report(tmp_path, result, {}))
     names = [article.text("div")[-1] for article in page.articles]
@@ -237,6 +247,40 @@ def test_best_worst_and_random_photos_need_no_script(tmp_path: Path) -> None:
     assert first.text("li") == references[best[0]]
     assert first.text("dt") == ["greedy"]
     assert first.text("span") == [f"{score[best[0]]:.0f}"]
+
+
+def test_a_caption_that_scores_nothing_is_not_among_the_best(tmp_path: Path) -> None:
+    two_good = MANY_CAPTIONS["beam_3"][:2] + ["xyz"] * 28
+    page = Page(report(tmp_path, evaluation({"beam_3": two_good}, MANY_REFERENCES), {}))
+    headings = [text for text in page.text("h3") if text.startswith(("The ", "Drawn"))]
+    assert headings == ["The best", "The worst", "Drawn at random"]
+    names = [article.text("div")[-1] for article in page.articles]
+    assert names[:2] == ["00", "01"]
+    assert {"00", "01"}.isdisjoint(names[2:8])
+    none_good = evaluation({"beam_3": ["xyz"] * 30}, MANY_REFERENCES)
+    page = Page(report(tmp_path, none_good, {}))
+    assert "No caption has a CIDEr-D above 0." in page.text("p")
+    assert any(
+        text.startswith("Whether the model uses the image cannot") for text in page.text("p")
+    )
+    assert len(page.articles) == 6 + 6 + 1
+
+
+def test_of_few_photos_the_report_says_nothing_but_their_scores(tmp_path: Path) -> None:
+    few = {name: MANY_REFERENCES[name] for name in list(MANY_REFERENCES)[:4]}
+    for captions in (["a cat sits", "a dog runs", "a bus stands", "xyz"], ["a cat sits"] * 4):
+        page = Page(report(tmp_path, evaluation({"beam_3": captions}, few), {}))
+        text = " ".join(page.text("p"))
+        assert "4 test photos cannot show how good the model is" in text
+        assert "uses the image" not in text
+        assert "95 %" not in text
+        assert "The best" not in page.text("h3")
+        assert "The worst" not in page.text("h3")
+        assert "All test photos" in page.text("h3")
+        assert "Used too often" not in page.text("caption")
+        assert "Mean CIDEr-D" not in page.text("caption")
+    many = report(tmp_path, evaluation(MANY_CAPTIONS, MANY_REFERENCES), {})
+    assert "cannot show" not in many
 
 
 def test_detected_words_are_shown_below_the_captions(tmp_path: Path) -> None:
@@ -256,7 +300,7 @@ def test_detected_words_are_shown_below_the_captions(tmp_path: Path) -> None:
 
 def test_a_caption_without_words_is_shown_as_such(plain: str) -> None:
     shown = [text for article in Page(plain).articles for text in article.text("dd")]
-    assert shown.count("(no words)") == 3
+    assert shown.count("(no words)") == 1
     assert "" not in shown
 
 
@@ -315,7 +359,7 @@ def test_shared_weights_count_once_and_the_report_says_so(tmp_path: Path, plain:
     assert note not in plain
     result = evaluation(CAPTIONS, REFERENCES)
     path = tmp_path / "report.html"
-    write_report(path, result, {}, tmp_path, MODEL, replace(LAYERS, parameters=262_272))
+    write_report(path, result, {}, tmp_path, MODEL, replace(LAYERS, parameters=262_272), DATA)
     html = path.read_text("utf-8")
     assert note in html
     assert table_rows(html, "layers")[-1] == ["total", "", "", "262,272", ""]
@@ -326,17 +370,16 @@ def test_every_table_heading_has_a_scope(plain: str) -> None:
     assert {*scopes} == {"row", "col"}
 
 
-def test_a_model_that_hardly_uses_the_image_has_a_warning_in_red(
-    tmp_path: Path, plain: str
-) -> None:
+def test_a_model_that_hardly_uses_the_image_has_a_warning_in_red(tmp_path: Path) -> None:
+    plain = report(tmp_path, evaluation(MANY_CAPTIONS, MANY_REFERENCES), {})
     assert "alert" not in [a.get("role") for a in Page(plain).attributes("p")]
     assert "The model uses the image" in plain
-    own_scores = evaluation(CAPTIONS, REFERENCES).searches["beam_3"].corpus
+    own_scores = evaluation(MANY_CAPTIONS, MANY_REFERENCES).searches["beam_3"].corpus
     html = report(
         tmp_path,
         evaluation(
-            CAPTIONS,
-            REFERENCES,
+            MANY_CAPTIONS,
+            MANY_REFERENCES,
             baselines=[*BASELINES[:2], Baseline(SHUFFLED_FEATURES, own_scores)],
         ),
         {},
@@ -357,7 +400,7 @@ def test_what_is_not_available_is_left_out(tmp_path: Path) -> None:
     assert "There is no training history." in html
     assert "human agreement" not in html
     assert "shuffled features" not in html
-    assert len(Page(html).articles) == 4
+    assert len(Page(html).articles) == 2
 
 
 def thumbnails(html: str) -> list[Image.Image]:
@@ -386,10 +429,10 @@ def test_large_photos_are_made_small_and_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "x.jpg"
-    path.write_bytes(encoded(make_photo(800, 400), "JPEG", exif=exif))
+    path.write_bytes(encoded(make_photo(1600, 800), "JPEG", exif=exif))
     html = report(tmp_path, evaluation({"greedy": ["a"]}, {"x.jpg": ["x"]}), {"x.jpg": path})
     (thumbnail,) = thumbnails(html)
-    assert thumbnail.size == (120, 240)
+    assert thumbnail.size == (320, 640)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no photo", encoded(make_photo(), "PNG")[:99]])
@@ -409,10 +452,13 @@ def test_a_missing_or_damaged_photo_has_a_placeholder(
 
 @pytest.mark.parametrize("nasty", NASTY)
 def test_untrusted_text_is_shown_as_text(tmp_path: Path, nasty: str) -> None:
-    shape = [tag for tag, _ in Page(untrusted_report(tmp_path, "plain")).tags]
+    def shape(page: Page) -> list[str]:
+        # The ticks of a chart depend on the scores.
+        return [tag for tag, _ in page.tags if tag not in {"line", "text"}]
+
     page = Page(untrusted_report(tmp_path, nasty))
     assert page.open == []
-    assert [tag for tag, _ in page.tags] == shape
+    assert shape(page) == shape(Page(untrusted_report(tmp_path, "plain")))
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     (card,) = page.cards
     assert card["id"] == nasty
@@ -434,13 +480,99 @@ def untrusted_report(folder: Path, nasty: str) -> str:
     return report(folder, result, photos)
 
 
+def test_text_that_hides_or_reorders_itself_is_visible(tmp_path: Path) -> None:
+    nasty, shown = "a\u202egpj.\x1b[2J\x00\ud800\u2066b", r"a\u202egpj.\x1b[2J\x00\ud800\u2066b"
+    data = replace(
+        DATA,
+        changes=[Change("dropped", nasty, 1, [nasty])],
+        listed=[(nasty, [nasty])],
+        failed=[(nasty, "test", nasty)],
+        frequent_words=[nasty],
+    )
+    result = evaluation(
+        {"greedy": [nasty]},
+        {nasty: [nasty]},
+        provenance={"split": "test", nasty: nasty},
+        detected={nasty: [nasty]},
+        nearest=[NearestCaption(nasty, is_copy=False)],
+    )
+    path = tmp_path / "report.html"
+    write_report(
+        path, result, {nasty: photo_file(tmp_path, "x.png")}, tmp_path, MODEL, LAYERS, data
+    )
+    html = path.read_text("utf-8")
+    assert not re.search("[\x00-\x08\x1b\u202e\u2066\ud800]", html)
+    page = Page(html)
+    (card,) = page.cards
+    assert card["id"] == card["alt"] == card["detected"] == card["nearest"][1] == shown
+    assert page.attributes("img")[0]["alt"] == shown
+    assert page.articles[0].text("dd") == [shown] * 3
+    assert page.text("dd").count(shown) >= 6
+
+
+def test_the_nearest_training_caption_is_shown(tmp_path: Path) -> None:
+    nearest = [NearestCaption("A cat !", is_copy=True), NearestCaption("", is_copy=False)]
+    references = {"a.png": ["a cat"], "b.png": ["a dog"]}
+    result = evaluation({"greedy": ["a cat", "xyz"]}, references, nearest=nearest)
+    page = Page(report(tmp_path, result, {}))
+    assert [card["nearest"] for card in page.cards] == [[True, "A cat !"], [False, ""]]
+    first, second, _ = page.articles
+    assert first.text("dt")[-1] == "copied from a training caption"
+    assert first.text("dd")[-1] == "A cat !"
+    assert second.text("dt")[-1] == "nearest training caption"
+    assert second.text("dd")[-1] == "(none shares a word)"
+
+
+def test_the_data_section_shows_splits_lengths_changes_and_failed_photos(plain: str) -> None:
+    page = Page(plain)
+    facts = page.text("dd")
+    assert {"2", "for example captions.txt, line 7: '!'", "5", "empty file"} <= set(facts)
+    assert "a.png (train), b.png (test)" in facts
+    labels = page.text("dt")
+    assert {"dropped: no words", "photos not there", "bad.png (test)"} <= set(labels)
+    assert {"train", "test"} <= set(page.text("th"))
+    assert "9.5 (3 to 20)" in page.text("td")
+    assert "Training captions by number of words" in page.text("caption")
+    paragraphs = " ".join(page.text("p"))
+    assert (
+        "This report shows the 3 photos of the test split only. 1 more of them failed" in paragraphs
+    )
+    assert "a, dog" in paragraphs
+
+
+def test_a_data_set_of_which_all_was_kept_says_so(tmp_path: Path) -> None:
+    data = replace(DATA, changes=[], counts=[], listed=[], failed=[])
+    path = tmp_path / "report.html"
+    write_report(path, evaluation(CAPTIONS, REFERENCES), {}, tmp_path, MODEL, LAYERS, data)
+    text = " ".join(Page(path.read_text("utf-8")).text("p"))
+    assert "No photo of the test split failed." in text
+    assert "Nothing: every caption was kept as it is." in text
+    assert "None: every photo has features." in text
+
+
+def test_the_learning_curves_explain_the_kept_epoch_and_the_training_loss(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text(
+        "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3.5,1\n7,2,2,2.5,2\n", "utf-8"
+    )
+    params = {"select": "cider", "select_tolerance": 0.05, "dropout": 0.3, "label_smoothing": 0.1}
+    member = replace(MODEL.members[0], metadata={"best": {"epoch": 1, "loss": 3}})
+    model = replace(MODEL, members=(member,), metadata={"params": params})
+    path = tmp_path / "report.html"
+    write_report(path, evaluation(CAPTIONS, REFERENCES), {}, tmp_path, model, LAYERS, DATA)
+    page = Page(path.read_text("utf-8"))
+    assert "kept: epoch 1 (3.500)" in page.text("span")
+    text = " ".join(page.text("p"))
+    assert "lowest validation loss among those whose CIDEr-D is within 5 % of the best" in text
+    assert "computed while learning, with dropout, smoothed labels;" in text
+
+
 @pytest.mark.parametrize("nasty", NASTY)
 def test_untrusted_words_are_shown_as_text_in_attention(tmp_path: Path, nasty: str) -> None:
     result = with_maps(evaluation({"greedy": [nasty]}, {"x": ["x"]}), MAPS)
     page = Page(report(tmp_path, result, {"x": photo_file(tmp_path, "x.png")}))
     words = nasty.split()
     assert page.open == []
-    assert len(page.attributes("figure")) == 3 * len(words) + 1  # and the template's
+    assert len(page.attributes("figure")) == len(words) + 1  # and the template's
     assert page.articles[0].text("figcaption") == words
     assert [frame[0] for frame in page.cards[0]["attention"]] == words
     assert [text.rpartition(":")[0] for text in page.articles[0].text("title")] == words
@@ -481,13 +613,13 @@ def test_linked_sections_exist(plain: str) -> None:
     page = Page(plain)
     links = {(a["href"] or "")[1:] for a in page.attributes("a")}
     ids = [a["id"] for _, a in page.tags if "id" in a]
-    assert len(links) == 9
+    assert len(links) == 10
     assert links <= set(ids)
     assert len(ids) == len(set(ids))
 
 
 def colours(html: str) -> list[dict[str, str]]:
-    """Return the page's light and dark colours."""
+    """Return the page's light, dark and printed colours."""
     (style,) = Page(html).text("style")
     return [
         dict(re.findall(r"--([\w-]+): (#\w+)", block))
@@ -496,10 +628,10 @@ def colours(html: str) -> list[dict[str, str]]:
 
 
 def test_the_page_has_light_and_dark_colours(plain: str) -> None:
-    light, dark = colours(plain)
+    light, dark, printed = colours(plain)
     used = set(re.findall(r"var\(--([\w-]+)\)", plain))
     assert "color-scheme: light dark" in plain
-    assert used == set(light) == set(dark)
+    assert used == set(light) == set(dark) == set(printed)
     assert all(light[name] != dark[name] for name in used)
 
 

@@ -11,11 +11,12 @@ from PIL import Image, ImageStat
 from pipeline.captioner.decoders.decoder import DECODERS, build_decoder
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.reporting.layer_table import LayerTable, layer_table
+from pipeline.reporting.nearest_captions import NearestCaption
 from pipeline.reporting.report import write_report
 from tests.conftest import encoded, make_photo
 from tests.reporting.test_report import NASTY
 from tests.support.browser import CHROMIUM, Tab, browser
-from tests.support.report import BASELINES, MODEL, evaluation, with_maps
+from tests.support.report import BASELINES, DATA, MODEL, evaluation, with_maps
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -63,13 +64,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         baselines=[replace(BASELINES[0], caption=LONG), *BASELINES[1:]],
         provenance={"split": LONG, LONG: NASTY[0]},
         detected={image_id: ["running", *NASTY, LONG] for image_id in list(references)[1:]},
+        nearest=[NearestCaption(NASTY[row % 9], is_copy=row % 2 == 1) for row in range(PHOTOS)],
     )
     photos = {image_id: photo for row, image_id in enumerate(references) if row % 10}
     (folder / "history.csv").write_text(
         "seed,epoch,loss,validation_loss,validation_cider_d\n7,1,3,3,1\n7,2,2,3,2\n", "utf-8"
     )
     result = with_maps(result, [LEFT, RIGHT])
-    write_report(folder / "report.html", result, photos, folder, MODEL, layers("attention"))
+    write_report(folder / "report.html", result, photos, folder, MODEL, layers("attention"), DATA)
     return folder / "report.html"
 
 
@@ -252,7 +254,7 @@ def test_the_layer_table_scrolls_inside_a_phone_s_screen(
     path = tmp_path / "report.html"
     result = evaluation({"greedy": ["a dog"]}, {"x": ["a dog"]})
     table = layers(name)
-    write_report(path, result, {}, tmp_path, MODEL, table)
+    write_report(path, result, {}, tmp_path, MODEL, table, DATA)
     tab.resize(*PHONE)
     tab.open(path)
     assert tab.run("document.querySelectorAll('.layers tbody tr').length") == len(table.rows)
@@ -264,6 +266,96 @@ def test_the_layer_table_scrolls_inside_a_phone_s_screen(
     tab.run(f"{container}.scrollLeft = 10_000")
     last = f"{container}.querySelector('thead th:last-child').getBoundingClientRect().right"
     assert tab.run(last) <= PHONE[0]
+
+
+def set_field(tab: Tab, field: str, value: str) -> None:
+    tab.run(
+        f"(field => {{ field.value = {value!r}; field.dispatchEvent(new Event('input')) }})"
+        f"(document.getElementById('{field}'))"
+    )
+
+
+def test_photos_are_filtered_by_score_word_and_kind(tab: Tab) -> None:
+    scores = "[...document.querySelectorAll('#cards dt:first-child span')].map(e => +e.textContent)"
+    choose(tab, "best")
+    best = tab.run(scores)[0]
+    set_field(tab, "lowest", "1")
+    with_score = tab.run(scores)
+    assert min(with_score) >= 1
+    set_field(tab, "highest", str(best / 2))
+    assert max([0, *tab.run(scores)]) <= best / 2
+    set_field(tab, "highest", "")
+    set_field(tab, "lowest", "")
+    set_field(tab, "says", "Zebra_caption")
+    assert tab.run(IDS) == ["0123.jpg"]
+    set_field(tab, "says", "nr0777")  # only a reference says it
+    assert tab.run(IDS) == []
+    assert tab.run("document.getElementById('none').checkVisibility()")
+    set_field(tab, "says", "")
+    set_field(tab, "kind", "unsaid")
+    assert tab.run(COUNT) == "999 of 1,000"  # the first photo has no detected words
+    set_field(tab, "kind", "copied")
+    assert tab.run(COUNT) == "500 of 1,000"
+    assert not tab.run("document.getElementById('none').checkVisibility()")
+    assert tab.console == []
+
+
+def press(tab: Tab, key: str, code: int) -> None:
+    text = "\r" if key == "Enter" else ""
+    for kind in ("keyDown", "keyUp"):
+        tab.call(
+            "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, text=text
+        )
+
+
+@pytest.mark.parametrize("card", ["#photos article:has(img)", "#cards article:has(img)"])
+def test_a_photo_is_shown_large_by_keyboard_and_by_click(tab: Tab, card: str) -> None:
+    button = f"document.querySelector('{card} button')"
+    large = "document.querySelector('#enlarged img')"
+    is_open = "document.getElementById('enlarged').open"
+    tab.run(f"{button}.focus()")
+    press(tab, "Enter", 13)
+    tab.wait(is_open)
+    assert tab.run(f"{large}.getBoundingClientRect().width") > 100
+    assert tab.run(f"{large}.alt") == tab.run(f"{button}.firstChild.alt")
+    press(tab, "Escape", 27)
+    tab.wait(f"!{is_open}")
+    assert tab.run(f"document.activeElement === {button}")
+    tab.run(f"{button}.click()")
+    tab.wait(is_open)
+    tab.run(f"{large}.click()")
+    assert not tab.run(is_open)
+    assert tab.console == []
+
+
+def test_every_column_of_a_score_table_is_in_sight_on_a_phone(tab: Tab, page: Path) -> None:
+    tab.resize(*PHONE)
+    tab.open(page)
+    boxes = """[...document.querySelectorAll('.scores td, .scores tbody th')]
+        .filter(cell => cell.textContent).map(cell => cell.getBoundingClientRect())"""
+    assert tab.run(f"Math.max(...{boxes}.map(box => box.right))") <= PHONE[0]
+    assert tab.run(f"Math.min(...{boxes}.map(box => box.width))") > 20
+    labels = (
+        "[...document.querySelectorAll('#all-scores tr.primary td')].map(td => td.dataset.label)"
+    )
+    assert "CIDEr-D" in tab.run(labels)
+
+
+def test_on_paper_every_photo_of_the_page_has_its_picture(tab: Tab) -> None:
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        images = "[...document.querySelectorAll('article img')]"
+        assert tab.run(f"{images}.length") > BATCH_SIZE * 0.8
+        assert tab.run(f"{images}.every(image => image.complete && image.naturalWidth)")
+        assert tab.run(
+            f"{images}.every(image => image.checkVisibility({{contentVisibilityAuto: true}}))"
+        )
+        assert not tab.run("document.getElementById('tools').checkVisibility()")
+        assert tab.run(
+            "document.getElementById('more').checkVisibility({visibilityProperty: true})"
+        )
+    finally:
+        tab.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_detected_words_are_shown(tab: Tab) -> None:

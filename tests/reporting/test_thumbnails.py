@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.reporting.thumbnails import attention_overlay, make_thumbnail
+from pipeline.reporting.thumbnails import attention_overlay, make_thumbnail, thumbnail_side
 from tests.conftest import encoded, make_photo
 
 
@@ -40,7 +40,7 @@ def test_a_thumbnail_has_its_size(
     tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     (tmp_path / "x.png").write_bytes(encoded(make_photo(*size), "PNG"))
-    thumbnail = make_thumbnail(tmp_path / "x.png")
+    thumbnail = make_thumbnail(tmp_path / "x.png", 240)
     assert thumbnail is not None
     assert (thumbnail.width, thumbnail.height) == expected
     assert pixels(thumbnail.data_uri).shape == (expected[1], expected[0], 4)
@@ -48,6 +48,11 @@ def test_a_thumbnail_has_its_size(
 
 def test_a_missing_or_damaged_photo_has_no_thumbnail(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no photo")
-    assert make_thumbnail(tmp_path / "x.png") is None
-    assert make_thumbnail(tmp_path / "missing.png") is None
-    assert make_thumbnail(None) is None
+    assert make_thumbnail(tmp_path / "x.png", 240) is None
+    assert make_thumbnail(tmp_path / "missing.png", 240) is None
+    assert make_thumbnail(None, 240) is None
+
+
+def test_the_more_photos_the_smaller_so_that_the_page_stays_moderate() -> None:
+    sides = [thumbnail_side(n_photos) for n_photos in (1, 80, 1000, 5000)]
+    assert sides == [640, 640, 320, 160]

@@ -49,7 +49,10 @@ def test_the_stage_fits_on_the_training_photos_that_have_features(
     np.testing.assert_allclose(fitted.weights, expected.weights, atol=1e-5)
     np.testing.assert_allclose(fitted.prior, expected.prior)
     words = len(vocabulary.words)
-    left_out = "train: 1 captions of failed photos left out"
+    left_out = (
+        "train: 1 captions of failed photos left out (gone.jpg): artifacts/extract.json lists the "
+        "reasons"
+    )
     assert capsys.readouterr().out == f"{left_out}\n{words} words, fitted on 8 photos\n"
 
 

@@ -21,9 +21,11 @@ from pipeline.captioner.generation.word_guidance import with_word_guidance
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.training.loss import mean_loss
 from pipeline.captioner.word_detector import WordDetector, fit_detector
+from pipeline.datasets.annotations import Summary
 from pipeline.datasets.caption_table import read_caption_table
 from pipeline.errors import InputError
 from pipeline.features.store import FeatureStore
+from pipeline.files import write_json
 from pipeline.metrics.scorer import METRICS, Scorer
 from pipeline.metrics.tokenizer import tokenize
 from pipeline.stages import evaluate
@@ -65,6 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -
     )
     store = make_store(artifacts / "features.h5")
     write_extract_json(artifacts)
+    write_json(artifacts / "captions.json", Summary().as_dict())
     table = read_caption_table(artifacts / "captions.parquet")
     vocabulary = Vocabulary.build(table.texts("train"), 1, table.fingerprint)
     assert vocabulary.words == make_vocabulary().words

@@ -10,10 +10,12 @@ from pipeline.metrics.tokenizer import tokenize
 from pipeline.reporting.baselines import (
     CONSTANT_CAPTION,
     HUMAN_AGREEMENT,
+    MODEL_LEAVE_ONE_OUT,
     RANDOM_CAPTIONS,
     SHUFFLED_FEATURES,
     Baseline,
 )
+from pipeline.reporting.data_summary import Change, DataSummary, SplitSummary
 from pipeline.reporting.evaluation import Evaluation, SearchMetrics
 from pipeline.reporting.layer_table import LayerRow, LayerTable
 from pipeline.reporting.predictions import Prediction
@@ -44,11 +46,21 @@ LAYER_ROWS = [
     LayerRow("merge", "Add", [(None, None, 128)], 0, ["embedding", "image"]),
 ]
 LAYERS = LayerTable(LAYER_ROWS, 262_281)
+DATA = DataSummary(
+    splits=[SplitSummary("train", 6, 30, 9.5, 3, 20, 41), SplitSummary("test", 3, 4, 4, 2, 9, 7)],
+    lengths=[("3 to 4", 10), ("5 to 6", 20)],
+    frequent_words=["a", "dog"],
+    changes=[Change("dropped", "no words", 2, ["captions.txt, line 7: '!'"])],
+    counts=[("photos not there", 5)],
+    listed=[("same photos in two splits", ["a.png (train), b.png (test)"])],
+    failed=[("bad.png", "test", "empty file")],
+)
 FLAT = dict.fromkeys(METRICS, 1.5)
 BASELINES = [
     Baseline(CONSTANT_CAPTION, FLAT, "a man is standing"),
     Baseline(RANDOM_CAPTIONS, dict.fromkeys(METRICS, 1.25)),
     Baseline(SHUFFLED_FEATURES, dict.fromkeys(METRICS, 0.75)),
+    Baseline(MODEL_LEAVE_ONE_OUT, dict.fromkeys(METRICS, 211.0)),
     Baseline(HUMAN_AGREEMENT, dict.fromkeys(METRICS, 222.0)),
 ]
 
