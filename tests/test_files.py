@@ -200,5 +200,5 @@ def test_the_error_for_unusable_json_names_file_and_fix(
 
 
 def test_a_folder_is_rejected_as_json(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read as JSON"):
+    with pytest.raises(InputError, match="is a folder, not a file: fix"):
         read_json(tmp_path, "fix")

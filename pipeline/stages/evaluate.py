@@ -42,6 +42,7 @@ def main() -> None:
         *("captions.parquet", "vocabulary.json", "features.h5", "extract.json", "detector.h5"),
         "model/model.json",
     )
+    artifacts.check_training_metadata()
     run = _EvaluateRun(params.beam_widths, settings, artifacts, artifacts.captions(SPLIT))
     evaluation = run.evaluate()
     searches = evaluation.searches.values()

@@ -1,44 +1,32 @@
 """Running a stage: its error messages and exit codes."""
 
-import errno
 import sys
 from collections.abc import Callable
 
 from pipeline.errors import InputError
+from pipeline.system_errors import describe, raise_on_signals
 
-# Disk errors that the user can fix; all others are defects and keep their traceback.
-_DISK_FIXES = {
-    errno.ENOSPC: "free some space and rerun; finished work is kept",
-    errno.EDQUOT: "free some space and rerun; finished work is kept",
-    errno.EACCES: "make it writable for you",
-    errno.EPERM: "make it writable for you",
-    errno.EROFS: "make it writable for you",
-    errno.EFBIG: "the disk or your limits do not allow a file this large; use another disk, or "
-    "raise the limit",
-    errno.EIO: "check that disk for errors",
-    errno.EISDIR: "move the folder with that name away",
-    errno.ENOTDIR: "move the file that is in the place of a folder away",
-    errno.EEXIST: "move the file that is in the place of a folder away",
-}
+INTERRUPTED = "interrupted; run `dvc repro` to resume"
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage's entry point; end with one line on bad input, a disk error or Ctrl-C.
+    """Run a stage's entry point; end with one line on bad input, a system error or Ctrl-C.
 
-    Exit codes: 1 for bad input or a disk error, 130 for an interrupt (as shells report
-    SIGINT).
+    Exit codes: 1 for bad input or an error of the system, 130 for an interrupt (as shells report
+    SIGINT), 143 for SIGTERM.
     """
     try:
+        raise_on_signals()
         stage()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except OSError as error:
-        if error.errno not in _DISK_FIXES:
+    except (OSError, MemoryError) as error:
+        message = describe(error)
+        if message is None:  # a defect, which keeps its traceback
             raise
-        path = error.filename or "the disk"
-        print(f"error: {path}: {error.strerror}: {_DISK_FIXES[error.errno]}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("interrupted; run `dvc repro` to resume", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         raise SystemExit(130) from None

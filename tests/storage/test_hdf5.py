@@ -60,7 +60,7 @@ def test_other_files_than_hdf5_are_refused(tmp_path: Path) -> None:
         assert "is not a readable HDF5 file" in refusal(path)
     path.unlink()
     path.mkdir()
-    assert "is not a readable HDF5 file" in refusal(path)
+    assert "is a folder, not a file" in refusal(path)
 
 
 @pytest.mark.parametrize("length", [100, 1000, -1])
