@@ -39,8 +39,7 @@ def open_self_contained(path: Path, fix: str) -> Iterator[Any]:
     """
     check_regular(path, fix)
     try:
-        # Artifacts are replaced as a whole, never changed in place, so reading needs no lock.
-        file = h5py.File(path, "r", locking=False)
+        file = h5py.File(path, "r")
     except CORRUPTION_ERRORS as error:
         raise InputError(
             f"{path} is not a readable HDF5 file ({collapsed_message(error)}): {fix}"
