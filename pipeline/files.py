@@ -51,8 +51,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     # It has no process id, because containers that share a folder may have equal ones.
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
     lock = FileLock(f"{temporary}.lock")  # held for as long as the writer lives
-    with _suppress_errors(_NO_LOCKS):
+    try:
         lock.acquire(timeout=0)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise OSError(error.errno, error.strerror, str(target.parent)) from None
     try:
         yield temporary
         _fsync(temporary)

@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-import sys
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -32,6 +32,10 @@ _FIXES = {
 _OTHER = "a fault of the disk or the system; when it is mended, rerun: finished work is kept"
 
 
+class Terminated(SystemExit):
+    """The process was asked to end by SIGTERM."""
+
+
 def describe(error: OSError | MemoryError) -> str | None:
     """Return one line: what failed and the fix; None for an error that no system reported."""
     if isinstance(error, MemoryError):
@@ -51,9 +55,14 @@ def exit_on_signals_while_importing(message: str) -> None:
     While imports run there is nothing to clean up, and modules of other projects turn a
     `KeyboardInterrupt` in their imports into errors of their own.
     """
+    try:
+        standard_error = os.dup(2)  # `pipeline.backend` puts a file in its place while Keras loads
+    except OSError:  # it is closed
+        standard_error = -1
 
     def end(number: int, _: FrameType | None) -> NoReturn:
-        os.write(2, f"{message}\n".encode())
+        with suppress(OSError):
+            os.write(standard_error, f"{message}\n".encode())
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -62,14 +71,14 @@ def exit_on_signals_while_importing(message: str) -> None:
 
 
 def raise_on_signals() -> None:
-    """Raise `KeyboardInterrupt` on Ctrl-C and `SystemExit` on SIGTERM: temporary files go.
+    """Raise `KeyboardInterrupt` on Ctrl-C and `Terminated` on SIGTERM, so temporary files go.
 
     Python's own handling of SIGTERM ends the process at once.
     """
 
     def end(number: int, _: FrameType | None) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # a second one must not cut the cleaning short
-        sys.exit(128 + number)
+        raise Terminated(128 + number)
 
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

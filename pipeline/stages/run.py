@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable
 
 from pipeline.errors import InputError
-from pipeline.system_errors import describe, raise_on_signals
+from pipeline.system_errors import Terminated, describe, raise_on_signals
 
-INTERRUPTED = "interrupted; run `dvc repro` to resume"
+_INTERRUPTED = "interrupted; run `dvc repro` to resume"
 
 
 def run_stage(stage: Callable[[], None]) -> None:
@@ -28,5 +28,8 @@ def run_stage(stage: Callable[[], None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         raise SystemExit(130) from None
+    except Terminated:
+        print(_INTERRUPTED, file=sys.stderr)
+        raise

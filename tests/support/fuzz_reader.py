@@ -104,9 +104,9 @@ def scores(path: Path, _: Path) -> Any:
 
 def shard(path: Path, folder: Path) -> Any:
     """Read a shard as the file of its name in the cache."""
-    place = next((folder / "shards").rglob("*.npz"))
-    path.replace(place)
-    cache = ShardCache(folder / "shards", FEATURE_SPEC.fingerprint)
+    cache = ShardCache(path.parent / "cache", FEATURE_SPEC.fingerprint)
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    path.replace(cache.folder / next((folder / "shards").rglob("*.npz")).name)
     locations = cache.index(remove_damaged=False)
     if not locations:
         raise InputError("damaged")
