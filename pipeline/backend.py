@@ -10,14 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
-
-
-def _memory_file() -> IO[bytes]:
-    """Open a file in memory or, where the system has none, in the folder for temporary files."""
-    if hasattr(os, "memfd_create"):  # Linux
-        return os.fdopen(os.memfd_create("stderr"), "w+b")
-    return tempfile.TemporaryFile()
 
 
 @contextmanager
@@ -29,7 +21,7 @@ def _stderr_held_back() -> Iterator[None]:
     """
     sys.stderr.flush()
     original, failed = os.dup(2), True
-    with _memory_file() as held_back:
+    with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
             yield

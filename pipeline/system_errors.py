@@ -3,8 +3,9 @@
 import errno
 import os
 import signal
+import sys
 from contextlib import suppress
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 from pipeline.errors import one_line
@@ -49,12 +50,17 @@ def describe(error: OSError | MemoryError) -> str | None:
     return one_line(f"{path}: {reason}: {_FIXES.get(error.errno, _OTHER)}")
 
 
-def exit_on_signals_while_importing(message: str) -> None:
-    """End the process with `message` and 128 + the number of the signal, on Ctrl-C or SIGTERM.
+def guard_imports(message: str) -> None:
+    """Until `raise_on_signals`, let Ctrl-C, SIGTERM and errors of the system end with one line.
 
     While imports run there is nothing to clean up, and modules of other projects turn a
-    `KeyboardInterrupt` in their imports into errors of their own.
+    `KeyboardInterrupt` in their imports into errors of their own. TensorFlow fails to load without
+    a folder for temporary files.
+
+    Args:
+        message: the line for Ctrl-C and SIGTERM, whose exit codes are 128 + the signal's number.
     """
+    sys.excepthook = _print_system_error
     try:
         standard_error = os.dup(2)  # `pipeline.backend` puts a file in its place while Keras loads
     except OSError:  # it is closed
@@ -70,6 +76,16 @@ def exit_on_signals_while_importing(message: str) -> None:
             signal.signal(number, end)
 
 
+def _print_system_error(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    line = describe(error) if isinstance(error, OSError | MemoryError) else None
+    if line is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        print(f"error: {line}", file=sys.stderr)
+
+
 def raise_on_signals() -> None:
     """Raise `KeyboardInterrupt` on Ctrl-C and `Terminated` on SIGTERM, so temporary files go.
 
@@ -80,6 +96,8 @@ def raise_on_signals() -> None:
         signal.signal(number, signal.SIG_IGN)  # a second one must not cut the cleaning short
         raise Terminated(128 + number)
 
+    if sys.excepthook is _print_system_error:
+        sys.excepthook = sys.__excepthook__
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:

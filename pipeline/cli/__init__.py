@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline.system_errors import exit_on_signals_while_importing
+from pipeline.system_errors import guard_imports
 
 if sys.argv and Path(sys.argv[0]).stem == "caption":
-    exit_on_signals_while_importing("interrupted")
+    guard_imports("interrupted")

@@ -2,7 +2,7 @@
 
 import sys
 
-from pipeline.system_errors import exit_on_signals_while_importing
+from pipeline.system_errors import guard_imports
 
 if sys.argv[:1] == ["-m"]:  # `python -m` has not yet found the module to run
-    exit_on_signals_while_importing("interrupted; run `dvc repro` to resume")
+    guard_imports("interrupted; run `dvc repro` to resume")
