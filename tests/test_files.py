@@ -309,7 +309,8 @@ def test_texts_are_texts(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"failed": {"1.jpg": "empty file"}})
     assert read_texts(path, "failed", "fix") == {"1.jpg": "empty file"}
-    for value in (None, [], {"1.jpg": None}, {"1.jpg": 3}, "text"):
+    values: list[Any] = [None, [], {"1.jpg": None}, {"1.jpg": 3}, "text"]
+    for value in values:
         write_json(path, {"failed": value})
         with pytest.raises(InputError, match="failed does not hold texts: fix"):
             read_texts(path, "failed", "fix")
