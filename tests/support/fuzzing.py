@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def mutate_json(data: bytes, rng: random.Random) -> bytes:
             if isinstance(container[key], dict | list) and rng.random() < 0.8:
                 container = container[key]
                 continue
-            value = rng.choice((*_ODD_VALUES, rng.choice([container[k] for k in keys])))
+            value = deepcopy(rng.choice((*_ODD_VALUES, rng.choice([container[k] for k in keys]))))
             if rng.random() < 0.15 and container is not root:
                 del container[key]
             elif rng.random() < 0.1 and isinstance(container, dict):
