@@ -26,6 +26,10 @@ _Record = TypeVar("_Record", bound="DataclassInstance")
 # A system that does not support an operation fails with one of these.
 _NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS}
 _NO_LOCKS = _NOT_SUPPORTED | {errno.ENOLCK}
+_SYSTEM_ERRORS = {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK),
+}
 _SOFT = ".soft"  # suffix of a lock that consists of a file
 _KINDS = {
     stat.S_ISDIR: "folder",
@@ -192,10 +196,20 @@ def check_regular(path: Path, fix: str) -> None:
     except FileNotFoundError:
         raise InputError(f"{path} is not there: {fix}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise_system_error(error, path)
         raise InputError(f"{path} cannot be read ({error}): {fix}") from None
     if not stat.S_ISREG(mode):
         kind = next((name for test, name in _KINDS.items() if test(mode)), "special file")
         raise InputError(f"{path} is a {kind}, not a file: {fix}")
+
+
+def raise_system_error(error: Exception, path: Path) -> None:
+    """Raise again, with the name of the file, an error that says nothing about its contents.
+
+    Computing a file again helps if it is damaged, not if it cannot be read at the moment.
+    """
+    if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
 
 
 def write_bytes(target: Path, data: bytes) -> None:
@@ -226,7 +240,8 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
         value = json.loads(text)
         if "\\u" in text:  # escapes can give half a character, which no file can have
             json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        raise_system_error(error, path)
         reason = collapsed_message(error) or type(error).__name__
         raise InputError(f"{path} cannot be read as JSON ({reason}): {fix}") from None
     if not isinstance(value, dict):

@@ -11,7 +11,7 @@ from typing import NoReturn
 from pipeline.errors import one_line
 
 _FREE = "free some space and rerun; finished work is kept"
-_WRITABLE = "make it writable for you"
+_WRITABLE = "make it readable and writable for you"
 _OPEN_FILES = "raise the limit of open files (`ulimit -n`) and rerun"
 _FIXES = {
     errno.ENOSPC: _FREE,

@@ -361,3 +361,17 @@ def test_a_record_of_other_fields_or_types_is_refused(name: str, values: list[An
             record_from_json(Record, other)
     with pytest.raises(ValueError, match="is not an object"):
         record_from_json(Record, values)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_an_error_of_the_system_is_not_taken_for_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "a.json"
+    write_json(path, {})
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(OSError, match=f"{os.strerror(number)}: '{path}'"):
+        read_json(path, "fix")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.files import atomic_path
+from pipeline.files import atomic_path, raise_system_error
 from pipeline.storage.hdf5 import (
     CORRUPTION_ERRORS,
     check_dataset,
@@ -138,6 +138,7 @@ class WordDetector:
                 detector = _read_detector(file)
                 inputs = {name: read_text_attribute(file, name) for name in _INPUTS}
             except CORRUPTION_ERRORS as error:
+                raise_system_error(error, path)
                 raise InputError(
                     f"{path} is not a word detector ({collapsed_message(error)}): {FIX}"
                 ) from None

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets.splits import SPLITS
 from pipeline.errors import InputError, collapsed_message
-from pipeline.files import atomic_path, check_regular
+from pipeline.files import atomic_path, check_regular, raise_system_error
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"caption_pipeline"
@@ -118,7 +118,8 @@ def read_caption_table(path: Path) -> CaptionTable:
             provenance = _read_provenance(path, schema.metadata or {})
             table = _read_bounded(file, path.stat().st_size)
         table.validate(full=True)
-    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise_system_error(error, path)
         reason = collapsed_message(error)[:200]
         raise InputError(f"{path} cannot be read as Parquet ({reason}): {_FIX}") from None
     frame: pd.DataFrame = table.to_pandas()

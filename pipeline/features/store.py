@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec, read_feature_spec
 from pipeline.features.views import merge_views
-from pipeline.files import atomic_path, fingerprint
+from pipeline.files import atomic_path, fingerprint, raise_system_error
 from pipeline.storage.hdf5 import (
     CORRUPTION_ERRORS,
     DeferredErrorFile,
@@ -115,6 +115,7 @@ class FeatureStore:
             try:
                 return _read(path, file)
             except CORRUPTION_ERRORS as error:
+                raise_system_error(error, path)
                 raise InputError(
                     f"{path} is not a valid feature store ({collapsed_message(error)}): {FIX}"
                 ) from None

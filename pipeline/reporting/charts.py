@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pipeline.captioner.training.history import CrossEntropyEpoch, SelfCriticalEpoch
 from pipeline.errors import InputError, collapsed_message
-from pipeline.files import check_regular
+from pipeline.files import check_regular, raise_system_error
 from pipeline.reporting.baselines import (
     CONSTANT_CAPTION,
     HUMAN_AGREEMENT,
@@ -202,6 +202,7 @@ def read_history(path: Path) -> list[HistoryRow]:
             HistoryRow(int(seed), int(epoch), *map(float, values)) for seed, epoch, *values in rows
         ]
     except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise_system_error(error, path)
         raise InputError(f"{path} cannot be read ({collapsed_message(error)}): {fix}") from None
 
 

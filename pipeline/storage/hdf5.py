@@ -9,13 +9,13 @@ from typing import Any
 import h5py
 
 from pipeline.errors import InputError, collapsed_message
-from pipeline.files import check_regular
+from pipeline.files import check_regular, raise_system_error
 
 # The errors that h5py raises on a damaged file. `RuntimeError` covers groups that are nested too
 # deeply.
 CORRUPTION_ERRORS = (
     *(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError),
-    *(OverflowError, IndexError, MemoryError),
+    *(OverflowError, IndexError),
 )
 _MAX_ATTRIBUTE = 1 << 16  # bytes; HDF5 stores larger ones elsewhere than in their object
 
@@ -41,6 +41,7 @@ def open_self_contained(path: Path, fix: str) -> Iterator[Any]:
     try:
         file = h5py.File(path, "r")
     except CORRUPTION_ERRORS as error:
+        raise_system_error(error, path)
         raise InputError(
             f"{path} is not a readable HDF5 file ({collapsed_message(error)}): {fix}"
         ) from None
@@ -48,6 +49,7 @@ def open_self_contained(path: Path, fix: str) -> Iterator[Any]:
         try:
             problem = next(_find_problems(file, set()), None)
         except CORRUPTION_ERRORS as error:
+            raise_system_error(error, path)
             raise InputError(f"{path} is damaged ({collapsed_message(error)}): {fix}") from None
         if problem:
             raise InputError(f"{path}: {problem}: {fix}")

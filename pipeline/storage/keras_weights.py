@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError, collapsed_message
-from pipeline.files import atomic_path, check_disk_space
+from pipeline.files import atomic_path, check_disk_space, raise_system_error
 from pipeline.storage.hdf5 import CORRUPTION_ERRORS, iter_datasets, open_self_contained
 
 _MAX_OVERHEAD = 1 << 23  # maximum bytes of a weights file in addition to the weights
@@ -41,6 +41,7 @@ def load(model: Any, path: Path, fix: str) -> None:
             warnings.simplefilter("ignore")  # about missing layers, before Keras raises an error
             model.load_weights(path)
     except CORRUPTION_ERRORS as error:
+        raise_system_error(error, path)
         reason = collapsed_message(error)[:200]
         raise InputError(f"{path} does not fit {model.name} ({reason}): {fix}") from None
     for variable in model.weights:

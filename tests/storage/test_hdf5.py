@@ -1,3 +1,4 @@
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -218,3 +219,19 @@ def test_a_type_is_no_dataset(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.h5")
     assert "is a pipe, not a file" in refusal(tmp_path / "a.h5")
+
+
+def test_an_error_of_the_system_is_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "a.h5", len)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Unable to open the file (a long story)")
+
+    monkeypatch.setattr(h5py, "File", fail)
+    with (
+        pytest.raises(OSError, match=f"Too many open files: '{path}'"),
+        open_self_contained(path, FIX),
+    ):
+        pass
