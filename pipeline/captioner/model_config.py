@@ -133,7 +133,7 @@ class ModelConfig:
                 operator.index(best["epoch"])
                 operator.index(member.metadata["epochs"])
                 str.strip(member.metadata["stopped"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path} is damaged (metadata: {error}): {FIX}") from None
 
     def write(self, path: Path) -> None:

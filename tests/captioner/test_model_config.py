@@ -147,6 +147,7 @@ def test_metadata_for_reports_are_complete() -> None:
         ({"params": {"max_words": 9}}, {"best": None}),
         ({"params": {"max_words": 9}}, {"best": BEST | {"epoch": 2.5}}),
         ({"params": {"max_words": 9}}, {"best": BEST | {"validation_loss": "1.5"}}),
+        ({"params": {"max_words": 9}}, {"best": BEST | {"validation_loss": 10**400}}),
         ({"params": {"max_words": 9}}, {"best": {"epoch": 2}}),
         ({"params": {"max_words": 9}}, {"epochs": None}),
         ({"params": {"max_words": 9}}, {"stopped": 7}),
