@@ -27,6 +27,7 @@ TIERS = {
     "runs/test_random_kills.py": "soak",
     "runs/test_fuzz.py": "slow",
     "runs/test_fuzz.py::thousands": "soak",
+    "runs/test_fuzz.py::hundreds": "soak",
     "features/encoders/test_engines.py": "slow",
     "captioner/training/test_fit.py": "slow",
     "runs/test_crash.py": "slow",

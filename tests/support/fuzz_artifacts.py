@@ -30,7 +30,6 @@ def write_sound_files(folder: Path) -> Mapping[str, list[Path]]:
     vocabulary = Vocabulary.build(TEXTS, 1, "c" * 64)
     vocabulary.save(folder / "vocabulary.json")
     write(folder / "features.h5")
-    _write_older_hdf5(folder / "features.h5", folder / "older-features.h5")
     rows = dict(zip(IDS, vectors(6), strict=True))
     fit_detector(
         {i: [vocabulary.encode(TEXTS[n % len(TEXTS)])] for n, i in enumerate(IDS)},
@@ -38,7 +37,10 @@ def write_sound_files(folder: Path) -> Mapping[str, list[Path]]:
         len(vocabulary),
         ridge_alpha=0.3,
     ).save(folder / "detector.h5", vocabulary, FEATURE_SPEC)
-    _write_older_hdf5(folder / "detector.h5", folder / "older-detector.h5")
+    for name in ("features.h5", "detector.h5"):
+        _write_older_hdf5(folder / name, folder / f"older-{name}")
+        # The text is of variable length: if it is damaged, reading it makes HDF5 hang or crash.
+        _write_older_hdf5(folder / name, folder / f"forged-{name}", version="a long text")
     _write_weights(folder / "seed_1.weights.h5")
     _write_texts(folder, vocabulary)
     _write_captions(folder)
@@ -50,9 +52,9 @@ def write_sound_files(folder: Path) -> Mapping[str, list[Path]]:
     for kind in ("JPEG", "PNG", "WEBP"):
         (folder / f"photo.{kind.lower()}").write_bytes(encoded(make_photo(), kind))
     return {
-        "features": [folder / "features.h5", folder / "older-features.h5"],
-        "inspect": [folder / "features.h5", folder / "older-features.h5"],
-        "detector": [folder / "detector.h5", folder / "older-detector.h5"],
+        "features": sorted(folder.glob("*features.h5")),
+        "inspect": sorted(folder.glob("*features.h5")),
+        "detector": sorted(folder.glob("*detector.h5")),
         "weights": [folder / "seed_1.weights.h5"],
         "vocabulary": [folder / "vocabulary.json"],
         "captions": [folder / "captions.parquet"],
@@ -69,14 +71,16 @@ def write_sound_files(folder: Path) -> Mapping[str, list[Path]]:
     }
 
 
-def _write_older_hdf5(source: Path, target: Path) -> None:
-    """Copy a file to HDF5's first format, which has no checksums, with a long text."""
+def _write_older_hdf5(source: Path, target: Path, *, version: object = None) -> None:
+    """Copy a file to HDF5's first format, which has no checksums; maybe with another version."""
     with h5py.File(source) as old, h5py.File(target, "w", libver="earliest") as new:
         for name in old:
             old.copy(name, new)
         for name, value in old.attrs.items():
             new.attrs.create(name, value)
-        new.attrs["a text of variable length"] = "text"
+        if version is not None:
+            del new.attrs["format_version"]
+            new.attrs["format_version"] = version
 
 
 def _write_weights(path: Path) -> None:

@@ -38,7 +38,7 @@ from pipeline.storage.keras_weights import check_weights_file
 from pipeline.text.vocabulary import Vocabulary
 from tests.conftest import FEATURE_SPEC
 
-_MAX_MEMORY = 6 << 30  # bytes of address space
+_MAX_MEMORY = 12 << 30  # bytes of address space
 _REFUSALS = (InputError, PhotoError, DamagedShardError)
 
 
@@ -135,12 +135,17 @@ def inspect(path: Path, _: Path) -> Any:
     return _command("inspect", str(path))
 
 
+def image(path: Path, folder: Path) -> Any:
+    """Run `caption image` with the artefacts in the folder `path`."""
+    return _command("image", "--artifacts", str(path), str(folder / "photo.png"))
+
+
 def score(path: Path, _: Path) -> Any:
     """Run `caption score` against itself."""
-    _command("score", str(path), str(path))
+    _command("score", str(path), str(path))  # its output has names from the file
 
 
-def _command(*arguments: str) -> None:
+def _command(*arguments: str) -> str:
     result = CliRunner().invoke(caption, arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -148,13 +153,14 @@ def _command(*arguments: str) -> None:
         lines = result.stderr.splitlines()
         assert len(lines) == 1, lines
         raise InputError(lines[0])
+    return result.stdout
 
 
 READERS: dict[str, Callable[[Path, Path], Any]] = {
     function.__name__: function
     for function in (
         *(features, detector, weights, vocabulary, captions, encoder, model, search, extract),
-        *(history, scores, shard, checkpoint, photo, inspect, score),
+        *(history, scores, shard, checkpoint, photo, inspect, score, image),
     )
 }
 
