@@ -1,17 +1,43 @@
 """Files: atomic writes, locks, JSON, digests and fingerprints."""
 
+import errno
+import functools
 import hashlib
 import json
 import os
 import secrets
+import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed_message
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Record = TypeVar("_Record", bound="DataclassInstance")
+
+# A system that does not support an operation fails with one of these.
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS}
+_NO_LOCKS = _NOT_SUPPORTED | {errno.ENOLCK}
+_SYSTEM_ERRORS = {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK),
+}
+_SOFT = ".soft"  # suffix of a lock that consists of a file
+_KINDS = {
+    stat.S_ISDIR: "folder",
+    stat.S_ISFIFO: "pipe",
+    stat.S_ISSOCK: "socket",
+    stat.S_ISCHR: "device",
+    stat.S_ISBLK: "device",
+}
 
 
 @contextmanager
@@ -20,19 +46,53 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     The file is flushed to disk before the rename and the folder after it, so a reader sees
     the old file or the new one, never a partial one, even after a power failure. On an
-    exception the temporary file is removed and `target` is unchanged.
+    exception the temporary file is removed and `target` is unchanged. Temporary files of killed
+    writers are removed by the next process that writes to the folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target.parent.absolute())
     # The temporary name keeps the suffixes, because some writers choose their format by them.
     # It has no process id, because containers that share a folder may have equal ones.
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
+    lock = FileLock(f"{temporary}.lock")  # held for as long as the writer lives
+    try:
+        lock.acquire(timeout=0)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise OSError(error.errno, error.strerror, str(target.parent)) from None
     try:
         yield temporary
         _fsync(temporary)
         temporary.replace(target)
-        _fsync(target.parent)
+        # The file is in place: a folder that cannot be opened or flushed does not undo that.
+        with _suppress_errors(_NOT_SUPPORTED | {errno.EACCES, errno.EPERM}):
+            _fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
+def _suppress_errors(numbers: set[int]) -> Iterator[None]:
+    """Suppress an `OSError` that has one of these error numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+
+
+@functools.cache  # once per process: a folder of shards is long
+def _remove_abandoned(folder: Path) -> None:
+    """Remove temporary files whose writers no longer live: nobody holds their locks."""
+    for path in folder.glob(".tmp-????????-*.lock"):
+        lock = FileLock(path)
+        with suppress(Timeout, OSError):
+            lock.acquire(timeout=0)
+            path.with_suffix("").unlink(missing_ok=True)
+            lock.release()
+            path.unlink(missing_ok=True)
 
 
 def check_disk_space(path: Path, size: int) -> None:
@@ -82,13 +142,13 @@ def sole_writer(
     Raises:
         InputError: another process holds the lock, or the folder cannot be written to.
     """
-    lock = FileLock(folder / lock_name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock = _acquire(folder / lock_name)
+    except Timeout as error:
+        stale = f"; if none runs, remove {error.lock_file}" if _is_soft(error.lock_file) else ""
         raise InputError(
-            f"another {task} is writing to {folder}: wait until it ends, or end it"
+            f"another {task} is writing to {folder}: wait until it ends, or end it{stale}"
         ) from None
     except OSError as error:
         raise InputError(
@@ -98,6 +158,58 @@ def sole_writer(
         yield
     finally:
         lock.release()
+
+
+def _acquire(path: Path) -> BaseFileLock:
+    """Acquire a lock of the system or, where it has none, one that consists of a file.
+
+    Some network and cluster file systems have no locks. The file is removed on release, and
+    its next owner on the same machine removes one that a killed process left.
+
+    Raises:
+        Timeout: another process holds the lock.
+        OSError: the folder cannot be written to.
+    """
+    lock: BaseFileLock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        lock = SoftFileLock(path.with_name(path.name + _SOFT))
+        lock.acquire(timeout=0)
+    return lock
+
+
+def _is_soft(lock_file: str) -> bool:
+    return lock_file.endswith(_SOFT)
+
+
+def check_regular(path: Path, fix: str) -> None:
+    """Refuse a folder, a pipe or a device: reading from a pipe would wait for a writer.
+
+    Raises:
+        InputError: the path is absent or no regular file; the message ends in `fix`.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: {fix}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise_system_error(error, path)
+        raise InputError(f"{path} cannot be read ({error}): {fix}") from None
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in _KINDS.items() if test(mode)), "special file")
+        raise InputError(f"{path} is a {kind}, not a file: {fix}")
+
+
+def raise_system_error(error: Exception, path: Path) -> None:
+    """Raise again, with the name of the file, an error that says nothing about its contents.
+
+    Computing a file again helps if it is damaged, not if it cannot be read at the moment.
+    """
+    if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
 
 
 def write_bytes(target: Path, data: bytes) -> None:
@@ -122,15 +234,62 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or not a JSON object; the message ends in `fix`.
     """
+    check_regular(path, fix)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: {fix}") from None
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\u" in text:  # escapes can give half a character, which no file can have
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}): {fix}") from None
+        raise_system_error(error, path)
+        reason = collapsed_message(error) or type(error).__name__
+        raise InputError(f"{path} cannot be read as JSON ({reason}): {fix}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} is not a JSON object: {fix}")
     return value
+
+
+def read_texts(path: Path, key: str, fix: str) -> dict[str, str]:
+    """Read the texts by name that a JSON object has under `key`.
+
+    Raises:
+        InputError: see `read_json`, or there are none; the message ends in `fix`.
+    """
+    texts = read_json(path, fix).get(key)
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise InputError(f"{path}: {key} does not hold texts: {fix}")
+    return texts
+
+
+def record_from_json(kind: type[_Record], values: Any) -> _Record:
+    """Make a dataclass whose fields are of plain types from the JSON object that describes it.
+
+    It does what pydantic would, without the tenth of a second that importing pydantic takes
+    each time that a photo is captioned.
+
+    Raises:
+        ValueError: `values` is not an object with exactly these fields, or a value is of
+            another type, infinite or NaN.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r:.40} is not an object")  # noqa: TRY004  (a malformed file)
+    names = [field.name for field in fields(kind)]
+    if different := set(names) ^ set(values):
+        raise ValueError(f"{min(different)!r:.40} is missing or unknown")
+    for field in fields(kind):
+        if not _is_of_type(values[field.name], field.type):
+            raise ValueError(f"{field.name} is {values[field.name]!r:.40}")
+    as_tuples = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return kind(**as_tuples)
+
+
+def _is_of_type(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        item_type = get_args(kind)[0]
+        return type(value) is list and all(type(item) is item_type for item in value)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) is (get_origin(kind) or kind)
 
 
 def sha256_file(path: Path) -> str:

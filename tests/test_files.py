@@ -1,6 +1,11 @@
+import errno
 import json
 import os
+import stat
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,9 +14,12 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.files import (
+    _remove_abandoned,
     atomic_path,
     fingerprint,
     read_json,
+    read_texts,
+    record_from_json,
     remove_temporary_files,
     sha256_file,
     sole_writer,
@@ -123,6 +131,82 @@ def test_the_file_is_flushed_before_the_rename_and_the_folder_after(
     assert flushed == [("file", False), ("folder", True)]
 
 
+def refuse_folders(number: int) -> Any:
+    """Return `os.fsync` of a file system that cannot flush a folder."""
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    return refuse
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS])
+def test_a_file_system_may_refuse_to_flush_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", refuse_folders(number))
+    write_bytes(tmp_path / "a.txt", b"x")
+    assert (tmp_path / "a.txt").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_to_flush_a_folder_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", refuse_folders(number))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_bytes(tmp_path / "a.txt", b"x")
+
+
+def test_a_writer_removes_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> None:
+    abandoned = tmp_path / ".tmp-01234567-a.txt"
+    strange = tmp_path / ".tmp-01234567-other"
+    for path in (abandoned, Path(f"{abandoned}.lock"), strange):
+        path.write_text("")
+    with atomic_path(tmp_path / "b.txt") as alive:
+        alive.write_text("b")
+        _remove_abandoned.cache_clear()  # as if in another process
+        write_bytes(tmp_path / "c.txt", b"c")
+    assert {path.name for path in tmp_path.iterdir()} == {strange.name, "b.txt", "c.txt"}
+
+
+def without_locks(number: int) -> Any:
+    """Patch the system's locks, as on a file system that has none."""
+    error = OSError(number, os.strerror(number))
+    return mock.patch("fcntl.flock", side_effect=error)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_without_locks_of_the_system_a_folder_still_has_one_writer(
+    tmp_path: Path, number: int
+) -> None:
+    with without_locks(number):
+        with sole_writer(tmp_path, "training"):
+            write_bytes(tmp_path / "a.txt", b"x")
+            with (
+                pytest.raises(InputError, match=r"another training is .* remove .*lock\.soft"),
+                sole_writer(tmp_path, "training"),
+            ):
+                pass
+        with sole_writer(tmp_path, "training"):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "lock"}
+
+
+def test_a_lock_without_those_of_the_system_ends_with_its_process(tmp_path: Path) -> None:
+    above_all_process_ids = 2**22 + 1
+    with without_locks(errno.ENOLCK):
+        with sole_writer(tmp_path, "training"):
+            marker = next(tmp_path.glob("*.soft"))
+            lines = marker.read_text().splitlines()
+        marker.write_text("\n".join([str(above_all_process_ids), *lines[1:]]) + "\n")
+        with sole_writer(tmp_path, "training"):
+            pass
+
+
 def test_the_temporary_file_has_the_suffixes_of_the_target(tmp_path: Path) -> None:
     target = tmp_path / "a.weights.npy"
     with atomic_path(target) as temporary:
@@ -200,5 +284,94 @@ def test_the_error_for_unusable_json_names_file_and_fix(
 
 
 def test_a_folder_is_rejected_as_json(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read as JSON"):
+    with pytest.raises(InputError, match="is a folder, not a file: fix"):
         read_json(tmp_path, "fix")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_a_device_is_refused_without_reading_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "pipe"), (Path("/dev/zero"), "device")):
+        with pytest.raises(InputError, match=f"{path} is a {kind}, not a file: fix"):
+            read_json(path, "fix")
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\ud800"}', '{"\\udc00": [1]}'])
+def test_half_a_character_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"cannot be read as JSON .*surrogates not allowed"):
+        read_json(tmp_path / "a.json", "fix")
+    (tmp_path / "a.json").write_text('{"a": "\\ud83d\\ude00"}')
+    assert read_json(tmp_path / "a.json", "fix") == {"a": "😀"}
+
+
+def test_texts_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"failed": {"1.jpg": "empty file"}})
+    assert read_texts(path, "failed", "fix") == {"1.jpg": "empty file"}
+    values: list[Any] = [None, [], {"1.jpg": None}, {"1.jpg": 3}, "text"]
+    for value in values:
+        write_json(path, {"failed": value})
+        with pytest.raises(InputError, match="failed does not hold texts: fix"):
+            read_texts(path, "failed", "fix")
+
+
+@dataclass
+class Record:
+    name: str
+    size: int
+    share: float
+    on: bool
+    shape: tuple[int, ...]
+    facts: dict[str, Any]
+
+
+RECORD: dict[str, Any] = {
+    "name": "a",
+    "size": 1,
+    "share": 0.5,
+    "on": True,
+    "shape": [1, 2],
+    "facts": {"b": None},
+}
+
+
+def test_a_record_has_the_values_of_the_object() -> None:
+    assert record_from_json(Record, RECORD) == Record(**RECORD | {"shape": (1, 2)})
+    assert record_from_json(Record, RECORD | {"share": 1}).share == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("name", [None, 1, ["a"], {}]),
+        ("size", [None, "1", 1.0, True]),
+        ("share", [None, "1", True, float("nan"), float("inf"), 10**400]),
+        ("on", [None, 1, "true"]),
+        ("shape", [None, 1, "12", [1.0], [True], [[1]], {"1": 1}]),
+        ("facts", [None, [], ""]),
+    ],
+)
+def test_a_record_of_other_fields_or_types_is_refused(name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=f"{name} is "):
+            record_from_json(Record, RECORD | {name: value})
+    for other in (RECORD | {"more": 1}, {k: v for k, v in RECORD.items() if k != name}):
+        with pytest.raises(ValueError, match="missing or unknown"):
+            record_from_json(Record, other)
+    with pytest.raises(ValueError, match="is not an object"):
+        record_from_json(Record, values)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_an_error_of_the_system_is_not_taken_for_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "a.json"
+    write_json(path, {})
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(OSError, match=f"{os.strerror(number)}: '{path}'"):
+        read_json(path, "fix")

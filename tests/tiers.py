@@ -25,6 +25,9 @@ TIERS = {
     "stages/test_train.py": "slow",
     "captioner/decoders/test_backends.py": "slow",
     "runs/test_random_kills.py": "soak",
+    "runs/test_fuzz.py": "slow",
+    "runs/test_fuzz.py::thousands": "soak",
+    "runs/test_fuzz.py::hundreds": "soak",
     "features/encoders/test_engines.py": "slow",
     "captioner/training/test_fit.py": "slow",
     "runs/test_crash.py": "slow",
@@ -69,6 +72,8 @@ TIERS = {
     "cli/test_main.py::neither_numpy_nor_keras": "slow",
     "test_errors.py::test_a_process": "slow",
     "test_streams.py": "slow",
+    "test_system_errors.py::a_stage_that_is_asked": "slow",
+    "test_system_errors.py::during_imports": "slow",
 }
 
 # Tests of several modules at once; every other tests/ROOM/test_NAME.py tests pipeline/ROOM/NAME.py.
@@ -86,6 +91,7 @@ OF_NO_SINGLE_MODULE = {
     "reporting/test_report_browser.py",
     "runs/test_crash.py",
     "runs/test_disk_faults.py",
+    "runs/test_fuzz.py",
     "runs/test_interruption.py",
     "runs/test_kill_points.py",
     "runs/test_pipeline.py",

@@ -58,6 +58,10 @@ class Artifacts(TrainingArtifacts):
             )
         return config
 
+    def check_training_metadata(self) -> None:
+        """Check what reports read of the trainings' metadata in model.json."""
+        self.model_config.check_metadata(self.folder / "model" / "model.json")
+
     @cached_property
     def feature_spec(self) -> FeatureSpec:
         """The spec of the features that the encoder computes, checked against the model."""

@@ -139,11 +139,19 @@ class Captioner:
         features = self.engine.encode(np.concatenate(images))
         # The decoder was trained on stored features, so these need the same rounding.
         rounded = features.astype(spec.dtype).astype(np.float32)
+        if not np.isfinite(rounded).all():
+            raise InputError(
+                "the encoder computes NaN or infinite numbers: run `dvc repro encoder`, and set "
+                "extract.dtype in params.yaml to float32 if that does not help"
+            )
         if spec.view_count == 1:
             return rounded
         return merge_views(rounded.reshape(len(images), spec.view_count, *rounded.shape[1:]))
 
     def _captions(self, hypotheses: list[list[Hypothesis]]) -> list[list[Caption]]:
+        # Without numbers for its first word, a hypothesis is cut off before it.
+        if any(not h.ids and not h.finished for of_photo in hypotheses for h in of_photo):
+            raise InputError(f"the decoder computes NaN or infinite numbers: {FIX}")
         return [
             [Caption(self.vocabulary.decode(h.ids), h.log_probability) for h in photo_hypotheses]
             for photo_hypotheses in hypotheses

@@ -1,17 +1,18 @@
 """The contents of model.json, which describes trained decoders. Imports no Keras."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+import operator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.features.feature_spec import FeatureSpec
-from pipeline.files import read_json, write_json
+from pipeline.features.feature_spec import FeatureSpec, read_feature_spec
+from pipeline.files import read_json, record_from_json, write_json
 from pipeline.text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 5
 FIX = "run `dvc repro train`"
+_MAX_WORDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,26 @@ class DecoderConfig:
     feature_norm: str = "none"
     feature_noise: float = 0.0
     spatial_residual_size: int = 0
+
+    @property
+    def min_weights(self) -> int:
+        """A lower bound of the number of weights, known before memory is allocated for them."""
+        embedding = self.vocabulary_size * self.embedding_size
+        recurrent = 4 * self.units**2  # of the LSTM's gates
+        image = self.feature_shape[-1] * max(self.spatial_residual_size, 1)
+        return embedding + recurrent + image
+
+    def check(self) -> None:
+        """Check the ranges of the sizes; their types are those of the fields.
+
+        Raises:
+            ValueError: a size is impossible.
+        """
+        sizes = (*self.feature_shape, self.vocabulary_size, self.embedding_size, self.units)
+        if len(self.feature_shape) not in (1, 2) or min(sizes) < 1:
+            raise ValueError("a size is missing or below 1")
+        if self.spatial_residual_size < 0:
+            raise ValueError("spatial_residual_size is below 0")
 
 
 @dataclass(frozen=True)
@@ -96,6 +117,25 @@ class ModelConfig:
                 "run `dvc repro`"
             )
 
+    def check_metadata(self, path: Path) -> None:
+        """Check the metadata that reports read; a model captions photos without it.
+
+        Raises:
+            InputError: the metadata lack something, or it is of another type.
+        """
+        try:
+            if not 1 <= operator.index(self.metadata["params"]["max_words"]) <= _MAX_WORDS:
+                raise ValueError("max_words")
+            for member in self.members:
+                best = member.metadata["best"]
+                for name in ("validation_loss", "validation_cider_d"):
+                    format(best[name], ".4f")
+                operator.index(best["epoch"])
+                operator.index(member.metadata["epochs"])
+                str.strip(member.metadata["stopped"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{path} is damaged (metadata: {error}): {FIX}") from None
+
     def write(self, path: Path) -> None:
         """Write model.json."""
         write_json(
@@ -122,31 +162,22 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
     if values.get("format_version") != FORMAT_VERSION:
         raise InputError(f"{path} has another format version: {FIX}")
     try:
-        decoder = values["decoder"]
-        if missing := {field.name for field in fields(DecoderConfig)} - set(decoder):
-            raise KeyError(min(missing))
         config = ModelConfig(
-            DecoderConfig(**decoder | {"feature_shape": tuple(decoder["feature_shape"])}),
-            tuple(Member(**member) for member in values["members"]),
-            FeatureSpec(**values["feature_spec"]),
+            record_from_json(DecoderConfig, values["decoder"]),
+            tuple(record_from_json(Member, member) for member in values["members"]),
+            read_feature_spec(values["feature_spec"]),
             values["vocabulary"],
             values["metadata"],
         )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error!r}): {FIX}") from None
-    if not _are_valid_members(config.members):
+        config.decoder.check()
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): {FIX}") from None
+    seeds = {member.seed for member in config.members}
+    if not 0 < len(config.members) == len(seeds) or min(seeds) < 0:
         raise InputError(f"{path} is damaged (members {values['members']!r:.80}): {FIX}")
     if not isinstance(config.metadata, dict):
         raise InputError(f"{path} is damaged (metadata {config.metadata!r:.80}): {FIX}")
-    if not config.feature_spec.is_valid:
-        raise InputError(f"{path} is damaged (its feature_spec is invalid): {FIX}")
     same_vocabulary = config.vocabulary_fingerprint == vocabulary.fingerprint
     if not same_vocabulary or config.decoder.vocabulary_size != len(vocabulary):
         raise InputError(f"{path} was trained with another vocabulary: {FIX}")
     return config
-
-
-def _are_valid_members(members: Sequence[Member]) -> bool:
-    """Whether there is at least one, all fields have the right types and seeds differ."""
-    valid = all(isinstance(m.seed, int) and isinstance(m.metadata, dict) for m in members)
-    return valid and 0 < len(members) == len({m.seed for m in members})

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import DECODERS, Decoder, build_decoder
 from pipeline.captioner.model_config import FIX, Member, ModelConfig, read_model_config
 from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.storage import keras_weights
+from pipeline.storage.hdf5 import open_self_contained
 from pipeline.text.vocabulary import Vocabulary
 
 
@@ -79,14 +82,19 @@ def load_member(folder: Path, config: ModelConfig, member: Member) -> Decoder:
         InputError: the weights are absent or damaged, or model.json is damaged.
     """
     path = folder / "model.json"
-    if config.decoder.name not in list(DECODERS):  # a list: the name may be unhashable
+    if config.decoder.name not in DECODERS:
         raise InputError(f"{path} names an unknown decoder {config.decoder.name!r}: {FIX}")
+    file = weights_file(folder, member.seed)
+    # Before memory is allocated for sizes that nobody but model.json vouches for.
+    with open_self_contained(file, FIX) as weights:
+        file_size = weights.id.get_filesize()
+    if config.decoder.min_weights * np.float32().nbytes > file_size:
+        raise InputError(f"{path} describes a larger decoder than {file} has: {FIX}")
     try:
         decoder = build_decoder(config.decoder)
     except (InputError, TypeError, ValueError) as error:
         reason = collapsed_message(error)[:200]
         raise InputError(f"{path} is damaged ({reason}): {FIX}") from None
-    file = weights_file(folder, member.seed)
     keras_weights.load(decoder.network, file, FIX)
     if keras_weights.digest(decoder.network) != member.weights_sha256:
         raise InputError(f"{file} has other weights than {path} records: {FIX}")

@@ -14,7 +14,7 @@ from pipeline.datasets.caption_table import CaptionTable, read_caption_table
 from pipeline.datasets.splits import MIN_PHOTOS_PER_SPLIT
 from pipeline.errors import InputError, one_line
 from pipeline.features.store import FeatureStore
-from pipeline.files import read_json
+from pipeline.files import read_texts
 from pipeline.text.vocabulary import Vocabulary
 
 # The stage that writes each file.
@@ -84,9 +84,7 @@ class TrainingArtifacts:
     def image_paths(self) -> Mapping[str, Path]:
         """image_id to the photo's file when `extract` ran; it may no longer exist."""
         path, fix = self.folder / "extract.json", "run `dvc repro extract`"
-        paths = read_json(path, fix).get("paths")
-        if not isinstance(paths, dict) or not all(isinstance(p, str) for p in paths.values()):
-            raise InputError(f"{path} has no valid paths of photos: {fix}")
+        paths = read_texts(path, "paths", fix)
         return {image_id: Path(name) for image_id, name in paths.items()}
 
     def captions(self, split: str) -> list[tuple[str, str]]:

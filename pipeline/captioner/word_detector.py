@@ -18,14 +18,15 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.files import atomic_path
+from pipeline.files import atomic_path, raise_system_error
 from pipeline.progress import track
 from pipeline.storage.hdf5 import (
     CORRUPTION_ERRORS,
-    check_extent,
+    check_dataset,
     create_file,
     open_self_contained,
-    read_attribute,
+    read_integer_attribute,
+    read_text_attribute,
 )
 from pipeline.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
@@ -136,8 +137,9 @@ class WordDetector:
         with open_self_contained(path, FIX) as file:
             try:
                 detector = _read_detector(file)
-                inputs = {name: read_attribute(file, name) for name in _INPUTS}
+                inputs = {name: read_text_attribute(file, name) for name in _INPUTS}
             except CORRUPTION_ERRORS as error:
+                raise_system_error(error, path)
                 raise InputError(
                     f"{path} is not a word detector ({collapsed_message(error)}): {FIX}"
                 ) from None
@@ -267,17 +269,17 @@ def _caption_shares(photos: Sequence[Sequence[Sequence[int]]], vocabulary_size: 
 
 
 def _read_detector(file: Any) -> WordDetector:
-    version = file.attrs["format_version"]
+    version = read_integer_attribute(file, "format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {version}, not {FORMAT_VERSION}")
     arrays = {field.name: _read_array(file[field.name]) for field in fields(WordDetector)}
     detector = WordDetector(**arrays)
-    if detector.digest != read_attribute(file, "sha256"):
+    if detector.digest != read_text_attribute(file, "sha256"):
         raise ValueError("its numbers do not match their digest")
     detector.check()
     return detector
 
 
 def _read_array(dataset: Any) -> _Floats:
-    check_extent(dataset)
+    check_dataset(dataset, "f")
     return np.asarray(dataset, np.float32)

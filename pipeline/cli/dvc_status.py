@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.features.extractor import digest_photos
 from pipeline.features.feature_spec import read_encoder_config
 from pipeline.features.shard_cache import ShardCache
-from pipeline.files import read_json
+from pipeline.files import read_texts
 from pipeline.params import Params
 
 _CODE = "pipeline/"  # how files and folders of code begin in dvc.yaml
@@ -110,8 +110,7 @@ def _last_failures(path: Path) -> Mapping[str, str]:
     """Return image_id to reason, of the photos that failed in the last extraction."""
     if not path.exists():
         return {}
-    failures: Mapping[str, str] = read_json(path, "run `dvc repro extract`").get("failed", {})
-    return failures
+    return read_texts(path, "failed", "run `dvc repro extract`")
 
 
 def _run_dvc(arguments: list[str]) -> str:

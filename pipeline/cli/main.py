@@ -11,20 +11,31 @@ from pipeline.cli.score import score
 from pipeline.cli.status import status
 from pipeline.errors import InputError
 from pipeline.streams import prepare_streams
+from pipeline.system_errors import describe, raise_on_signals
 
 
 class _Commands(click.Group):
-    """Prints an `InputError` as one line, like click's own errors."""
+    """Prints an `InputError` and an error of the system as one line, like click's own errors."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         prepare_streams()
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
+        raise_on_signals()
         try:
             return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(str(error)) from None
+        except (OSError, MemoryError) as error:
+            message = describe(error)
+            # A closed pipe is no error: click ends the command without a word.
+            if message is None or isinstance(error, BrokenPipeError):
+                raise
+            raise click.ClickException(message) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(130) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

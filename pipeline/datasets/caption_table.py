@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.datasets.splits import SPLITS
-from pipeline.errors import InputError
-from pipeline.files import atomic_path
+from pipeline.errors import InputError, collapsed_message
+from pipeline.files import atomic_path, check_regular, raise_system_error
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"caption_pipeline"
@@ -30,6 +30,9 @@ SCHEMA = pa.schema(
         )
     ]
 )
+_BATCH = 1000  # rows
+# Parquet makes captions three to ten times smaller.
+_MAX_EXPANSION, _MIN_MEMORY = 100, 1 << 26
 _FIX = "run `dvc repro clean`"
 
 
@@ -106,17 +109,19 @@ def read_caption_table(path: Path) -> CaptionTable:
     Raises:
         InputError: the file is missing, damaged or of another version.
     """
-    if not path.exists():
-        raise InputError(f"{path} is not there: {_FIX}")
+    check_regular(path, _FIX)
     try:
         with pq.ParquetFile(path) as file:
-            table = file.read()
+            schema = file.schema_arrow
+            if not schema.equals(SCHEMA):
+                raise InputError(f"{path} does not have the columns of a caption table: {_FIX}")
+            provenance = _read_provenance(path, schema.metadata or {})
+            table = _read_bounded(file, path.stat().st_size)
         table.validate(full=True)
-    except (OSError, ValueError, pa.ArrowException):
-        raise InputError(f"{path} cannot be read as Parquet: {_FIX}") from None
-    provenance = _read_provenance(path, table.schema.metadata or {})
-    if not table.schema.equals(SCHEMA):
-        raise InputError(f"{path} does not have the columns of a caption table: {_FIX}")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise_system_error(error, path)
+        reason = collapsed_message(error)[:200]
+        raise InputError(f"{path} cannot be read as Parquet ({reason}): {_FIX}") from None
     frame: pd.DataFrame = table.to_pandas()
     violation = _first_violation(frame)
     if violation is not None:
@@ -124,6 +129,21 @@ def read_caption_table(path: Path) -> CaptionTable:
     if _table_fingerprint(frame) != provenance.get("fingerprint"):
         raise InputError(f"{path} does not match its own fingerprint: {_FIX}")
     return CaptionTable(frame, provenance)
+
+
+def _read_bounded(file: pq.ParquetFile, file_size: int) -> pa.Table:
+    """Read a table in batches: a small file can say that it holds one text a billion times.
+
+    Raises:
+        ValueError: the rows take far more memory than captions in such a file can.
+    """
+    batches, size = [], 0
+    for batch in file.iter_batches(_BATCH):
+        size += batch.nbytes
+        if size > _MAX_EXPANSION * file_size + _MIN_MEMORY:
+            raise ValueError("its rows are larger than those of captions")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def _read_provenance(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:

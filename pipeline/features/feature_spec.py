@@ -2,15 +2,17 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.features.views import VIEWS
-from pipeline.files import fingerprint, read_json
+from pipeline.files import fingerprint, read_json, record_from_json
 
 FORMAT_VERSION = 1
 POOLINGS = ("average", "quarters", "grid")
 # What `photos.decode_photo` does; change it when the pixels change.
 DECODING = "first frame, EXIF rotation, transparency on white, RGB, stretched to a square (bicubic)"
+INPUT_SIZES = range(32, 4097)  # as params.yaml allows
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,8 @@ class FeatureSpec:
         valid_scales = isinstance(self.scales, int) and self.scales >= 1
         valid_dtype = self.dtype in ("float16", "float32")
         # A list: the value from the file may be unhashable.
-        return (
-            valid_scales and valid_dtype and self.pooling in POOLINGS and self.views in list(VIEWS)
-        )
+        valid_names = self.pooling in POOLINGS and self.views in list(VIEWS)
+        return valid_scales and valid_dtype and valid_names and self.input_size in INPUT_SIZES
 
     @property
     def view_count(self) -> int:
@@ -109,9 +110,25 @@ def read_encoder_config(path: Path) -> EncoderConfig:
     """
     fix = "run `dvc repro encoder`"
     values = read_json(path, fix)
-    if {key: type(value) for key, value in values.items()} != EncoderConfig.__annotations__:
-        raise InputError(f"{path} has another format version: {fix}")
-    config = EncoderConfig(**values)
+    try:
+        config = record_from_json(EncoderConfig, values)
+    except ValueError:
+        raise InputError(f"{path} has another format version: {fix}") from None
     if config.format_version != FORMAT_VERSION:
         raise InputError(f"{path} has format version {config.format_version}: {fix}")
+    if config.input_size not in INPUT_SIZES:
+        sizes = f"{min(INPUT_SIZES)} to {max(INPUT_SIZES)}"
+        raise InputError(f"{path}: input_size is {config.input_size}, not {sizes}: {fix}")
     return config
+
+
+def read_feature_spec(values: Any) -> FeatureSpec:
+    """Make a feature spec from the JSON object that describes it.
+
+    Raises:
+        ValueError: it describes no vectors that can exist.
+    """
+    spec = record_from_json(FeatureSpec, values)
+    if not spec.is_valid:
+        raise ValueError("its feature_spec is invalid")
+    return spec

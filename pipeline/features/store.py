@@ -20,17 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError, collapsed_message
-from pipeline.features.feature_spec import FeatureSpec
+from pipeline.features.feature_spec import FeatureSpec, read_feature_spec
 from pipeline.features.views import merge_views
-from pipeline.files import atomic_path, fingerprint
+from pipeline.files import atomic_path, fingerprint, raise_system_error
 from pipeline.storage.hdf5 import (
     CORRUPTION_ERRORS,
     DeferredErrorFile,
-    check_extent,
+    check_dataset,
     create_file,
     create_group,
     open_self_contained,
-    read_attribute,
+    read_integer_attribute,
+    read_text_attribute,
 )
 
 FORMAT_VERSION = 5
@@ -114,6 +115,7 @@ class FeatureStore:
             try:
                 return _read(path, file)
             except CORRUPTION_ERRORS as error:
+                raise_system_error(error, path)
                 raise InputError(
                     f"{path} is not a valid feature store ({collapsed_message(error)}): {FIX}"
                 ) from None
@@ -204,21 +206,21 @@ def vector_sha256(vector: npt.NDArray[Any]) -> str:
 
 
 def _read(path: Path, file: Any) -> FeatureStore:
-    version = file.attrs["format_version"]
+    version = read_integer_attribute(file, "format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {version}, not {FORMAT_VERSION}")
-    feature_spec = FeatureSpec(**json.loads(read_attribute(file, "feature_spec")))
+    feature_spec = read_feature_spec(json.loads(read_text_attribute(file, "feature_spec")))
     ids = _read_strings(file["image_id"])
     photos = dict(zip(ids, _read_strings(file["photo_sha256"]), strict=True))
     if ids != sorted(photos):
         raise ValueError("its ids are not unique and sorted")
-    if read_attribute(file, "fingerprint") != _fingerprint(feature_spec, photos):
+    if read_text_attribute(file, "fingerprint") != _fingerprint(feature_spec, photos):
         raise ValueError("its fingerprint does not match its rows")
     features = file["features"]
     contiguous = features.id.get_offset() is not None
     if len(features) != len(ids) or features.dtype != feature_spec.dtype or not contiguous:
         raise ValueError("its features are not one contiguous row per id")
-    check_extent(features)
+    check_dataset(features, "f")
     views = feature_spec.view_count
     if views > 1 and features.shape[1:2] != (views,):
         raise ValueError(f"its features do not have {views} views per photo")
@@ -264,7 +266,7 @@ def _write_strings(file: Any, name: str, values: Sequence[str]) -> None:
 
 
 def _read_strings(dataset: Any) -> list[str]:
-    if dataset.dtype.kind != "S":
-        raise ValueError(f"{dataset.name} does not hold fixed-length strings")
-    check_extent(dataset)
+    check_dataset(dataset, "S")  # one of variable length, if damaged, crashes HDF5
+    if dataset.ndim != 1:
+        raise ValueError(f"{dataset.name} is not a list")
     return [value.decode("utf-8") for value in dataset[:].tolist()]

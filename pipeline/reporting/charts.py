@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from pipeline.captioner.model_config import Member
 from pipeline.captioner.training.history import CrossEntropyEpoch, SelfCriticalEpoch
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed_message
+from pipeline.files import check_regular, raise_system_error
 from pipeline.reporting.baselines import (
     CONSTANT_CAPTION,
     HUMAN_AGREEMENT,
@@ -193,6 +194,10 @@ def read_history(path: Path) -> list[HistoryRow]:
     Raises:
         InputError: the file is damaged.
     """
+    fix = "run `dvc repro train`"
+    if not path.exists():
+        return []
+    check_regular(path, fix)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
@@ -205,10 +210,9 @@ def read_history(path: Path) -> list[HistoryRow]:
         return [
             HistoryRow(int(seed), int(epoch), *map(float, values)) for seed, epoch, *values in rows
         ]
-    except FileNotFoundError:
-        return []
-    except (OSError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): run `dvc repro train`") from None
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise_system_error(error, path)
+        raise InputError(f"{path} cannot be read ({collapsed_message(error)}): {fix}") from None
 
 
 def kept_epochs(members: Sequence[Member]) -> tuple[dict[int, int], dict[int, int]]:

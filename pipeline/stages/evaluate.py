@@ -52,6 +52,7 @@ def main() -> None:
         ),
         "model/model.json",
     )
+    artifacts.check_training_metadata()
     run = _EvaluateRun(params.beam_widths, settings, artifacts, artifacts.captions(SPLIT))
     evaluation = run.evaluate()
     searches = evaluation.searches.values()

@@ -1,36 +1,24 @@
 """Running a stage: its error messages and exit codes."""
 
-import errno
 import sys
 from collections.abc import Callable
 
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError
 from pipeline.streams import discard_output, prepare_streams
+from pipeline.system_errors import Terminated, describe, raise_on_signals
 
-# Disk errors that the user can fix; all others are defects and keep their traceback.
-_DISK_FIXES = {
-    errno.ENOSPC: "free some space and rerun; finished work is kept",
-    errno.EDQUOT: "free some space and rerun; finished work is kept",
-    errno.EACCES: "make it writable for you",
-    errno.EPERM: "make it writable for you",
-    errno.EROFS: "make it writable for you",
-    errno.EFBIG: "the disk or your limits do not allow a file this large; use another disk, or "
-    "raise the limit",
-    errno.EIO: "check that disk for errors",
-    errno.EISDIR: "move the folder with that name away",
-    errno.ENOTDIR: "move the file that is in the place of a folder away",
-    errno.EEXIST: "move the file that is in the place of a folder away",
-}
+_INTERRUPTED = "interrupted; run `dvc repro` to resume"
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage's entry point; end with one line on bad input, a disk error or Ctrl-C.
+    """Run a stage's entry point; end with one line on bad input, a system error or Ctrl-C.
 
-    Exit codes: 1 for bad input, a disk error or a closed output, 130 for an interrupt (as
-    shells report SIGINT).
+    Exit codes: 1 for bad input, an error of the system or a closed output, 130 for an interrupt
+    (as shells report SIGINT), 143 for SIGTERM.
     """
     prepare_streams()
     try:
+        raise_on_signals()
         stage()
         sys.stdout.flush()
     except InputError as error:
@@ -39,12 +27,15 @@ def run_stage(stage: Callable[[], None]) -> None:
     except BrokenPipeError:  # as in `dvc repro | head`
         discard_output()
         raise SystemExit(1) from None
-    except OSError as error:
-        if error.errno not in _DISK_FIXES:
+    except (OSError, MemoryError) as error:
+        message = describe(error)
+        if message is None:  # a defect, which keeps its traceback
             raise
-        path = one_line(str(error.filename or "the disk"))
-        print(f"error: {path}: {error.strerror}: {_DISK_FIXES[error.errno]}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("interrupted; run `dvc repro` to resume", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         raise SystemExit(130) from None
+    except Terminated:
+        print(_INTERRUPTED, file=sys.stderr)
+        raise

@@ -9,10 +9,15 @@ from typing import Any
 import h5py
 
 from pipeline.errors import InputError, collapsed_message
+from pipeline.files import check_regular, raise_system_error
 
 # The errors that h5py raises on a damaged file. `RuntimeError` covers groups that are nested too
 # deeply.
-CORRUPTION_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+CORRUPTION_ERRORS = (
+    *(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError),
+    *(OverflowError, IndexError),
+)
+_MAX_ATTRIBUTE = 1 << 16  # bytes; HDF5 stores larger ones elsewhere than in their object
 
 
 @contextmanager
@@ -32,11 +37,11 @@ def open_self_contained(path: Path, fix: str) -> Iterator[Any]:
     Raises:
         InputError: the file is absent, damaged or not self-contained.
     """
+    check_regular(path, fix)
     try:
         file = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: {fix}") from None
-    except OSError as error:
+    except CORRUPTION_ERRORS as error:
+        raise_system_error(error, path)
         raise InputError(
             f"{path} is not a readable HDF5 file ({collapsed_message(error)}): {fix}"
         ) from None
@@ -44,6 +49,7 @@ def open_self_contained(path: Path, fix: str) -> Iterator[Any]:
         try:
             problem = next(_find_problems(file, set()), None)
         except CORRUPTION_ERRORS as error:
+            raise_system_error(error, path)
             raise InputError(f"{path} is damaged ({collapsed_message(error)}): {fix}") from None
         if problem:
             raise InputError(f"{path}: {problem}: {fix}")
@@ -58,10 +64,10 @@ class DeferredErrorFile(io.FileIO):
     error nothing more is written, and `check` raises it.
     """
 
-    _failure: OSError | KeyboardInterrupt | None = None
+    _failure: OSError | KeyboardInterrupt | SystemExit | None = None
 
     def check(self) -> None:
-        """Raise the first `OSError` (or `KeyboardInterrupt`) of a write, if there was one."""
+        """Raise the first `OSError` (or interrupt) of a write, if there was one."""
         if self._failure is not None:
             raise self._failure
 
@@ -72,7 +78,7 @@ class DeferredErrorFile(io.FileIO):
         try:
             while self._failure is None and rest:
                 rest = rest[super().write(rest) :]
-        except (OSError, KeyboardInterrupt) as error:
+        except (OSError, KeyboardInterrupt, SystemExit) as error:
             self._failure = error
         return size
 
@@ -81,7 +87,7 @@ class DeferredErrorFile(io.FileIO):
         try:
             if self._failure is None:
                 return super().truncate(size)
-        except (OSError, KeyboardInterrupt) as error:
+        except (OSError, KeyboardInterrupt, SystemExit) as error:
             self._failure = error
         return size or 0
 
@@ -123,27 +129,62 @@ def _create_low_level(output: DeferredErrorFile) -> Any:
     return h5py.h5f.create(b"new", h5py.h5f.ACC_TRUNC, creation, access)
 
 
-def read_attribute(file: Any, name: str) -> str:
+def read_text_attribute(file: Any, name: str) -> str:
     """Return a text attribute.
 
     Raises:
         KeyError: there is no attribute of that name.
-        ValueError: it is not text, or of variable length: if damaged, such an attribute can
-            crash the HDF5 library.
+        ValueError: it is not one text of fixed length.
     """
-    if file.attrs.get_id(name).dtype.kind != "S":
-        raise ValueError(f"{name} is not a fixed-length string")
-    return str(file.attrs[name], "ascii")
+    return str(_read_attribute(file, name, "S"), "ascii")
 
 
-def check_extent(dataset: Any) -> None:
-    """Refuse a damaged shape before memory is allocated for it.
+def read_integer_attribute(file: Any, name: str) -> int:
+    """Return an integer attribute.
 
     Raises:
-        ValueError: the dataset would be larger than its file.
+        KeyError: there is no attribute of that name.
+        ValueError: it is not one integer.
     """
-    if dataset.nbytes > dataset.file.id.get_filesize():
+    return int(_read_attribute(file, name, "iu"))
+
+
+def _read_attribute(file: Any, name: str, kinds: str) -> Any:
+    """Return an attribute after checking its type.
+
+    If damaged, an attribute of variable length makes the HDF5 library read any memory: it
+    crashes or never returns. A fixed length is checked before memory is allocated for it.
+    """
+    attribute = file.attrs.get_id(name)
+    if attribute.dtype.kind not in kinds or attribute.shape != ():
+        raise ValueError(
+            f"{name} is not {'an integer' if 'i' in kinds else 'a fixed-length string'}"
+        )
+    if attribute.get_storage_size() > _MAX_ATTRIBUTE:
+        raise ValueError(f"{name} is too long")
+    return file.attrs[name]
+
+
+def check_dataset(dataset: Any, kinds: str) -> None:
+    """Refuse a damaged dataset before it is read, and before memory is allocated for it.
+
+    Args:
+        dataset: the `h5py.Dataset`.
+        kinds: the kinds of NumPy types that it may have, see `numpy.dtype.kind`.
+
+    Raises:
+        ValueError: it is of another type, which HDF5 may crash on, or larger than its file, or
+            in chunks, whose filters could make it so.
+        AttributeError: it is a group.
+        TypeError: its type is none of NumPy's.
+    """
+    if dataset.dtype.kind not in kinds:
+        contents = "fixed-length strings" if kinds == "S" else "numbers"
+        raise ValueError(f"{dataset.name} does not hold {contents}")
+    if dataset.shape is None or dataset.nbytes > dataset.file.id.get_filesize():
         raise ValueError(f"{dataset.name} is larger than the file")
+    if dataset.chunks is not None:
+        raise ValueError(f"{dataset.name} is in chunks")
 
 
 def iter_datasets(group: Any) -> Iterator[Any]:
@@ -175,7 +216,7 @@ def _find_problems(group: Any, visited: set[int]) -> Iterator[str]:
                 yield f"{full_name} is a second name of a group"
             else:
                 yield from _find_problems(group[name], visited)
-        elif isinstance(group[name], h5py.Dataset) and (
-            group[name].external or group[name].is_virtual
-        ):
+        elif not isinstance(group[name], h5py.Dataset):
+            yield f"{full_name} is neither a group nor a dataset"
+        elif group[name].external or group[name].is_virtual:
             yield f"{full_name} takes its data from another file"

@@ -1,6 +1,7 @@
 """Keras weights files: written atomically, and checked before Keras loads them."""
 
 import hashlib
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError, collapsed_message
-from pipeline.files import atomic_path, check_disk_space
+from pipeline.files import atomic_path, check_disk_space, raise_system_error
 from pipeline.storage.hdf5 import CORRUPTION_ERRORS, iter_datasets, open_self_contained
 
 _MAX_OVERHEAD = 1 << 23  # maximum bytes of a weights file in addition to the weights
@@ -34,14 +35,18 @@ def load(model: Any, path: Path, fix: str) -> None:
         InputError: the file is absent, damaged, refers to other files, or has other layers,
             shapes or dtypes than the model.
     """
-    check_weights_file(path, fix)
+    check_weights_file(path, fix, max((a.size for a in model.get_weights()), default=0))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about missing layers, before Keras raises an error
             model.load_weights(path)
     except CORRUPTION_ERRORS as error:
+        raise_system_error(error, path)
         reason = collapsed_message(error)[:200]
         raise InputError(f"{path} does not fit {model.name} ({reason}): {fix}") from None
+    for variable in model.weights:
+        if not np.isfinite(np.asarray(variable)).all():
+            raise InputError(f"{path}: {variable.path} has NaN or infinite numbers: {fix}")
 
 
 def save(model: Any, path: Path) -> None:
@@ -57,12 +62,14 @@ def save(model: Any, path: Path) -> None:
         model.save_weights(temporary)
 
 
-def check_weights_file(path: Path, fix: str) -> None:
+def check_weights_file(path: Path, fix: str, max_size: int) -> None:
     """Refuse an HDF5 file that is damaged or holds anything but arrays of numbers.
 
     Args:
         path: the file.
         fix: what the user can do about a bad file; the end of error messages.
+        max_size: the most numbers that an array may have. Chunks can be compressed, so a small
+            file can hold an array that fits into no memory.
 
     Raises:
         InputError: the file is refused.
@@ -70,10 +77,19 @@ def check_weights_file(path: Path, fix: str) -> None:
     with open_self_contained(path, fix) as file:
         for dataset in iter_datasets(file):
             try:
-                dtype = dataset.dtype
-            except TypeError as error:  # an HDF5 type that NumPy lacks
-                raise InputError(
-                    f"{path}: {dataset.name} does not hold numbers ({error}): {fix}"
-                ) from None
-            if dtype.kind not in "fiu":
-                raise InputError(f"{path}: {dataset.name} holds {dtype}, not numbers: {fix}")
+                problem = _find_problem(dataset, max_size)
+            except CORRUPTION_ERRORS as error:  # an HDF5 type that NumPy lacks, for instance
+                problem = f"does not hold numbers ({collapsed_message(error)})"
+            if problem:
+                raise InputError(f"{path}: {dataset.name} {problem}: {fix}")
+
+
+def _find_problem(dataset: Any, max_size: int) -> str | None:
+    if dataset.dtype.kind not in "fiu":
+        return f"holds {dataset.dtype}, not numbers"
+    if dataset.shape is None or max(dataset.size, math.prod(dataset.chunks or ())) > max_size:
+        return f"has the shape {dataset.shape}, larger than any weights of the network"
+    # Keras reads this attribute. A damaged one of variable length crashes HDF5.
+    if "dtype" in dataset.attrs:
+        return "has an attribute dtype, so it is not of a type that can be read"
+    return None

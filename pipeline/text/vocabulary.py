@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.files import fingerprint, read_json, write_json
+from pipeline.files import fingerprint, read_json, record_from_json, write_json
 
 FORMAT_VERSION = 1
 PAD, START, END, UNK = range(4)
@@ -65,6 +65,20 @@ class Vocabulary:
         first = len(SPECIAL_TOKENS)
         return " ".join(self.words[index - first] for index in ids if index >= first)
 
+    def check(self) -> None:
+        """Check what the fingerprint does not: that the words can be words, and have counts.
+
+        Raises:
+            ValueError: a rule is broken.
+        """
+        for word in self.words:
+            if word.split() != [word] or word in SPECIAL_TOKENS:
+                raise ValueError(f"{word!r:.40} is no word")
+        if len(self.ids) < len(self.words):
+            raise ValueError("a word occurs twice")
+        if len(self.counts) != len(self.words) or min((self.unknown_count, *self.counts)) < 0:
+            raise ValueError("its counts do not fit its words")
+
     def save(self, path: Path) -> None:
         """Write the vocabulary as JSON."""
         write_json(
@@ -99,17 +113,17 @@ class Vocabulary:
             [*SPECIAL_TOKENS],
         ):
             raise InputError(f"{path} has another format version: {_FIX}")
+        recorded = values.get("fingerprint")
         try:
+            contents = record_from_json(_Contents, values | {"fingerprint": str(recorded)})
             vocabulary = Vocabulary(
-                tuple(map(str, values["words"])),
-                tuple(map(int, values["counts"])),
-                int(values["unknown"]),
-                str(values["captions"]),
+                contents.words, contents.counts, contents.unknown, contents.captions
             )
-            is_intact = vocabulary.fingerprint == values.get("fingerprint")
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise InputError(f"{path} is damaged ({reason}): {_FIX}") from None
+            is_intact = vocabulary.fingerprint == recorded
+            if is_intact:
+                vocabulary.check()
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}): {_FIX}") from None
         if not is_intact:
             raise InputError(f"{path} does not match its own fingerprint: {_FIX}")
         if captions_fingerprint not in (None, vocabulary.captions_fingerprint):
@@ -117,3 +131,16 @@ class Vocabulary:
                 f"{path} was built from other captions than those in captions.parquet: {_FIX}"
             )
         return vocabulary
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """The contents of vocabulary.json; see `Vocabulary`."""
+
+    format_version: int
+    fingerprint: str
+    captions: str
+    markers: tuple[str, ...]
+    words: tuple[str, ...]
+    counts: tuple[int, ...]
+    unknown: int

@@ -122,3 +122,40 @@ def test_features_with_another_spec_are_refused() -> None:
         InputError, match=r"features\.h5 and the model .*other pooling, dtype.*run `dvc repro`"
     ):
         MODEL.check_feature_spec(other, path)
+
+
+BEST = {"epoch": 2, "validation_loss": 1.5, "validation_cider_d": 9}
+TRAINING: dict[str, Any] = {"epochs": 3, "best": BEST, "stopped": "overfitted"}
+
+
+def with_metadata(metadata: dict[str, Any], training: dict[str, Any]) -> ModelConfig:
+    return replace(MODEL, members=(Member(3, "c" * 64, training),), metadata=metadata)
+
+
+def test_metadata_for_reports_are_complete() -> None:
+    with_metadata({"params": {"max_words": 9}}, TRAINING).check_metadata(Path("model.json"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "training"),
+    [
+        ({"params": None}, {}),
+        ({"params": []}, {}),
+        ({"params": {"max_words": "9"}}, {}),
+        ({"params": {"max_words": 10**9}}, {}),
+        ({}, {}),
+        ({"params": {"max_words": 9}}, {"best": None}),
+        ({"params": {"max_words": 9}}, {"best": BEST | {"epoch": 2.5}}),
+        ({"params": {"max_words": 9}}, {"best": BEST | {"validation_loss": "1.5"}}),
+        ({"params": {"max_words": 9}}, {"best": BEST | {"validation_loss": 10**400}}),
+        ({"params": {"max_words": 9}}, {"best": {"epoch": 2}}),
+        ({"params": {"max_words": 9}}, {"epochs": None}),
+        ({"params": {"max_words": 9}}, {"stopped": 7}),
+    ],
+)
+def test_metadata_of_other_types_are_refused_before_a_report_needs_them(
+    metadata: dict[str, Any], training: dict[str, Any]
+) -> None:
+    config = with_metadata(metadata, TRAINING | training)
+    with pytest.raises(InputError, match=r"model\.json is damaged .metadata: .*dvc repro train"):
+        config.check_metadata(Path("model.json"))

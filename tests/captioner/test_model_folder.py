@@ -9,6 +9,7 @@ import pytest
 from pipeline.backend import keras
 from pipeline.captioner.model_folder import Model
 from pipeline.errors import InputError
+from pipeline.storage import keras_weights
 from pipeline.storage.keras_weights import digest
 from pipeline.text.vocabulary import START, Vocabulary
 from tests.conftest import FEATURE_SPEC, change_json
@@ -165,3 +166,65 @@ def test_weights_without_a_layer_are_refused(folder: Path) -> None:
     with h5py.File(folder / "seed_5.weights.h5", "r+") as file:
         del file["layers/embedding"]
     refused(folder, r"seed_5\.weights\.h5 (does not fit|has other weights than)")
+
+
+def forge(folder: Path, change: Any) -> None:
+    """Change the weights, and the digest in model.json with them."""
+    decoder = Model.load(folder, make_vocabulary()).decoders[0]
+    arrays = decoder.network.get_weights()
+    change(arrays)
+    decoder.network.set_weights(arrays)
+    (folder / "seed_5.weights.h5").unlink()
+    keras_weights.save(decoder.network, folder / "seed_5.weights.h5")
+    member = {"seed": 5, "weights_sha256": digest(decoder.network), "metadata": {}}
+    change_json(folder / "model.json", {"members": [member]})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_refused_though_their_digest_fits(
+    folder: Path, value: float
+) -> None:
+    forge(folder, lambda arrays: arrays[0].__setitem__(0, arrays[0][0] * 2))
+    Model.load(folder, make_vocabulary())
+    forge(folder, lambda arrays: arrays[0].__setitem__(0, value))
+    refused(folder, r"seed_5\.weights\.h5: \S+ has NaN or infinite numbers")
+
+
+@pytest.mark.parametrize("name", ["units", "embedding_size"])
+def test_sizes_that_the_weights_do_not_have_are_refused_before_memory_is_taken(
+    folder: Path, name: str
+) -> None:
+    change_json(folder / "model.json", {"decoder": {name: 10**9}})
+    refused(folder, r"model\.json describes a larger decoder than .*seed_5\.weights\.h5 has")
+
+
+def odd_float(file: Any, name: str) -> None:
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_ebias(1 << 30)  # its numbers are too large for any type of NumPy
+    h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple((2,)))
+
+
+def variable_length_attribute(file: Any, name: str) -> None:
+    file[name] = np.zeros(2, "f4")
+    file[name].attrs["dtype"] = "bfloat16"
+
+
+def bomb(file: Any, name: str) -> None:
+    file.create_dataset(name, (1 << 40,), "f4", chunks=(1 << 20,), compression="gzip")
+
+
+@pytest.mark.parametrize(
+    ("create", "problem"),
+    [
+        (odd_float, "does not hold numbers"),
+        (variable_length_attribute, "has an attribute dtype"),
+        (bomb, "has the shape .*, larger than any weights"),
+        (lambda file, name: file.__setitem__(name, "text"), "holds object, not numbers"),
+    ],
+)
+def test_arrays_that_cannot_be_weights_are_refused_before_they_are_read(
+    folder: Path, create: Any, problem: str
+) -> None:
+    with h5py.File(folder / "seed_5.weights.h5", "r+") as file:
+        create(file, "another")
+    refused(folder, rf"seed_5\.weights\.h5: /another {problem}")

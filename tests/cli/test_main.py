@@ -51,3 +51,24 @@ def test_version_is_that_of_the_package() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert importlib.metadata.version("caption-pipeline") in result.stdout
     assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(24, "Too many open files", "a"), 1, "Error: a: Too many open files: raise"),
+        (MemoryError(), 1, "Error: there is not enough memory: "),
+    ],
+)
+def test_an_interrupt_and_errors_of_the_system_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main.commands["inspect"], "callback", fail)
+    result = CliRunner().invoke(main, ["inspect", "a.h5"])
+    assert result.exit_code == code
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1

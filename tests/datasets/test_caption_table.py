@@ -169,3 +169,12 @@ def test_a_damaged_file_is_rejected_or_has_the_same_rows(
         assert "dvc repro clean" in str(error)  # noqa: PT017
     else:
         assert list(table.frame.itertuples(index=False, name=None)) == ROWS
+
+
+def test_a_small_file_of_huge_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "captions.parquet"
+    rows = [(f"{n}.jpg", "train", 0, "x" * 100_000, "x", 1) for n in range(2000)]
+    write_unchecked(path, {"format_version": 1}, rows)
+    assert path.stat().st_size < 500_000
+    with pytest.raises(InputError, match=r"cannot be read as Parquet .*its rows are larger"):
+        read_caption_table(path)

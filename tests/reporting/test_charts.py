@@ -147,7 +147,10 @@ def test_the_history_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "epoch,loss\n1,2\n", f"{HEADER}7,1,2\n", f"{HEADER}7,a,2,3,4\n", f"{HEADER}7,1,,3,4\n"],
+    [
+        *("", "epoch,loss\n1,2\n", f"{HEADER}7,1,2\n", f"{HEADER}7,a,2,3,4\n"),
+        *(f"{HEADER}7,1,,3,4\n", f"{HEADER}7,1,{'2' * 140_000},3,4\n", f'{HEADER}7,1,"2,3\r,4\n'),
+    ],
 )
 def test_a_damaged_history_is_reported_with_its_path_and_fix(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"history\.csv cannot be read .*dvc repro train"):

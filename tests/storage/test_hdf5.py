@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,13 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.storage.hdf5 import iter_datasets, open_self_contained
+from pipeline.storage.hdf5 import (
+    check_dataset,
+    iter_datasets,
+    open_self_contained,
+    read_integer_attribute,
+    read_text_attribute,
+)
 
 FIX = "run `dvc repro x`"
 
@@ -60,7 +68,7 @@ def test_other_files_than_hdf5_are_refused(tmp_path: Path) -> None:
         assert "is not a readable HDF5 file" in refusal(path)
     path.unlink()
     path.mkdir()
-    assert "is not a readable HDF5 file" in refusal(path)
+    assert "is a folder, not a file" in refusal(path)
 
 
 @pytest.mark.parametrize("length", [100, 1000, -1])
@@ -157,3 +165,73 @@ def test_an_error_in_the_context_is_not_changed(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="mine"):
         read()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["variable length", ["a", "b"], np.arange(2), np.float32(1), h5py.Empty("i4"), np.void(b"1")],
+)
+def test_only_attributes_of_the_right_type_are_read(tmp_path: Path, value: Any) -> None:
+    """HDF5 hangs or crashes where a text of variable length is damaged."""
+    with h5py.File(make(tmp_path / "a.h5", len), "r+") as file:
+        file.attrs["value"] = value
+        with pytest.raises(ValueError, match="value is not a fixed-length string"):
+            read_text_attribute(file, "value")
+        with pytest.raises(ValueError, match="value is not an integer"):
+            read_integer_attribute(file, "value")
+        with pytest.raises(KeyError):
+            read_integer_attribute(file, "absent")
+        file.attrs["text"], file.attrs["number"] = np.bytes_("text"), 7
+        assert read_text_attribute(file, "text") == "text"
+        assert read_integer_attribute(file, "number") == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"data": ["variable", "length"]}, "does not hold numbers"),
+        ({"data": np.array([b"fixed"])}, "does not hold numbers"),
+        ({"data": h5py.Empty("f4")}, "is larger than the file|NoneType"),
+        ({"shape": (1 << 40,), "dtype": "f4"}, "is larger than the file"),
+        ({"shape": (1 << 40,), "dtype": "f4", "chunks": (9,)}, "is larger than the file"),
+        ({"data": np.zeros(99, "f4"), "compression": "gzip"}, "is in chunks"),
+        ({"shape": (2,), "maxshape": (None,), "dtype": "f4", "chunks": (1 << 28,)}, "is in chunks"),
+    ],
+)
+def test_only_numbers_that_are_in_the_file_are_read(
+    tmp_path: Path, options: dict[str, Any], problem: str
+) -> None:
+    with h5py.File(make(tmp_path / "a.h5", len), "r+") as file:
+        with pytest.raises((ValueError, TypeError), match=problem):
+            check_dataset(file.create_dataset("a", **options), "f")
+        check_dataset(file.create_dataset("b", data=np.zeros(9, "f4")), "f")
+
+
+def test_a_type_is_no_dataset(tmp_path: Path) -> None:
+    def fill(file: Any) -> None:
+        file["group/inner/type"] = np.dtype("f4")
+
+    path = make(tmp_path / "a.h5", fill)
+    assert "/group/inner/type is neither a group nor a dataset" in refusal(path)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.h5")
+    assert "is a pipe, not a file" in refusal(tmp_path / "a.h5")
+
+
+def test_an_error_of_the_system_is_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "a.h5", len)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Unable to open the file (a long story)")
+
+    monkeypatch.setattr(h5py, "File", fail)
+    with (
+        pytest.raises(OSError, match=f"Too many open files: '{path}'"),
+        open_self_contained(path, FIX),
+    ):
+        pass

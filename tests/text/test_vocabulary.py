@@ -109,7 +109,7 @@ LONE_SURROGATE = "\ud800"
         ({"words": ["a"]}, "fingerprint"),
         ({"fingerprint": None}, "fingerprint"),
         ({"words": None}, "damaged"),
-        ({"words": [LONE_SURROGATE]}, "damaged"),
+        ({"words": [LONE_SURROGATE]}, "cannot be read as JSON"),
         ({"counts": ["many"]}, "damaged"),
         ({"counts": 3}, "damaged"),
         ({"counts": [float("inf")]}, "damaged"),

@@ -7,7 +7,6 @@ that file, so that it captions a photo as the report did.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from pipeline.captioner.generation.ensemble import make_ensemble
 from pipeline.captioner.generation.guidance import with_guidance
@@ -15,12 +14,12 @@ from pipeline.captioner.generation.interfaces import StepDecoder, SupportsUncond
 from pipeline.captioner.generation.word_guidance import with_word_guidance
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.errors import InputError
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json, record_from_json, write_json
 
 SEARCH_FILE = "search.json"
 _FIX = "run `dvc repro evaluate`"
 _MIN = {"beam_width": 1, "max_words": 1}  # the minimum of all other settings is 0
-_MAX = 1_000_000
+_MAX = {"beam_width": 1000, "max_words": 10_000}  # the maximum of all other settings is 10^6
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,12 @@ def read_search_settings(path: Path) -> SearchSettings:
         InputError: the file is missing or damaged.
     """
     values = read_json(path, _FIX)
-    for field in fields(SearchSettings):
-        value: Any = values.get(field.name)
-        types = (int, float) if field.type is float else (field.type,)
-        # The comparison is false for NaN, so NaN is refused too.
-        if type(value) not in types or not _MIN.get(field.name, 0) <= value <= _MAX:
-            raise InputError(f"{path}: {field.name} is {value!r:.40}: {_FIX}")
-    return SearchSettings(**{field.name: values[field.name] for field in fields(SearchSettings)})
+    names = {field.name for field in fields(SearchSettings)}
+    try:
+        settings = record_from_json(SearchSettings, {n: values.get(n) for n in names})
+    except ValueError as error:
+        raise InputError(f"{path}: {error}: {_FIX}") from None
+    for name, value in asdict(settings).items():
+        if not _MIN.get(name, 0) <= value <= _MAX.get(name, 1_000_000):
+            raise InputError(f"{path}: {name} is {value!r:.40}: {_FIX}")
+    return settings

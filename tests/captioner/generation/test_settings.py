@@ -70,8 +70,8 @@ def check_refused(path: Path, reason: str) -> None:
 
 INVALID = [None, "1", [1], -1, math.nan, math.inf]
 ODD_VALUES: dict[str, list[Any]] = {
-    "beam_width": [*INVALID, 0, 2.0, True, 1_000_001],
-    "max_words": [*INVALID, 0, 2.0, True, 1_000_001],
+    "beam_width": [*INVALID, 0, 2.0, True, 1_001],
+    "max_words": [*INVALID, 0, 2.0, True, 10_001],
     "no_repeat_ngram_size": [*INVALID, 0.5, True],
     "guidance": [*INVALID, -0.1, True, 1e9],
     "word_logit_bias": [*INVALID, -0.1, True, 1e9],
