@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from pipeline.captioner.training_artifacts import TrainingArtifacts
-from pipeline.captioner.word_detector import fit_detector
+from pipeline.captioner.word_detector import fit_detector, fit_memory
 from pipeline.errors import InputError
+from pipeline.memory import check_memory
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
 from pipeline.text.vocabulary import SPECIAL_TOKENS
@@ -19,6 +20,11 @@ def main() -> None:
         ARTIFACTS, "captions.parquet", "vocabulary.json", "features.h5"
     )
     vocabulary, store = artifacts.vocabulary, artifacts.store
+    check_memory(
+        fit_memory(store.shape[-1], len(vocabulary)),
+        f"the word detector for {store.shape[-1]} features and {len(vocabulary)} words",
+        "raise tokenize.min_count, or lower extract.scales",
+    )
     captions: dict[str, list[list[int]]] = {}
     for image_id, text in artifacts.captions("train"):
         captions.setdefault(image_id, []).append(vocabulary.encode(text))

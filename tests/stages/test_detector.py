@@ -71,3 +71,13 @@ def test_fewer_than_two_training_photos_with_features_are_refused(folder: Path) 
     make_store(folder / "features.h5", ["z.jpg"])
     with pytest.raises(InputError, match=r"fewer than 2 train photos.*features.*list the reasons"):
         detector.main()
+
+
+def test_a_vocabulary_that_the_memory_does_not_allow_is_refused_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.memory.memory_limit", lambda: 1000)
+    message = r"the word detector for 6 features and \d+ words takes .*: raise tokenize\.min_count"
+    with pytest.raises(InputError, match=message):
+        detector.main()
+    assert not (folder / "detector.h5").exists()

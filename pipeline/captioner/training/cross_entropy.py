@@ -5,6 +5,7 @@ networks".
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import CrossEntropyEpoch
 from pipeline.captioner.training.loss import compile_network, mean_over_words
 from pipeline.captioner.training.optimizer import OptimizerConfig
+from pipeline.captioner.training.tracing import trace_network
 from pipeline.text.vocabulary import PAD, START
 
 _RAMP_EPOCHS = 10  # epochs until scheduled sampling reaches its full rate
@@ -24,6 +26,7 @@ class CrossEntropy(Phase):
 
     row_type = CrossEntropyEpoch
     metric_name = "loss"
+    note = "dropout and label smoothing raise the training loss, not the validation loss; "
     learning_rate_param = "train.learning_rate"
 
     def __init__(
@@ -57,11 +60,19 @@ class CrossEntropy(Phase):
         """
         self._decoder, self._network = decoder, decoder.network
         self.batches, self._seed = batches, seed
+        self.steps, self.on_step = len(batches), lambda: None
         self._condition_dropout = condition_dropout
         self._scheduled_sampling = scheduled_sampling
         self.optimizer = optimizer.build(epochs * len(batches))
         compile_network(self._network, self.optimizer, label_smoothing)
         self.optimizer.build(self._network.trainable_variables)
+
+    def trace(self) -> None:
+        """Trace the training step and, for scheduled sampling, the predictions."""
+        network = self._network
+        trace_network(self._decoder, lambda x, y, _: network.train_on_batch(x, y))
+        if self._scheduled_sampling:
+            trace_network(self._decoder, lambda x, *_: network.predict_on_batch(x))
 
     def train_epoch(self, epoch: int) -> float:
         """Train on every caption once; return the mean loss of a word."""
@@ -73,7 +84,12 @@ class CrossEntropy(Phase):
         if rate:
             sampling_random = np.random.default_rng([self._seed, epoch, 1])
             batches = (self._sample_inputs(batch, rate, sampling_random) for batch in batches)
-        return mean_over_words(self._network.train_on_batch, batches)
+        return mean_over_words(self._train_step, batches)
+
+    def _train_step(self, inputs: list[Any], targets: Any) -> Any:
+        loss = self._network.train_on_batch(inputs, targets)
+        self.on_step()
+        return loss
 
     def _drop_conditions(self, batch: Batch, random: np.random.Generator) -> Batch:
         """Replace the features of some photos, in place, with null features."""

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, ClassVar
 
@@ -13,8 +13,10 @@ import numpy as np
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.checkpoint import Checkpoint
-from pipeline.captioner.training.history import EpochRow
+from pipeline.captioner.training.history import EpochRow, read_rows
 from pipeline.captioner.training.loss import build_eval_model, mean_over_words
+from pipeline.captioner.training.tracing import trace_network, trace_search
+from pipeline.progress import Progress
 
 INTERRUPTED = "interrupted"
 # The perplexity, which is the exponential of the loss, overflows above it.
@@ -27,14 +29,24 @@ class Phase(ABC):
     Attributes:
         row_type: the class of this phase's history rows.
         metric_name: name of the number that `train_epoch` returns.
+        note: why that number differs from its neighbours in a line of progress.
         learning_rate_param: the param to lower if training diverges.
         optimizer: the `keras.optimizers.Optimizer`.
+        steps: number of training steps of an epoch.
+        on_step: called after each of them.
     """
 
     row_type: ClassVar[type[EpochRow]]
     metric_name: ClassVar[str]
+    note: ClassVar[str]
     learning_rate_param: ClassVar[str]
     optimizer: Any
+    steps: int
+    on_step: Callable[[], None]
+
+    @abstractmethod
+    def trace(self) -> None:
+        """Trace every function that `train_epoch` runs, see `tracing`; this changes weights."""
 
     @abstractmethod
     def train_epoch(self, epoch: int) -> float:
@@ -89,6 +101,19 @@ class FitLoop:
         return self._select_best(self.history)
 
     @property
+    def rule(self) -> str:
+        """How the kept epoch is chosen, in words."""
+        if self.select == "loss":
+            return "the epoch with the lowest validation loss is kept"
+        if not self.select_tolerance:
+            return "the epoch with the highest CIDEr-D is kept"
+        return (
+            "of the epochs whose CIDEr-D is within "
+            f"{self.select_tolerance:.0%} of the highest, the one with the lowest validation loss "
+            "is kept"
+        )
+
+    @property
     def diverged(self) -> bool:
         """Whether even the best epoch has no usable weights."""
         return not _is_finite(self.best)
@@ -106,8 +131,9 @@ class FitLoop:
         Raises:
             KeyboardInterrupt: before the end of the first epoch, so there is nothing to keep.
         """
-        self._resume()
         eval_model = build_eval_model(self.decoder)
+        self._trace(eval_model)
+        self._resume()
         try:
             while not self.stop_reason:
                 self._run_epoch(eval_model)
@@ -149,7 +175,9 @@ class FitLoop:
     def _run_epoch(self, eval_model: Any) -> None:
         number, network = len(self.history) + 1, self.decoder.network
         start = time.monotonic()
-        train_metric = self.phase.train_epoch(number)
+        with Progress(f"epoch {number}", self.phase.steps, "batches") as progress:
+            self.phase.on_step = progress.advance
+            train_metric = self.phase.train_epoch(number)
         weights = network.get_weights()
         self._average_weights = self._averaged(weights, number)
         network.set_weights(self._average_weights)
@@ -162,15 +190,22 @@ class FitLoop:
             self._best_weights = self._average_weights
         self.history.append(epoch)
         self._stop_if_due()
+        seconds = time.monotonic() - start
         print(
             f"epoch {number}: {self.phase.metric_name} {train_metric:.4f}, "
             f"validation {validation_loss:.4f}, CIDEr-D {cider_d:.1f}"
-            f"{' (best)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s",
+            f"{' (kept so far)' if self.best is epoch else ''}, {self._time_note(seconds)}",
             flush=True,
         )
         self.on_epoch_end(self.history)
         network.set_weights(weights)
         self._save_checkpoint()
+
+    def _time_note(self, seconds: float) -> str:
+        """Return how long an epoch took and, unless it is the last, how long all others may."""
+        left = 0 if self.stop_reason else self.epochs - len(self.history)
+        note = f"{seconds:.1f} s"
+        return f"{note}, at most {_duration(left * seconds)} left" if left else note
 
     def _averaged(self, weights: list[Any], epoch: int) -> list[Any]:
         """Return the moving average of the weights: the plain mean of the first epochs."""
@@ -196,6 +231,15 @@ class FitLoop:
         elif last.epoch >= self.epochs:
             self.stop_reason = f"all {self.epochs} epochs done"
 
+    def _trace(self, eval_model: Any) -> None:
+        """Trace every function of the loop, so that a resumed training computes the same bits."""
+        initial_state = [np.array(variable) for variable in self._state()]
+        self.phase.trace()
+        trace_network(self.decoder, lambda x, y, _: eval_model.test_on_batch(x, y))
+        trace_search(self.decoder)
+        for variable, value in zip(self._state(), initial_state, strict=True):
+            variable.assign(value)
+
     def _state(self) -> list[Any]:
         """Every variable that the next epoch depends on, including the seeds of dropout."""
         network = self.decoder.network
@@ -206,21 +250,59 @@ class FitLoop:
         arrays |= {f"average_{i}": weight for i, weight in enumerate(self._average_weights)}
         arrays |= {f"best_{i}": weight for i, weight in enumerate(self._best_weights)}
         history = [asdict(epoch) for epoch in self.history]
-        self.checkpoint.save(arrays, {"history": history, "stop_reason": self.stop_reason})
+        self.checkpoint.save(arrays, {"history": history})
 
     def _resume(self) -> None:
         loaded = self.checkpoint.load()
         if loaded is None:
             return
         arrays, metadata = loaded
-        for i, variable in enumerate(self._state()):
-            variable.assign(arrays[f"state_{i}"])
-        count = len(self.decoder.network.get_weights())
-        self._average_weights = [arrays[f"average_{i}"] for i in range(count)]
-        self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
-        self.history = [self.phase.row_type(**row) for row in metadata["history"]]
-        self.stop_reason = metadata["stop_reason"]
+        variables, weights = self._state(), self.decoder.network.get_weights()
+        try:
+            history = read_rows(metadata["history"], self.phase.row_type)
+            finite = _is_finite(history[-1])
+            state = _read_arrays(arrays, "state", variables, finite=finite)
+            average = _read_arrays(arrays, "average", weights, finite=finite)
+            best = _read_arrays(arrays, "best", weights, finite=finite)
+        except (KeyError, TypeError, ValueError) as error:
+            self.checkpoint.set_aside(error)
+            return
+        for variable, array in zip(variables, state, strict=True):
+            variable.assign(array)
+        self._average_weights, self._best_weights, self.history = average, best, history
+        self._stop_if_due()
         print(f"resuming after epoch {len(self.history)}", flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration as people say it: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _read_arrays(
+    arrays: Mapping[str, Any], name: str, templates: Sequence[Any], *, finite: bool
+) -> list[Any]:
+    """Return the arrays of a checkpoint that are called `name`, one like each template.
+
+    Args:
+        arrays: the checkpoint's arrays.
+        name: prefix of the arrays' names.
+        templates: arrays, or variables, of the expected shapes and types.
+        finite: whether all numbers must be finite: the training has not diverged.
+
+    Raises:
+        KeyError: an array is missing.
+        ValueError: an array is not like its template, or not finite.
+    """
+    result = [arrays[f"{name}_{i}"] for i in range(len(templates))]
+    for i, (array, template) in enumerate(zip(result, map(np.asarray, templates), strict=True)):
+        if (array.shape, array.dtype) != (template.shape, template.dtype):
+            raise ValueError(f"{name}_{i} has another shape or type")
+        if finite and not np.isfinite(array).all():
+            raise ValueError(f"{name}_{i} is not finite")
+    return result
 
 
 def _is_finite(epoch: EpochRow) -> bool:

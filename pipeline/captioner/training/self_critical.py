@@ -5,6 +5,7 @@ a photo's other samples as the baseline (Kool et al. 2019, "Buy 4 REINFORCE samp
 baseline for free!"). The reward is CIDEr-D against the training captions.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.training.batches import Ids, teacher_forcing
 from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import SelfCriticalEpoch
+from pipeline.captioner.training.tracing import trace_network
 from pipeline.features.store import FeatureStore
 from pipeline.metrics.cider import CiderD
 from pipeline.metrics.tokenizer import tokenize
@@ -28,6 +30,9 @@ class SelfCritical(Phase):
 
     row_type = SelfCriticalEpoch
     metric_name = "reward"
+    note = (
+        "the reward is the CIDEr-D of sampled captions, which is lower than that of searched ones; "
+    )
     learning_rate_param = "self_critical.learning_rate"
 
     def __init__(
@@ -62,6 +67,7 @@ class SelfCritical(Phase):
         self._image_ids, self._reward = image_ids, reward
         self._samples, self._batch_size = samples, batch_size
         self._max_words, self._seed = max_words, seed
+        self.steps, self.on_step = math.ceil(len(image_ids) / batch_size), lambda: None
         network = decoder.network
         self._model = keras.Model(network.inputs, network.outputs, name=network.name)
         self.optimizer = keras.optimizers.Adam(learning_rate)
@@ -72,6 +78,10 @@ class SelfCritical(Phase):
         )
         self.optimizer.build(self._model.trainable_variables)
 
+    def trace(self) -> None:
+        """Trace the training step."""
+        trace_network(self._decoder, self._model.train_on_batch)
+
     def train_epoch(self, epoch: int) -> float:
         """Sample captions for every photo once and train on them.
 
@@ -79,7 +89,10 @@ class SelfCritical(Phase):
             Their mean CIDEr-D, x100; each batch is scored before its training step.
         """
         random = np.random.default_rng([self._seed, epoch])
-        rewards = [self._train_step(photos, random) for photos in self._shuffled(random)]
+        rewards = []
+        for photos in self._shuffled(random):
+            rewards.append(self._train_step(photos, random))
+            self.on_step()
         return float(np.concatenate(rewards).mean())
 
     def _shuffled(self, random: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:

@@ -23,6 +23,8 @@ from tests.support.captioner import (
     weight_bytes,
 )
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 # Most words occur in one photo only: the idf of a word that all photos have is 0.
 REFERENCES = {
     "0.jpg": ["A dog runs .", "a dog"],
