@@ -40,15 +40,21 @@ def memory_limit() -> int | None:
     return min(_limits(), default=None)
 
 
+def address_space_limit() -> int | None:
+    """Return the bytes of address space that `ulimit -v` allows; None if it sets no limit."""
+    try:
+        import resource  # noqa: PLC0415  (Windows has none)
+    except ImportError:
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def _limits() -> Iterator[int]:
     with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
         yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(ImportError):
-        import resource  # noqa: PLC0415  (Windows has none)
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if soft != resource.RLIM_INFINITY:
-            yield soft
+    if (shell_limit := address_space_limit()) is not None:
+        yield shell_limit
     for path in _CGROUP_LIMITS:
         try:
             yield int(path.read_text())
