@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from pipeline.text.vocabulary import PAD, START
 _WINDOW = 4  # context words on either side
 _CONTEXT_SMOOTHING = 0.75
 _OVERSAMPLING, _POWER_ITERATIONS = 10, 2
-_CELLS = 1 << 17  # multiplied at a time
 # Standard deviation of Keras' own initial embeddings, which are uniform in [-0.05, 0.05].
 _STANDARD_DEVIATION = 0.05 / 3**0.5
 
@@ -123,13 +123,11 @@ class _SparseMatrix:
         return _SparseMatrix(self.columns[order], self.rows[order], self.values[order], self.size)
 
     def __matmul__(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Multiply by a dense matrix (size, K), a part of the cells at a time."""
+        """Multiply by a dense matrix (size, K), row by row: each is a small product of BLAS."""
         product = np.zeros((self.size, matrix.shape[1]))
-        for start in range(0, len(self.rows), _CELLS):
-            part = slice(start, start + _CELLS)
-            rows, first = np.unique(self.rows[part], return_index=True)
-            terms = self.values[part, None] * matrix[self.columns[part]]
-            product[rows] += np.add.reduceat(terms, first)
+        ends = np.searchsorted(self.rows, np.arange(self.size + 1)).tolist()
+        for row, (start, end) in enumerate(pairwise(ends)):
+            product[row] = self.values[start:end] @ matrix[self.columns[start:end]]
         return product
 
 
@@ -148,5 +146,6 @@ def _top_singular_vectors(
     for _ in range(_POWER_ITERATIONS):
         row_basis, _ = np.linalg.qr(transposed @ basis)
         basis, _ = np.linalg.qr(matrix @ row_basis)
-    left, singular_values, _ = np.linalg.svd((transposed @ basis).T, full_matrices=False)
+    _, triangle = np.linalg.qr(transposed @ basis)  # has the same singular values
+    left, singular_values, _ = np.linalg.svd(triangle.T)
     return (basis @ left)[:, :count], singular_values[:count]
