@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.captioner.word_detector import fit_detector, fit_memory
 from pipeline.errors import InputError
+from pipeline.files import remove_temporary_files
 from pipeline.memory import check_memory
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
@@ -34,6 +35,7 @@ def main() -> None:
         raise InputError(
             f"params.yaml: detector.ridge_alpha {ridge_alpha:g}: {error}: raise it"
         ) from None
+    remove_temporary_files(ARTIFACTS, "detector.h5")  # of a killed run; DVC runs one at a time
     detector.save(ARTIFACTS / "detector.h5", vocabulary, store.feature_spec)
     print(f"{len(vocabulary) - len(SPECIAL_TOKENS)} words, fitted on {len(captions)} photos")
 

@@ -31,7 +31,7 @@ from pipeline.captioner.training.trainer import (
     phase_history,
 )
 from pipeline.captioner.training_artifacts import TrainingArtifacts
-from pipeline.files import fingerprint, sha256_file, sole_writer
+from pipeline.files import fingerprint, remove_temporary_files, sha256_file, sole_writer
 from pipeline.memory import check_memory
 from pipeline.params import Params, load_params
 from pipeline.stages.run import run_stage
@@ -53,6 +53,8 @@ def main() -> None:
     )
     cache = Path(params.runtime.cache)
     with sole_writer(cache / "training", "training"), ExitStack() as stack:
+        for name in HISTORY_FILES.values():
+            remove_temporary_files(ARTIFACTS, name)
         run = _TrainRun(params, artifacts, _training_data(artifacts), stack)
         results = run.trainer().train(params.train.seeds)
         run.save(results)

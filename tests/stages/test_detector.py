@@ -53,6 +53,12 @@ def test_the_stage_fits_on_the_training_photos_that_have_features(
     assert capsys.readouterr().out == f"{left_out}\n{words} words, fitted on 8 photos\n"
 
 
+def test_the_temporary_file_of_a_killed_run_is_removed(folder: Path) -> None:
+    (folder / ".tmp-01234567-detector.h5").write_bytes(b"half of it")
+    detector.main()
+    assert not list(folder.glob(".tmp-*"))
+
+
 def test_a_vocabulary_of_other_captions_is_refused(folder: Path) -> None:
     make_vocabulary().save(folder / "vocabulary.json")
     with pytest.raises(InputError, match=r"vocabulary\.json.*other captions.*dvc repro tokenize"):

@@ -174,6 +174,18 @@ def test_a_killed_stage_resumes_with_its_log(
     assert (project / "artifacts" / "history.csv").read_text().count("\n") == 3
 
 
+def test_the_temporary_files_of_killed_runs_are_removed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("vocabulary.json", "history.csv", "self_critical.csv"):
+        (project / "artifacts" / f".tmp-01234567-{name}").write_bytes(b"half of it")
+    tokenize.main()
+    monkeypatch.setattr(train, "_TrainRun", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(pytest.fail.Exception):
+        train.main()
+    assert not list((project / "artifacts").glob(".tmp-*"))
+
+
 def test_a_vocabulary_of_other_captions_is_refused(project: Path) -> None:
     path = project / "artifacts" / "captions.parquet"
     write_captions(path, {"train": [("0.jpg", "a dog")], "dev": [("1.jpg", "a dog")]})
