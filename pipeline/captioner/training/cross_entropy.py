@@ -26,7 +26,7 @@ class CrossEntropy(Phase):
 
     row_type = CrossEntropyEpoch
     metric_name = "loss"
-    note = "dropout and label smoothing raise the training loss, not the validation loss; "
+    note = "the training loss counts dropout and label smoothing, the validation loss does not; "
     learning_rate_param = "train.learning_rate"
 
     def __init__(
