@@ -7,6 +7,7 @@ baseline for free!"). The reward is CIDEr-D against the training captions.
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,15 +69,14 @@ class SelfCritical(Phase):
         self._samples, self._batch_size = samples, batch_size
         self._max_words, self._seed = max_words, seed
         self.steps, self.on_step = math.ceil(len(image_ids) / batch_size), lambda: None
-        network = decoder.network
-        self._model = keras.Model(network.inputs, network.outputs, name=network.name)
+        self._model = _WithoutDropout(decoder.network)
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self._model.compile(
             optimizer=self.optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
             jit_compile=JIT_COMPILE,
         )
-        self.optimizer.build(self._model.trainable_variables)
+        self.optimizer.build(decoder.network.trainable_variables)
 
     def trace(self) -> None:
         """Trace the training step."""
@@ -122,6 +122,21 @@ class SelfCritical(Phase):
             sample_weight=(caption_weights * mask / mask.sum()).astype(np.float32),
         )
         return rewards
+
+
+class _WithoutDropout(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """A network that is trained without dropout and noise.
+
+    The gradient of the expected reward is that of the distribution that the samples are drawn
+    from, and they are drawn without dropout.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(name=network.name)
+        self._network = network
+
+    def call(self, inputs: Any) -> Any:
+        return self._network(inputs, training=False)
 
 
 def advantages(rewards: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
