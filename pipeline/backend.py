@@ -11,6 +11,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.memory import address_space_limit
+
+# Bytes that TensorFlow 2.21 reserves on two cores, most of which it never touches.
+_MIN_ADDRESS_SPACE = 2_200_000_000
+
 
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
@@ -52,12 +57,23 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _check_address_space() -> None:
+    """End the process with one line if Keras cannot be imported: its modules fail in many ways."""
+    limit = address_space_limit()
+    if limit is not None and limit < _MIN_ADDRESS_SPACE:
+        sys.exit(
+            f"error: Keras needs {_MIN_ADDRESS_SPACE / 1e9:.1f} GB of address space, and "
+            f"{limit / 1e9:.1f} GB are allowed: raise the limit (`ulimit -v`)"
+        )
+
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # On processors without AVX-512 TensorFlow uses Eigen by default, with which the last bits of a
 # photo's vector depend on its position in the batch; oneDNN rounds the same at every position.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # A keras.json in the home folder could set another backend, which users would not expect.
 os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
+_check_address_space()
 with _stderr_held_back(), _without_garbage_collection():
     import keras
 keras.config.set_floatx("float32")

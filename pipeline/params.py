@@ -11,10 +11,17 @@ from pipeline.errors import InputError, collapsed_message
 
 PARAMS_FILE = Path("params.yaml")
 
-Count = Annotated[int, Field(ge=1)]
+# Upper bounds are what no data set needs and what later stages can still count, allocate or wait
+# for, so that a slip of the pen fails in the first stage and not hours later.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Photos = Annotated[int, Field(ge=1, le=100_000)]
+Size = Annotated[int, Field(ge=1, le=16_384)]
+Words = Annotated[int, Field(ge=1, le=1000)]
+BatchSize = Annotated[int, Field(ge=1, le=16_384)]
+Workers = Annotated[int, Field(ge=1, le=1024)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1e4)]  # above, training diverges in its first epoch
 
 
 class _Section(BaseModel):
@@ -45,13 +52,13 @@ class DatasetParams(_Section):
 class SampleParams(_Section):
     """The sample data set: drawn scenes with five true captions each."""
 
-    train: Count
+    train: Photos
     """Number of training photos."""
 
-    dev: Count
+    dev: Photos
     """Number of dev photos."""
 
-    test: Count
+    test: Photos
     """Number of test photos."""
 
     seed: Seed
@@ -111,14 +118,14 @@ class ExtractParams(_Section):
     """Pooling of the feature maps: `average`: one vector per photo; `quarters`: one per quarter of
     the photo; `grid`: one per position of the last feature map (Xception: 10 x 10)."""
 
-    scales: Count
+    scales: Annotated[int, Field(ge=1, le=16)]
     """Number of feature-map resolutions to pool, from the last backwards. 1 uses the last map
     alone; 2 adds the last map before the network's last downsampling; and so on."""
 
     dtype: Literal["float16", "float32"]
     """Number type of the stored features."""
 
-    max_pixels: Count
+    max_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)]
     """Photos with more pixels fail by their header, before they are decoded."""
 
     max_failed_share: Annotated[float, Field(ge=0, le=1)]
@@ -136,14 +143,14 @@ class TokenizeParams(_Section):
 class TrainParams(_Section):
     """The decoder and its training by cross-entropy."""
 
-    decoder: Annotated[str, Field(min_length=1)]
+    decoder: Literal["merge", "init_inject", "pre_inject", "par_inject", "attention"]
     """Architecture: `merge`, `init_inject`, `pre_inject`, `par_inject`, or `attention`, which needs
     `quarters` or `grid` pooling."""
 
-    embedding_size: Count
+    embedding_size: Size
     """Length of the word vectors."""
 
-    units: Count
+    units: Size
     """Number of LSTM units."""
 
     dropout: Fraction
@@ -166,18 +173,19 @@ class TrainParams(_Section):
     """Normalization of the features: `none`; `center` subtracts the mean of the training photos;
     `l2` scales all vectors to the same length."""
 
-    feature_noise: Annotated[float, Field(ge=0)]
+    feature_noise: Annotated[float, Field(ge=0, le=1)]
     """Standard deviation of Gaussian noise added to the normalized features in training; 0 adds
-    none."""
+    none. Keras accepts no more than 1."""
 
-    spatial_residual_size: Annotated[int, Field(ge=0)]
+    spatial_residual_size: Annotated[int, Field(ge=0, le=1024)]
     """Number of features per position that describe its difference from the mean of all positions.
     Used by all decoders but `attention`, with `quarters` or `grid` pooling; 0 disables it."""
 
-    max_words: Count
-    """Training captions are truncated to this number of words."""
+    max_words: Words
+    """Training captions are truncated to this number of words, and validation captions have no
+    more. The end of a caption is not counted."""
 
-    batch_size: Count
+    batch_size: BatchSize
     """Captions per batch."""
 
     learning_rate: Rate
@@ -189,7 +197,7 @@ class TrainParams(_Section):
     weight_decay: Fraction
     """Decoupled weight decay (AdamW), scaled by the learning rate; 0 disables it."""
 
-    clip_norm: Annotated[float, Field(gt=0)] | None
+    clip_norm: Annotated[float, Field(ge=1e-6, le=1e6)] | None
     """Gradients are clipped to this global norm; null disables clipping."""
 
     label_smoothing: Fraction
@@ -242,20 +250,20 @@ class TrainParams(_Section):
 class DetectorParams(_Section):
     """The word detector: ridge regression from features to the words of the captions."""
 
-    ridge_alpha: Annotated[float, Field(gt=0)]
+    ridge_alpha: Annotated[float, Field(gt=0, le=1e6)]
     """Regularization strength of the ridge regression."""
 
 
 class SelfCriticalParams(_Section):
     """The second training phase: self-critical training, which maximizes CIDEr-D directly."""
 
-    epochs: Annotated[int, Field(ge=0)]
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)]
     """Maximum number of epochs; 0 disables the phase."""
 
     samples: Annotated[int, Field(ge=2, le=100)]
     """Captions sampled per photo."""
 
-    batch_size: Count
+    batch_size: BatchSize
     """Photos per batch."""
 
     learning_rate: Rate
@@ -282,10 +290,10 @@ class EvaluateParams(_Section):
     """Weight of the agreement between a hypothesis and the detected words when hypotheses are
     reranked; 0 disables it."""
 
-    max_words: Count
-    """Maximum number of words in a caption."""
+    max_words: Words
+    """Maximum number of words in a caption; its end is not counted."""
 
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)]
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=1000)]
     """No n-gram of this size occurs twice in a caption; 0 sets no limit."""
 
 
@@ -295,10 +303,10 @@ class RuntimeParams(_Section):
     cache: Annotated[str, Field(min_length=1)]
     """Folder for computed features, downloaded weights and training checkpoints."""
 
-    batch_size: Count
+    batch_size: BatchSize
     """Photos per encoder batch, computed in two passes; a kill loses at most one batch."""
 
-    workers: Count | None
+    workers: Workers | None
     """Number of threads (with a GPU: processes) that decode photos; null uses one per core."""
 
     engine: Literal["auto", "keras", "openvino"]
@@ -312,14 +320,14 @@ class RuntimeParams(_Section):
     """Address of the cluster for `ray.init`; null uses RAY_ADDRESS, or this machine if it is not
     set."""
 
-    ray_actors: Count | None
+    ray_actors: Workers | None
     """Number of encoder processes on the cluster; null uses one per GPU or, without GPUs, one per
     machine."""
 
     tensorboard: bool
     """Whether to write logs to runs/ for `tensorboard --logdir runs`."""
 
-    progress_seconds: Annotated[float, Field(gt=0)]
+    progress_seconds: Annotated[float, Field(gt=0, le=86_400)]
     """Seconds between lines of progress if the output is not a terminal."""
 
 
@@ -337,6 +345,15 @@ class Params(_Section):
     self_critical: SelfCriticalParams
     evaluate: EvaluateParams
     runtime: RuntimeParams
+
+    @model_validator(mode="after")
+    def _give_attention_positions(self) -> "Params":
+        if self.train.decoder == "attention" and self.extract.pooling == "average":
+            raise ValueError(
+                "train.decoder attention needs positions to attend to: set extract.pooling to "
+                "quarters or grid"
+            )
+        return self
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -373,6 +390,8 @@ def _problems(error: ValidationError) -> str:
                 problem = "unknown key, remove it or correct its spelling"
             case "missing":
                 problem = "missing key, add it"
+            case "value_error":  # of our own rules, which name the values that matter
+                problem = detail["msg"]
             case _:
                 problem = f"{detail['msg']}, but it is {detail['input']!r}"
         problems.append(f"{key}: {problem}")

@@ -35,6 +35,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: position(names[item]))
 
 
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip `FitLoop._trace`, which takes a second: captions of one length have one graph only.
+
+    tests/captioner/training/test_tracing.py shows what it is for.
+    """
+    from pipeline.captioner.training.fit import FitLoop  # noqa: PLC0415  (imports Keras)
+
+    monkeypatch.setattr(FitLoop, "_trace", lambda *_: None)
+
+
 # Describes an encoder that does not exist.
 FEATURE_SPEC = FeatureSpec(
     encoder="MobileNet",

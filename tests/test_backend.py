@@ -135,3 +135,22 @@ def test_the_command_line_imports_neither_keras_nor_numpy() -> None:
     )
     result = run(code)
     assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_with_too_little_address_space_one_line_names_the_limit() -> None:
+    result = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            'ulimit -v 1000000; exec "$0" -c "import pipeline.backend"',
+            sys.executable,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: Keras needs 2.2 GB of address space, and 1.0 GB are allowed: raise the limit "
+        "(`ulimit -v`)\n"
+    )

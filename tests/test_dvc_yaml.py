@@ -12,6 +12,7 @@ STAGES = YAML(typ="safe").load(TEXT)["stages"]
 DECIDE_NO_OUTPUT = {
     "pipeline/__init__.py",  # HDF5's locks
     "pipeline/errors.py",  # the text of errors
+    "pipeline/memory.py",  # refuses sizes
     "pipeline/params.py",  # checks the params, whose values dvc.yaml tracks by themselves
     "pipeline/progress.py",  # lines on standard error
     "pipeline/stages/__init__.py",  # Ctrl-C during imports

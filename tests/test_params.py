@@ -87,6 +87,9 @@ CHANGES: list[tuple[Change, str]] = [
     (lambda v: v["train"].update(output_bias="words"), "train.output_bias: Input should be "),
     (lambda v: v["train"].update(feature_norm="l1"), "train.feature_norm: Input should be "),
     (lambda v: v["train"].update(feature_noise=-0.1), "train.feature_noise: "),
+    (lambda v: v["train"].update(feature_noise=1.5), "train.feature_noise: "),
+    (lambda v: v["train"].update(units=1_000_000), "train.units: "),
+    (lambda v: v["train"].update(decoder="gru"), "train.decoder: Input should be 'merge', "),
     (lambda v: v["train"].update(weight_decay=1.0), "train.weight_decay: "),
     (lambda v: v["train"].update(clip_norm=0), "train.clip_norm: "),
     (lambda v: v["train"].update(label_smoothing=1.0), "train.label_smoothing: "),
@@ -139,6 +142,37 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> list[str]:
         else:
             keys.append(prefix + name)
     return keys
+
+
+def test_every_number_has_bounds(tmp_path: Path) -> None:
+    numbers = {
+        key
+        for key in keys_of(Params)
+        for value in [read_values()[key.split(".")[0]][key.split(".")[1]]]
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    numbers |= {"encoder.input_size", "train.clip_norm", "runtime.workers", "runtime.ray_actors"}
+    assert len(numbers) > 40
+    for value in (10**12, -1):
+        changed = read_values()
+        for key in numbers:
+            section, name = key.split(".")
+            changed[section][name] = value
+        path = tmp_path / "params.yaml"
+        with path.open("w", encoding="utf-8") as file:
+            YAML(typ="safe").dump(changed, file)
+        message = error_message(path)
+        assert [key for key in numbers if f"{key}: Input should be" not in message] == []
+
+
+def test_a_decoder_that_the_pooling_does_not_allow_is_refused_at_once(tmp_path: Path) -> None:
+    def change(values: Values) -> None:
+        values["train"]["decoder"] = "attention"
+        values["extract"]["pooling"] = "average"
+
+    message = error_after(tmp_path, change)
+    assert "train.decoder attention needs positions to attend to: set extract.pooling" in message
+    assert "but it is" not in message  # the whole file
 
 
 def test_every_section_and_key_has_a_description() -> None:

@@ -47,6 +47,7 @@ TIERS = {
     "test_backend.py": "slow",
     "features/encoders/test_pretrained.py": "slow",
     "captioner/training/test_self_critical.py": "slow",
+    "captioner/training/test_tracing.py": "slow",
     "features/test_extractor.py::real_encoder": "slow",
     "features/test_extractor.py::processes": "slow",
     "cli/test_score.py::revision": "slow",

@@ -182,6 +182,12 @@ class WordDetector:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+def fit_memory(feature_size: int, vocabulary_size: int) -> int:
+    """Return about how many bytes `fit_detector` needs: its matrices and the solver's copies."""
+    matrices = 2 * feature_size**2 + 4 * feature_size * vocabulary_size
+    return matrices * np.float64().nbytes
+
+
 def fit_detector(
     captions: Mapping[str, Sequence[Sequence[int]]],
     read_features: Callable[[Iterable[str]], _Floats],

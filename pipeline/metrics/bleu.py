@@ -12,6 +12,9 @@ from pipeline.metrics.references import References
 # n-grams of each order, the tokens of the candidates and the tokens of the references.
 COUNTS = 2 * MAX_ORDER + 2
 
+# coco-caption adds these to numerators and denominators, so that none is 0.
+_TINY, _SMALL = 1e-15, 1e-9
+
 
 def bleu_counts(references: References, ngrams: Sequence[NgramCounts], image: Ints) -> Ints:
     """Return the counts that each candidate adds to corpus BLEU, (C, COUNTS).
@@ -43,15 +46,15 @@ def bleu_counts(references: References, ngrams: Sequence[NgramCounts], image: In
 def bleu(counts: npt.NDArray[np.generic]) -> Floats:
     """Return BLEU-1 to BLEU-4, x100, (..., MAX_ORDER), from sums of counts, (..., COUNTS).
 
-    If an order has no match, its BLEU and those of higher orders are 0.
+    Smoothed as in coco-caption: an order without a match gives a BLEU near 0, and one without an
+    n-gram, as captions of three words have it of order 4, not quite so near.
     """
     sums = counts.astype(np.float64)
     matches, totals = sums[..., :MAX_ORDER], sums[..., MAX_ORDER : 2 * MAX_ORDER]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_precisions = np.where(matches > 0, np.log(matches / totals), -np.inf)
-        log_brevity_penalty = np.minimum(0, 1 - sums[..., -1:] / sums[..., -2:-1])
+    log_precisions = np.log((matches + _TINY) / (totals + _SMALL))
+    length_ratio = (sums[..., -2:-1] + _TINY) / (sums[..., -1:] + _SMALL)
     means = np.cumsum(log_precisions, axis=-1) / np.arange(1, MAX_ORDER + 1)
-    return 100 * np.exp(np.where(np.isfinite(means), means + log_brevity_penalty, -np.inf))
+    return 100 * np.exp(means + np.minimum(0, 1 - 1 / length_ratio))
 
 
 def _closest_lengths(references: References, lengths: Ints, image: Ints) -> Ints:

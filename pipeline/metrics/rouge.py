@@ -37,9 +37,8 @@ def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
         lcs[pairs] = _lcs_lengths(
             candidate_ids.padded(candidate_index[pairs], -1), reference_ids.padded(pairs, -2)
         )
-    # coco-caption treats a caption without tokens as one empty token, which matches nothing.
-    precision = np.maximum.reduceat(lcs / np.maximum(candidate_lengths, 1), first_pair)
-    recall = np.maximum.reduceat(lcs / np.maximum(reference_ids.lengths, 1), first_pair)
+    precision = np.maximum.reduceat(lcs / candidate_lengths, first_pair)
+    recall = np.maximum.reduceat(lcs / reference_ids.lengths, first_pair)
     numerator = (1 + _BETA**2) * precision * recall
     denominator = recall + _BETA**2 * precision
     return 100 * np.divide(
@@ -62,6 +61,8 @@ class _WordIds(NamedTuple):
 
     @staticmethod
     def encode(captions: Sequence[Tokens], word_ids: dict[str, int]) -> "_WordIds":
+        # coco-caption takes a caption without tokens for one empty token.
+        captions = [caption or ("",) for caption in captions]
         lengths = np.fromiter(map(len, captions), np.int64, len(captions))
         numbers = (
             word_ids.setdefault(token, len(word_ids)) for caption in captions for token in caption

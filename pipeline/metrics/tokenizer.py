@@ -47,9 +47,10 @@ _ENDING = rf"(?i:[sdm]|ll|re|ve)(?!{_L})"  # the ending of it's, he'd, I'm, ...
 # punctuation on coco-caption's list and characters that PTBTokenizer does not support.
 _TOKEN = regex.compile(
     rf"""
-    {_W}+(?=\s|$)                                         # most words: only for speed
+    \s+                                                   # only for speed, as the next
+  | {_W}+(?=\s|$)                                         # most words
   | (?i:https?://|www\.)[^\s"<>|()]+[^\s"<>|().!?,;:'&-]  # a URL
-  | {_W}[\w.+-]*@{_W}[\w-]*(?:\.{_W}[\w-]*)*              # an e-mail address
+  | {_W}[\w.+-]{{0,63}}@{_W}[\w-]*(?:\.{_W}[\w-]*)*        # an e-mail address (RFC 5321, 4.5.3.1)
   | [@\#]{_L}\w*
   | </?[a-zA-Z][^<>]*>                                    # a tag
   | -[lr][rcs]b-                                          # a bracket that is already a token
@@ -76,6 +77,11 @@ _TOKEN = regex.compile(
     """,
     regex.VERBOSE,
 )
+# Python refuses to read numbers of thousands of digits; no character has more than seven.
+_LONG_REFERENCE = regex.compile(r"&#([0-9]{8,});?")
+# The normalization takes time in the square of the number of marks on one letter. Beyond 30 they
+# are dropped: UAX #15, "Stream-Safe Text Format", allows no more.
+_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
 # Quotes, dashes and signs that PTBTokenizer writes in ASCII, or separates from their neighbours.
 _SIGNS = str.maketrans(
     dict.fromkeys("\u201c\u201d\u201e«»", '"')
@@ -98,6 +104,12 @@ _TWO_WORDS = {
 }
 
 
+def _shorten_reference(match: "regex.Match[str]") -> str:
+    """Return a numeric character reference without leading zeros; U+FFFD if it is no character."""
+    number = match[1].lstrip("0") or "0"
+    return "\ufffd" if len(number) > 7 else f"&#{number};"  # noqa: PLR2004  (digits)
+
+
 def tokenize(caption: str) -> list[str]:
     """Return a caption's tokens, in lower case and without punctuation.
 
@@ -105,9 +117,9 @@ def tokenize(caption: str) -> list[str]:
     for them in upper case, and so never drops one.
     """
     if "&" in caption:
-        caption = html.unescape(caption)
+        caption = html.unescape(_LONG_REFERENCE.sub(_shorten_reference, caption))
     if not caption.isascii():
-        caption = unicodedata.normalize("NFC", caption).translate(_SIGNS)
+        caption = unicodedata.normalize("NFC", _MARKS.sub(r"\1", caption)).translate(_SIGNS)
     text = " ".join(_TOKEN.findall(caption))
     tokens = text.translate(_BRACKETS).lower().split()
     if _TWO_WORDS.keys().isdisjoint(tokens):

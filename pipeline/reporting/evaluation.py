@@ -81,8 +81,9 @@ class Evaluation:
         primary_search: the search whose scores stand for the model.
         baselines: see `baselines.all_baselines`.
         unknown_words: share of the references' words that are not in the vocabulary, %.
-        perplexity: the model's perplexity on the references' words and end marks; for an
-            ensemble, the geometric mean over its decoders.
+        perplexity: the model's perplexity on the references' words and end marks, where unknown
+            words share the probability of <unk>; for an ensemble, the geometric mean over its
+            decoders.
         provenance: names and fingerprints of the inputs.
         detected: image_id to the words detected in the photo, the most informative first.
         nearest: for each photo, the training caption nearest to the primary search's caption.

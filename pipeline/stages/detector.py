@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from pipeline.captioner.training_artifacts import TrainingArtifacts
-from pipeline.captioner.word_detector import fit_detector
+from pipeline.captioner.word_detector import fit_detector, fit_memory
 from pipeline.errors import InputError
+from pipeline.files import remove_temporary_files
+from pipeline.memory import check_memory
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
 from pipeline.text.vocabulary import SPECIAL_TOKENS
@@ -19,6 +21,11 @@ def main() -> None:
         ARTIFACTS, "captions.parquet", "vocabulary.json", "features.h5"
     )
     vocabulary, store = artifacts.vocabulary, artifacts.store
+    check_memory(
+        fit_memory(store.shape[-1], len(vocabulary)),
+        f"the word detector for {store.shape[-1]} features and {len(vocabulary)} words",
+        "raise tokenize.min_count, or lower extract.scales",
+    )
     captions: dict[str, list[list[int]]] = {}
     for image_id, text in artifacts.captions("train"):
         captions.setdefault(image_id, []).append(vocabulary.encode(text))
@@ -28,6 +35,7 @@ def main() -> None:
         raise InputError(
             f"params.yaml: detector.ridge_alpha {ridge_alpha:g}: {error}: raise it"
         ) from None
+    remove_temporary_files(ARTIFACTS, "detector.h5")  # of a killed run; DVC runs one at a time
     detector.save(ARTIFACTS / "detector.h5", vocabulary, store.feature_spec)
     print(f"{len(vocabulary) - len(SPECIAL_TOKENS)} words, fitted on {len(captions)} photos")
 

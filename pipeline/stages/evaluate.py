@@ -1,6 +1,5 @@
 """Stage `evaluate`: caption the test photos with every search, score them, write the report."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.loss import mean_loss
 from pipeline.files import fingerprint, write_json, write_text
 from pipeline.metrics import tokenizer
+from pipeline.metrics.perplexity import adjusted_perplexity
 from pipeline.metrics.scorer import METRICS
 from pipeline.params import EvaluateParams, load_params
 from pipeline.reporting.baselines import HUMAN_AGREEMENT, MODEL_LEAVE_ONE_OUT
@@ -26,6 +26,7 @@ from pipeline.reporting.predictions import Prediction, predict, search_name, wri
 from pipeline.reporting.report import write_report
 from pipeline.reporting.tables import few_photos_text, image_use_text
 from pipeline.stages.run import run_stage
+from pipeline.text.vocabulary import UNK
 
 ARTIFACTS = Path("artifacts")
 EVALUATION = ARTIFACTS / "evaluation"
@@ -159,7 +160,7 @@ class _EvaluateRun:
         }
 
     def _perplexity(self, decoders: Sequence[Decoder]) -> float:
-        """Return the geometric mean of the decoders' perplexities."""
+        """Return the geometric mean of the decoders' perplexities; see `adjusted_perplexity`."""
         batches = Batches(
             self.captions,
             self.artifacts.store,
@@ -167,7 +168,10 @@ class _EvaluateRun:
             _BATCH_SIZE,
             self.artifacts.model_config.metadata["params"]["max_words"],
         )
-        return math.exp(statistics.mean(mean_loss(decoder, batches) for decoder in decoders))
+        words = {word for _, text in self.captions for word in text.split()}
+        unknown_words = words - self.artifacts.vocabulary.ids.keys()
+        loss = statistics.mean(mean_loss(decoder, batches) for decoder in decoders)
+        return adjusted_perplexity(loss, batches.target_share(UNK), len(unknown_words))
 
     def _detected_words(self) -> dict[str, list[str]]:
         """Return each photo's most informative detected words."""

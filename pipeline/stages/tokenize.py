@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.datasets.caption_table import read_caption_table
 from pipeline.errors import InputError
+from pipeline.files import remove_temporary_files
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
 from pipeline.text.vocabulary import Vocabulary
@@ -21,6 +22,7 @@ def main() -> None:
             f"params.yaml: no word of the training captions occurs tokenize.min_count "
             f"{min_count} times: lower it"
         )
+    remove_temporary_files(ARTIFACTS, "vocabulary.json")  # of a killed run; DVC runs one at a time
     vocabulary.save(ARTIFACTS / "vocabulary.json")
     unknown_share = vocabulary.unknown_count / (vocabulary.unknown_count + sum(vocabulary.counts))
     print(

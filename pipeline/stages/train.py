@@ -31,7 +31,8 @@ from pipeline.captioner.training.trainer import (
     phase_history,
 )
 from pipeline.captioner.training_artifacts import TrainingArtifacts
-from pipeline.files import fingerprint, sha256_file, sole_writer
+from pipeline.files import fingerprint, remove_temporary_files, sha256_file, sole_writer
+from pipeline.memory import check_memory
 from pipeline.params import Params, load_params
 from pipeline.stages.run import run_stage
 from pipeline.storage import openvino_graphs
@@ -52,6 +53,8 @@ def main() -> None:
     )
     cache = Path(params.runtime.cache)
     with sole_writer(cache / "training", "training"), ExitStack() as stack:
+        for name in HISTORY_FILES.values():
+            remove_temporary_files(ARTIFACTS, name)
         run = _TrainRun(params, artifacts, _training_data(artifacts), stack)
         results = run.trainer().train(params.train.seeds)
         run.save(results)
@@ -84,10 +87,17 @@ class _TrainRun:
     stack: ExitStack
 
     def trainer(self) -> Trainer:
-        self_critical = self.params.self_critical
+        self_critical, config = self.params.self_critical, _train_config(self.params, self.data)
+        check_memory(
+            config.memory(len(self.data.captions["train"])),
+            f"the training of a decoder with train.units {config.decoder.units}, "
+            f"train.embedding_size {config.decoder.embedding_size} and train.batch_size "
+            f"{config.batch_size}",
+            "lower the largest of them",
+        )
         return Trainer(
             self.data,
-            _train_config(self.params, self.data),
+            config,
             SelfCriticalConfig(**self_critical.model_dump()) if self_critical.epochs else None,
             self.checkpoint,
             self.start_logging,

@@ -57,7 +57,7 @@ def test_json_is_one_object_with_the_scores() -> None:
     scores = json.loads(line)
     assert list(scores) == NAMES
     assert scores["BLEU-1"] == 100
-    assert scores["BLEU-4"] == 0
+    assert scores["BLEU-4"] < 4  # there is no 4-gram
     assert scores["CIDEr-D"] > scores["ROUGE-L"] == 100
 
 

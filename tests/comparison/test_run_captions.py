@@ -52,7 +52,7 @@ def test_a_run_may_be_a_folder_with_predictions(
     captions = make_captions(4)
     write_searches(tmp_path / name, beam_20=captions, greedy=damage_captions(captions, 1))
     run = str(tmp_path)
-    assert score_run(run, references)["BLEU-1"] == 100
+    assert score_run(run, references)["BLEU-1"] == pytest.approx(100)
     assert score_run(run, references, "greedy")["BLEU-1"] == pytest.approx(500 / 6)
     with pytest.raises(
         InputError, match="no captions of search 'beam_5', it has beam_20 and greedy"
@@ -62,14 +62,14 @@ def test_a_run_may_be_a_folder_with_predictions(
 
 def test_a_run_may_have_any_single_search(tmp_path: Path, references: Path) -> None:
     write_searches(tmp_path / "predictions.parquet", greedy=make_captions(4))
-    assert score_run(str(tmp_path), references)["BLEU-1"] == 100
+    assert score_run(str(tmp_path), references)["BLEU-1"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_run_may_be_a_file_without_searches(tmp_path: Path, references: Path, name: str) -> None:
     path = tmp_path / name
     WRITERS[name](path, make_captions(4))
-    assert score_run(str(path), references)["BLEU-1"] == 100
+    assert score_run(str(path), references)["BLEU-1"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
@@ -111,7 +111,7 @@ def test_a_run_that_is_not_a_path_is_fetched_as_a_revision(
     commands = replace_dvc(monkeypatch, 0, "", tmp_path / "fetched.parquet")
     runs = "HEAD", "-x"
     _, differences = compare_runs(runs, references, None, None, subset=False)
-    assert differences["BLEU-1"].first == differences["BLEU-1"].second == 100
+    assert differences["BLEU-1"].first == differences["BLEU-1"].second == pytest.approx(100)
     # A revision is never taken for an option, and fetched files do not overwrite each other.
     assert [next(a for a in c if a.startswith("--rev")) for c in commands] == [
         "--rev=HEAD",

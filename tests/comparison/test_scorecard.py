@@ -24,7 +24,8 @@ def score_captions(tmp_path: Path, candidates: Captions, references: Captions) -
 
 
 def test_a_small_corpus_gets_the_scores_worked_out_by_hand(tmp_path: Path) -> None:
-    # All n-grams match, there is no 4-gram, and the corpus has 6 words for 7 in the references.
+    # All n-grams match; there is no 4-gram, and the precision of none is 1e-6. The corpus has
+    # 6 words for 7 in the references.
     brevity = 100 * math.exp(1 - 7 / 6)
     # Precision and recall of the first photo are 1 and 3 / 4; those of the second are 1.
     rouge_l = 100 * ((1 + 1.2**2) * 0.75 / (0.75 + 1.2**2) + 1) / 2
@@ -32,7 +33,7 @@ def test_a_small_corpus_gets_the_scores_worked_out_by_hand(tmp_path: Path) -> No
     # photo has a small length penalty, for a difference of one word.
     cosines = 3 / math.sqrt(3 * 4) + 2 / math.sqrt(2 * 3) + 1 / math.sqrt(1 * 2)
     cider_d = 1000 * (cosines / 4 * math.exp(-1 / (2 * 6**2)) + 3 / 4) / 2
-    expected = [brevity, brevity, brevity, 0, rouge_l, cider_d]
+    expected = [brevity, brevity, brevity, brevity * 1e-6**0.25, rouge_l, cider_d]
     corpus = score_captions(tmp_path, CANDIDATES, REFERENCES).corpus
     assert list(corpus) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
     assert list(corpus.values()) == [round(value, 2) for value in expected]
@@ -78,8 +79,8 @@ def test_one_photo_has_neither_cider_nor_an_interval(tmp_path: Path) -> None:
         "1 photo; x100",
         "BLEU-1    100.00",
         "BLEU-2    100.00",
-        "BLEU-3      0.00",
-        "BLEU-4      0.00",
+        "BLEU-3      1.00",  # as coco-caption smooths an order without an n-gram
+        "BLEU-4      0.10",
         "ROUGE-L   100.00",
         "CIDEr-D      n/a",
         "1 photo is too few to tell a difference from chance: use 30 or more, better some hundreds",

@@ -19,9 +19,12 @@ def lcs_length(first: list[str], second: list[str]) -> int:
 
 
 def paper_rouge_l(candidate: list[str], references: list[list[str]]) -> float:
+    # To coco-caption, a caption without tokens is one empty token.
+    candidate = candidate or [""]
+    references = [reference or [""] for reference in references]
     lcs = [(lcs_length(candidate, reference), len(reference)) for reference in references]
-    precision = max(common / max(len(candidate), 1) for common, _ in lcs)
-    recall = max(common / max(length, 1) for common, length in lcs)
+    precision = max(common / len(candidate) for common, _ in lcs)
+    recall = max(common / length for common, length in lcs)
     if not precision:
         return 0.0
     return 100 * (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
@@ -31,6 +34,10 @@ def paper_rouge_l(candidate: list[str], references: list[list[str]]) -> float:
 def test_scores_equal_those_of_the_formula(corpus: list[tuple[list[str], list[list[str]]]]) -> None:
     scores = rouge_l([candidate for candidate, _ in corpus], [group for _, group in corpus])
     assert scores.tolist() == pytest.approx([paper_rouge_l(*photo) for photo in corpus])
+
+
+def test_an_empty_caption_matches_an_empty_reference_only() -> None:
+    assert rouge_l([[], [], ["a"]], [[[], ["a"]], [["a"]], [[]]]).tolist() == [100, 0, 0]
 
 
 def test_precision_and_recall_may_come_from_different_references() -> None:

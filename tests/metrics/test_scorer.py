@@ -57,5 +57,10 @@ def test_missing_references_and_surplus_candidates_are_refused() -> None:
 
 
 def test_a_corpus_without_words_scores_0() -> None:
-    for candidates, references in (([[]], [[["a"]]]), ([[]], [[[]]]), ([["a"]], [[[]]])):
-        assert Scorer(references).score(candidates).corpus == dict.fromkeys(METRICS, 0.0)
+    for candidates, references in (([[]], [[["a"]]]), ([["a"]], [[[]]])):
+        assert Scorer(references).score(candidates).corpus == pytest.approx(
+            dict.fromkeys(METRICS, 0.0), abs=1e-6
+        )
+    # ROUGE-L compares the two empty captions, as in coco-caption.
+    empty = Scorer([[[]]]).score([[]]).corpus
+    assert empty == dict.fromkeys(METRICS, 0.0) | {"ROUGE-L": 100.0}

@@ -160,3 +160,43 @@ def test_long_text_without_white_space_is_tokenized_quickly(part: str) -> None:
     start = time.process_time()
     tokenize(part * 5_000 + "!")
     assert time.process_time() - start < 2
+
+
+HOSTILE = {
+    "spaces": " ",
+    "half an address": "a+",
+    "marks": "\u0316\u0301",
+    "dots": "a.",
+    "quotes": "a'",
+    "links": "www.",
+    "tags": "<a",
+    "references": "&#1",
+    "numbers": "1,",
+    "hyphens": "a-b_",
+}
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        *((HOSTILE[name], 100_000) for name in ("spaces", "half an address", "marks")),
+        *(pytest.param(unit, 1_000_000, marks=pytest.mark.soak) for unit in HOSTILE.values()),
+    ],
+)
+def test_the_time_does_not_grow_with_the_square_of_the_length(unit: str, size: int) -> None:
+    caption = f"a{unit * (size // len(unit))}"
+    start = time.process_time()
+    tokenize(caption)
+    # In the square of the length it would be minutes, or hours.
+    assert time.process_time() - start < size * 1e-4
+
+
+def test_numeric_references_of_any_length_are_read() -> None:
+    assert tokenize("&#97; &#000000000000000097; &#x61;") == ["a", "a", "a"]
+    assert tokenize(f"a &#{'9' * 5000}; dog") == tokenize("a \ufffd dog")
+    assert tokenize(f"&#{'0' * 5000}97;") == ["a"]
+
+
+def test_more_than_thirty_marks_on_a_letter_are_dropped() -> None:
+    assert tokenize("e\u0301" + "\u0316" * 99) == tokenize("e\u0301" + "\u0316" * 29)
+    assert tokenize("e\u0301") == ["é"]

@@ -120,7 +120,7 @@ def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> No
         ids = vocabulary.encode(prediction.caption)
         (features,) = store.read([prediction.image_id])
         assert prediction.log_probability == pytest.approx(
-            log_probability(decoder, features, ids, finished=prediction.finished), abs=1e-4
+            log_probability(decoder, features, ids), abs=1e-4
         )
 
 

@@ -56,6 +56,12 @@ def test_the_stage_fits_on_the_training_photos_that_have_features(
     assert capsys.readouterr().out == f"{left_out}\n{words} words, fitted on 8 photos\n"
 
 
+def test_the_temporary_file_of_a_killed_run_is_removed(folder: Path) -> None:
+    (folder / ".tmp-01234567-detector.h5").write_bytes(b"half of it")
+    detector.main()
+    assert not list(folder.glob(".tmp-*"))
+
+
 def test_a_vocabulary_of_other_captions_is_refused(folder: Path) -> None:
     make_vocabulary().save(folder / "vocabulary.json")
     with pytest.raises(InputError, match=r"vocabulary\.json.*other captions.*dvc repro tokenize"):
@@ -74,3 +80,13 @@ def test_fewer_than_two_training_photos_with_features_are_refused(folder: Path) 
     make_store(folder / "features.h5", ["z.jpg"])
     with pytest.raises(InputError, match=r"fewer than 2 train photos.*features.*list the reasons"):
         detector.main()
+
+
+def test_a_vocabulary_that_the_memory_does_not_allow_is_refused_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.memory.memory_limit", lambda: 1000)
+    message = r"the word detector for 6 features and \d+ words takes .*: raise tokenize\.min_count"
+    with pytest.raises(InputError, match=message):
+        detector.main()
+    assert not (folder / "detector.h5").exists()

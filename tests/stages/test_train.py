@@ -33,6 +33,8 @@ from tests.support.captioner import (
 )
 from tests.support.closure import ROOT, closure
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 TRAIN_PARAMS: dict[str, Any] = {
     "units": 8,
     "embedding_size": 8,
@@ -170,6 +172,18 @@ def test_a_killed_stage_resumes_with_its_log(
     assert "resuming after epoch 1" in capsys.readouterr().out
     assert (project / "artifacts" / "samples" / "seed_2026" / "epoch_001.txt").exists()
     assert (project / "artifacts" / "history.csv").read_text().count("\n") == 3
+
+
+def test_the_temporary_files_of_killed_runs_are_removed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("vocabulary.json", "history.csv", "self_critical.csv"):
+        (project / "artifacts" / f".tmp-01234567-{name}").write_bytes(b"half of it")
+    tokenize.main()
+    monkeypatch.setattr(train, "_TrainRun", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(pytest.fail.Exception):
+        train.main()
+    assert not list((project / "artifacts").glob(".tmp-*"))
 
 
 def test_a_vocabulary_of_other_captions_is_refused(project: Path) -> None:
@@ -390,9 +404,23 @@ def test_the_second_phase_is_kept_only_if_its_captions_score_better(
     assert history_of(project, "self_critical") == [("1", "1")]
 
 
+def test_a_training_that_the_memory_does_not_allow_is_refused_in_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.memory.memory_limit", lambda: 8 * 10**9)
+    write_params(project, train=TRAIN_PARAMS | {"units": 16_384})
+    message = (
+        r"params\.yaml: the training of a decoder with train\.units 16384, train\.embedding_size 8 "
+        r"and train\.batch_size 3 takes about \d+\.\d GB of memory, and 8\.0 GB are there: lower"
+    )
+    with pytest.raises(InputError, match=message):
+        train.main()
+    assert not (project / "artifacts" / "model").exists()
+
+
 def test_divergence_in_the_first_phase_names_the_param_to_lower(project: Path) -> None:
     write_params(
-        project, train=TRAIN_PARAMS | {"learning_rate": 1e38}, dataset={"root": "no such folder"}
+        project, train=TRAIN_PARAMS | {"learning_rate": 1e4}, dataset={"root": "no such folder"}
     )
     with pytest.raises(
         InputError, match=r"params\.yaml: the training diverged .*: lower train\.learning_rate"
@@ -403,7 +431,7 @@ def test_divergence_in_the_first_phase_names_the_param_to_lower(project: Path) -
 def test_divergence_in_the_second_phase_leaves_the_first_phases_result(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_params(project, [1], SECOND_PHASE | {"learning_rate": 1e38})
+    set_params(project, [1], SECOND_PHASE | {"learning_rate": 1e4})
     train.main()
     (member,) = model_of(project).config.members
     assert "loss" in member.metadata["best"]

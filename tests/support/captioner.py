@@ -138,13 +138,11 @@ def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def log_probability(
-    decoder: Decoder, features: npt.NDArray[np.float32], ids: Sequence[int], *, finished: bool
+    decoder: Decoder, features: npt.NDArray[np.float32], ids: Sequence[int]
 ) -> float:
     """Compute the log-probability of one photo's caption with the whole-sequence network."""
-    targets = [*ids, END] if finished else [*ids]
-    inputs = [START, *ids][: len(targets)]
-    log_probs = log_softmax(sequence_logits(decoder, features[None], [inputs]))[0]
-    return float(sum(log_probs[position, word] for position, word in enumerate(targets)))
+    log_probs = log_softmax(sequence_logits(decoder, features[None], [[START, *ids]]))[0]
+    return float(sum(log_probs[position, word] for position, word in enumerate([*ids, END])))
 
 
 def write_captions(path: Path, captions: Mapping[str, Sequence[tuple[str, str]]]) -> None:

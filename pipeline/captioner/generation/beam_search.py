@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.generation.interfaces import Hypothesis, LogProbs, Reranker, StepDecoder
+from pipeline.captioner.generation.interfaces import (
+    Hypothesis,
+    LogProbs,
+    Reranker,
+    StepDecoder,
+    rank,
+)
 from pipeline.text.vocabulary import END, PAD, START, UNK
 
 _NEVER_GENERATED = [PAD, START, UNK]
@@ -31,20 +37,23 @@ class _Beam:
     completed: list[Hypothesis] = field(default_factory=list)
 
     def extend(self, log_probs: LogProbs, max_words: int) -> list[int]:
-        """Extend the live hypotheses by a word.
+        """Extend the live hypotheses by a word; those of `max_words` words can only end.
 
         Args:
             log_probs: log-probabilities of each live hypothesis' next word, (width, V); changed in
                 place.
-            max_words: hypotheses of this length are cut off.
+            max_words: maximum number of words; <end> is not one of them.
 
         Returns:
             For each hypothesis that is live now, the row of the one that it extends.
         """
-        vocabulary_size = log_probs.shape[1]
         if self.no_repeat_ngram_size:
             for row, (_, ids) in enumerate(self.live):
                 log_probs[row, _repeating_words(ids, self.no_repeat_ngram_size)] = -np.inf
+        if len(self.live[0][1]) == max_words:
+            self._end_all(log_probs)
+            return []
+        vocabulary_size = log_probs.shape[1]
         live_scores = np.array([score for score, _ in self.live])
         totals = (log_probs[: len(live_scores)] + live_scores[:, None]).ravel()
         extended: list[tuple[float, tuple[int, ...]]] = []
@@ -61,19 +70,26 @@ class _Beam:
                 extended.append((total, (*ids, word)))
                 parents.append(parent)
         if not extended and not self.completed:  # NaN logits have no best word
-            self._cut_off()
+            self.completed = [Hypothesis(ids, total, finished=False) for total, ids in self.live]
         self.live = extended
-        if extended and len(extended[0][1]) == max_words:
-            self._cut_off()
         return parents
 
-    def _cut_off(self) -> None:
-        """Complete the live hypotheses without <end>."""
-        self.completed += [Hypothesis(ids, total, finished=False) for total, ids in self.live]
+    def _end_all(self, log_probs: LogProbs) -> None:
+        """Complete all live hypotheses with <end>, whatever its probability.
+
+        Without its cost, half a sentence would be likelier than any whole one. A hypothesis for
+        which another word was likelier is cut off.
+        """
+        best_words = log_probs.argmax(axis=1)
+        self.completed += [
+            Hypothesis(ids, total + float(log_probs[row, END]), bool(best_words[row] == END))
+            for row, (total, ids) in enumerate(self.live)
+        ]
         self.live = []
 
     def ranked(self) -> list[Hypothesis]:
-        return sorted(self.completed, key=lambda h: (-h.finished, -h.score, h.ids))
+        """Return the completed hypotheses, best first."""
+        return rank(self.completed, [hypothesis.score for hypothesis in self.completed])
 
 
 def search(
@@ -88,15 +104,15 @@ def search(
 
     A beam keeps the `beam_width` most likely hypotheses. One that has ended keeps its place
     while the others go on until all have ended, so the most likely one is never dropped for
-    unlikely ones that ended early. <pad>, <start> and <unk> are never chosen. Finished
-    hypotheses are ranked by their score, or by the decoder if it is a `Reranker`; hypotheses
-    that were cut off at `max_words` rank below them.
+    unlikely ones that ended early. <pad>, <start> and <unk> are never chosen. A hypothesis of
+    `max_words` words gets an <end> too, and was cut off if another word was likelier. All are
+    ranked by their score, or by the decoder if it is a `Reranker`; see `rank`.
 
     Args:
         decoder: the trained decoder.
         features: (N, D) or (N, P, D).
         beam_width: hypotheses kept for each photo.
-        max_words: maximum number of words in a caption.
+        max_words: maximum number of words in a caption; <end> is not one of them.
         no_repeat_ngram_size: no run of this many words occurs twice in a caption; 0 allows it.
             Decoders trained on few photos fall into loops (Paulus et al. 2018, 2.5).
 

@@ -32,8 +32,8 @@ class Hypothesis:
 
     Attributes:
         ids: the ids of its words, without special tokens.
-        log_probability: natural logarithm of the decoder's probability of these words and, if
-            the hypothesis is finished, of <end> after them.
+        log_probability: natural logarithm of the decoder's probability of these words and of
+            <end> after them.
         finished: whether the decoder ended it with <end>; if not, it was cut off at the word limit.
     """
 
@@ -47,19 +47,28 @@ class Hypothesis:
 
         The sum instead of the mean would prefer short captions (Wu et al. 2016, section 7).
         """
-        return self.log_probability / max(len(self.ids) + self.finished, 1)
+        return self.log_probability / (len(self.ids) + 1)
+
+
+def rank(hypotheses: Sequence[Hypothesis], scores: Sequence[float]) -> list[Hypothesis]:
+    """Return hypotheses by descending score; an empty one comes last, as it says nothing.
+
+    Hypotheses that were cut off have no rank of their own: the <end> that was forced on them is in
+    their score, and few words before a likely <end> need not be better than many.
+    """
+    pairs = zip(hypotheses, scores, strict=True)
+    ranked = sorted(pairs, key=lambda pair: (not pair[0].ids, -pair[1], pair[0].ids))
+    return [hypothesis for hypothesis, _ in ranked]
 
 
 @runtime_checkable
 class Reranker(Protocol):
-    """A decoder that reranks finished hypotheses by more than their likelihood."""
+    """A decoder that reranks hypotheses by more than their likelihood."""
 
     def rerank(
         self, features: npt.NDArray[np.float32], beams: Sequence[Sequence[Hypothesis]]
     ) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each photo, best first.
-
-        Hypotheses that were cut off at the word limit must stay behind finished ones.
+        """Return the hypotheses of each photo, best first; an empty one must stay last.
 
         Args:
             features: the photos' features, (N, ...); a search passes the array that it passed to

@@ -47,7 +47,7 @@ def sample(
         decoder: the trained decoder.
         features: (N, D) or (N, P, D).
         count: captions per photo.
-        max_words: maximum number of words in a caption.
+        max_words: maximum number of words in a caption; <end> is not one of them.
         sampling: the settings.
 
     Returns:
@@ -79,16 +79,22 @@ def _sample_batch(
     words = np.full(rows, START, np.int32)
     ids: list[npt.NDArray[np.int32]] = []
     totals, ended = np.zeros(rows), np.zeros(rows, bool)
-    while len(ids) < max_words and not ended.all():
+    for position in range(max_words + 1):  # one more than words, for <end>
         logits, state = decoder.advance(words, state)
         log_probs = log_softmax(logits.astype(np.float64))
         noise = [generator.gumbel(size=(count, log_probs.shape[1])) for generator in generators]
         words = _draw_words(log_probs, sampling, np.concatenate(noise))
         words[ended] = PAD
-        totals += np.where(ended, 0.0, log_probs[np.arange(rows), words])
-        ids.append(words)
+        at_limit = position == max_words
+        # What is drawn in place of <end> at the limit is cut off.
+        scored = np.full_like(words, END) if at_limit else words
+        totals += np.where(ended, 0.0, log_probs[np.arange(rows), scored])
+        if not at_limit:
+            ids.append(words)
         ended |= words == END
-    captions = np.array(ids).T if ids else np.zeros((rows, 0), np.int32)
+        if ended.all():
+            break
+    captions = np.array(ids).T
     return [
         Hypothesis(tuple(row[row > END].tolist()), float(total), finished=bool(finished))
         for row, total, finished in zip(captions, totals, ended, strict=True)

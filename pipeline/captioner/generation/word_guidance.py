@@ -18,6 +18,7 @@ from pipeline.captioner.generation.interfaces import (
     LogProbs,
     StepDecoder,
     attention_maps_of,
+    rank,
 )
 from pipeline.captioner.word_detector import WordDetector
 
@@ -90,11 +91,7 @@ class WordGuided:
             hypothesis.score + self.rerank_weight * similarity
             for hypothesis, similarity in zip(hypotheses, similarities, strict=True)
         ]
-        order = sorted(
-            range(len(hypotheses)),
-            key=lambda i: (-hypotheses[i].finished, -scores[i], hypotheses[i].ids),
-        )
-        return [hypotheses[i] for i in order]
+        return rank(hypotheses, scores)
 
 
 def with_word_guidance(

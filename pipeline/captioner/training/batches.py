@@ -74,6 +74,11 @@ class Batches:
         targets = np.concatenate([sequence[1:] for sequence in self.sequences])
         return np.bincount(targets, minlength=vocabulary_size)
 
+    def target_share(self, word: int) -> float:
+        """Return the share of an id in all targets."""
+        counts = self.target_counts(word + 1)
+        return float(counts[word] / counts.sum())
+
     def eval_batches(self) -> Iterator[Batch]:
         """Yield every caption once, by length: the same batches each time."""
         order = np.argsort(self._lengths, kind="stable")

@@ -4,17 +4,23 @@ import json
 import shutil
 import time
 import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import one_line
-from pipeline.files import atomic_path
+from pipeline.errors import collapsed_message, one_line
+from pipeline.files import atomic_path, remove_temporary_files
 
-# The errors of NumPy on a damaged file; zipfile raises `RuntimeError` for flags and versions that
-# it does not support.
-_CORRUPTION_ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
+_STATE = "state.npz"
+# The errors of NumPy and JSON on a damaged file; zipfile raises `RuntimeError` for flags and
+# versions that it does not support.
+_CORRUPTION_ERRORS = (
+    *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, MemoryError),
+    *(OverflowError, zipfile.BadZipFile, zlib.error),
+)
 _MAX_AGE_DAYS = 30
 
 
@@ -32,32 +38,57 @@ class Checkpoint:
 
     def save(self, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
         """Save arrays, and metadata that JSON can represent."""
-        state = self.folder / "state.npz"
+        state = self.folder / _STATE
         text = json.dumps({"metadata": metadata, "arrays": list(arrays)})
         with atomic_path(state) as temporary, temporary.open("wb") as file:
             np.savez(file, metadata=np.array(text), **arrays)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Return (arrays, metadata), or None if there is no checkpoint or it is damaged."""
-        state = self.folder / "state.npz"
+        """Return (arrays, metadata), or None if there is no checkpoint.
+
+        A damaged one is set aside. The caller must be the only writer.
+        """
+        remove_temporary_files(self.folder, _STATE)
+        state = self.folder / _STATE
         if not state.exists():
             return None
         try:
-            # Opened here because NumPy does not close the file if it is damaged.
-            with state.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            text = json.loads(str(arrays.pop("metadata")))
-            # Arrays can be missing from a damaged zip directory without zipfile noticing.
-            if list(arrays) != text["arrays"]:
-                raise ValueError("arrays are missing")
-            return arrays, text["metadata"]
+            return _read_state(state)
         except _CORRUPTION_ERRORS as error:
-            print(one_line(f"{state} is damaged ({error}); training starts over"))
+            self.set_aside(error)
             return None
+
+    def set_aside(self, error: Exception) -> None:
+        """Rename a checkpoint that cannot be used, so that it is reported once, and report it."""
+        state = self.folder / _STATE
+        damaged = state.with_name(f"{_STATE}.damaged")
+        with suppress(OSError):  # otherwise the next checkpoint replaces it, or says why it cannot
+            state.replace(damaged)
+        reason = one_line(collapsed_message(error))[:200] or type(error).__name__
+        print(f"{state} is damaged ({reason}); training starts over", flush=True)
 
     def remove(self) -> None:
         """Remove the folder: the training is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read_state(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a file that `Checkpoint.save` wrote; raise one of `_CORRUPTION_ERRORS` for others."""
+    if not state.is_file():  # reading a FIFO would wait forever
+        raise ValueError("not a file")
+    # Opened here because NumPy does not close the file if it is damaged.
+    with state.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        # Arrays are saved uncompressed: larger ones would be a decompression bomb.
+        if sum(info.file_size for info in file.zip.infolist()) > state.stat().st_size:
+            raise ValueError("its arrays are larger than the file")
+        arrays = {name: file[name] for name in file.files}
+    text = json.loads(str(arrays.pop("metadata")))
+    # Arrays can be missing from a damaged zip directory without zipfile noticing.
+    if list(arrays) != text["arrays"]:
+        raise ValueError("arrays are missing")
+    if not isinstance(text["metadata"], dict):
+        raise TypeError("its metadata is no object")
+    return arrays, text["metadata"]
 
 
 def remove_abandoned_checkpoints(cache: Path) -> None:
@@ -67,6 +98,6 @@ def remove_abandoned_checkpoints(cache: Path) -> None:
     change the params back and resume one of them.
     """
     oldest = time.time() - _MAX_AGE_DAYS * 24 * 3600
-    for state in (cache / "training").glob("*/state.npz"):
+    for state in (cache / "training").glob(f"*/{_STATE}*"):
         if state.stat().st_mtime < oldest:
             shutil.rmtree(state.parent, ignore_errors=True)

@@ -15,6 +15,7 @@ from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import CrossEntropyEpoch
 from pipeline.captioner.training.loss import compile_network, mean_over_words
 from pipeline.captioner.training.optimizer import OptimizerConfig
+from pipeline.captioner.training.tracing import trace_network
 from pipeline.text.vocabulary import PAD, START
 
 _RAMP_EPOCHS = 10  # epochs until scheduled sampling reaches its full rate
@@ -25,6 +26,7 @@ class CrossEntropy(Phase):
 
     row_type = CrossEntropyEpoch
     metric_name = "loss"
+    note = "the training loss counts dropout and label smoothing, the validation loss does not; "
     learning_rate_param = "train.learning_rate"
     unit = "captions"
 
@@ -65,6 +67,13 @@ class CrossEntropy(Phase):
         self.optimizer = optimizer.build(epochs * len(batches))
         compile_network(self._network, self.optimizer, label_smoothing)
         self.optimizer.build(self._network.trainable_variables)
+
+    def trace(self) -> None:
+        """Trace the training step and, for scheduled sampling, the predictions."""
+        network = self._network
+        trace_network(self._decoder, lambda x, y, _: network.train_on_batch(x, y))
+        if self._scheduled_sampling:
+            trace_network(self._decoder, lambda x, *_: network.predict_on_batch(x))
 
     def train_epoch(self, epoch: int) -> float:
         """Train on every caption once; return the mean loss of a word."""

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, ClassVar
@@ -14,8 +14,9 @@ import numpy as np
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.checkpoint import Checkpoint
-from pipeline.captioner.training.history import EpochRow
+from pipeline.captioner.training.history import EpochRow, read_rows
 from pipeline.captioner.training.loss import build_eval_model, mean_over_words
+from pipeline.captioner.training.tracing import trace_network, trace_search
 from pipeline.progress import Progress
 
 INTERRUPTED = "interrupted"
@@ -30,6 +31,7 @@ class Phase(ABC):
     Attributes:
         row_type: the class of this phase's history rows.
         metric_name: name of the number that `train_epoch` returns.
+        note: why that number differs from its neighbours in a line of progress.
         learning_rate_param: the param to lower if training diverges.
         unit: what `size` counts, in the plural.
         size: number of captions, or photos, in an epoch.
@@ -39,11 +41,16 @@ class Phase(ABC):
 
     row_type: ClassVar[type[EpochRow]]
     metric_name: ClassVar[str]
+    note: ClassVar[str]
     learning_rate_param: ClassVar[str]
     unit: ClassVar[str]
     size: int
     progress: Progress | None = None
     optimizer: Any
+
+    @abstractmethod
+    def trace(self) -> None:
+        """Trace every function that `train_epoch` runs, see `tracing`; this changes weights."""
 
     @abstractmethod
     def train_epoch(self, epoch: int) -> float:
@@ -103,6 +110,19 @@ class FitLoop:
         return self._select_best(self.history)
 
     @property
+    def rule(self) -> str:
+        """How the kept epoch is chosen, in words."""
+        if self.select == "loss":
+            return "the epoch with the lowest validation loss is kept"
+        if not self.select_tolerance:
+            return "the epoch with the highest CIDEr-D is kept"
+        return (
+            "of the epochs whose CIDEr-D is within "
+            f"{self.select_tolerance:.0%} of the highest, the one with the lowest validation loss "
+            "is kept"
+        )
+
+    @property
     def diverged(self) -> bool:
         """Whether even the best epoch has no usable weights."""
         return not _is_finite(self.best)
@@ -120,8 +140,9 @@ class FitLoop:
         Raises:
             KeyboardInterrupt: before the end of the first epoch, so there is nothing to keep.
         """
-        self._resume()
         eval_model = build_eval_model(self.decoder)
+        self._trace(eval_model)
+        self._resume()
         try:
             with self._progress() as self.phase.progress:
                 while not self.stop_reason:
@@ -187,7 +208,7 @@ class FitLoop:
         self._print(
             f"epoch {number}: {self.phase.metric_name} {train_metric:.4f}, "
             f"validation {validation_loss:.4f}, CIDEr-D {cider_d:.1f}"
-            f"{' (best)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s"
+            f"{' (kept so far)' if self.best is epoch else ''}, {time.monotonic() - start:.1f} s"
         )
         self.on_epoch_end(self.history)
         network.set_weights(weights)
@@ -222,6 +243,15 @@ class FitLoop:
         elif last.epoch >= self.epochs:
             self.stop_reason = f"all {self.epochs} epochs done"
 
+    def _trace(self, eval_model: Any) -> None:
+        """Trace every function of the loop, so that a resumed training computes the same bits."""
+        initial_state = [np.array(variable) for variable in self._state()]
+        self.phase.trace()
+        trace_network(self.decoder, lambda x, y, _: eval_model.test_on_batch(x, y))
+        trace_search(self.decoder)
+        for variable, value in zip(self._state(), initial_state, strict=True):
+            variable.assign(value)
+
     def _state(self) -> list[Any]:
         """Every variable that the next epoch depends on, including the seeds of dropout."""
         network = self.decoder.network
@@ -232,21 +262,52 @@ class FitLoop:
         arrays |= {f"average_{i}": weight for i, weight in enumerate(self._average_weights)}
         arrays |= {f"best_{i}": weight for i, weight in enumerate(self._best_weights)}
         history = [asdict(epoch) for epoch in self.history]
-        self.checkpoint.save(arrays, {"history": history, "stop_reason": self.stop_reason})
+        self.checkpoint.save(arrays, {"history": history})
 
     def _resume(self) -> None:
         loaded = self.checkpoint.load()
         if loaded is None:
             return
         arrays, metadata = loaded
-        for i, variable in enumerate(self._state()):
-            variable.assign(arrays[f"state_{i}"])
-        count = len(self.decoder.network.get_weights())
-        self._average_weights = [arrays[f"average_{i}"] for i in range(count)]
-        self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
-        self.history = [self.phase.row_type(**row) for row in metadata["history"]]
-        self.stop_reason = metadata["stop_reason"]
+        variables, weights = self._state(), self.decoder.network.get_weights()
+        try:
+            history = read_rows(metadata["history"], self.phase.row_type)
+            finite = _is_finite(history[-1])
+            state = _read_arrays(arrays, "state", variables, finite=finite)
+            average = _read_arrays(arrays, "average", weights, finite=finite)
+            best = _read_arrays(arrays, "best", weights, finite=finite)
+        except (KeyError, TypeError, ValueError) as error:
+            self.checkpoint.set_aside(error)
+            return
+        for variable, array in zip(variables, state, strict=True):
+            variable.assign(array)
+        self._average_weights, self._best_weights, self.history = average, best, history
+        self._stop_if_due()
         print(f"resuming after epoch {len(self.history)}", flush=True)
+
+
+def _read_arrays(
+    arrays: Mapping[str, Any], name: str, templates: Sequence[Any], *, finite: bool
+) -> list[Any]:
+    """Return the arrays of a checkpoint that are called `name`, one like each template.
+
+    Args:
+        arrays: the checkpoint's arrays.
+        name: prefix of the arrays' names.
+        templates: arrays, or variables, of the expected shapes and types.
+        finite: whether all numbers must be finite: the training has not diverged.
+
+    Raises:
+        KeyError: an array is missing.
+        ValueError: an array is not like its template, or not finite.
+    """
+    result = [arrays[f"{name}_{i}"] for i in range(len(templates))]
+    for i, (array, template) in enumerate(zip(result, map(np.asarray, templates), strict=True)):
+        if (array.shape, array.dtype) != (template.shape, template.dtype):
+            raise ValueError(f"{name}_{i} has another shape or type")
+        if finite and not np.isfinite(array).all():
+            raise ValueError(f"{name}_{i} is not finite")
+    return result
 
 
 def _is_finite(epoch: EpochRow) -> bool:

@@ -3,8 +3,9 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from pipeline.files import write_text
 
@@ -45,6 +46,26 @@ class SelfCriticalEpoch:
 
 
 EpochRow = CrossEntropyEpoch | SelfCriticalEpoch
+
+
+def read_rows(values: Any, row_type: type[EpochRow]) -> list[EpochRow]:
+    """Return the rows of a checkpoint's history, which may come from anywhere.
+
+    Args:
+        values: the rows, as `dataclasses.asdict` and JSON made them.
+        row_type: the class of the rows.
+
+    Raises:
+        TypeError: it is no list of objects, or a row has other columns.
+        ValueError: it has no rows, they are not numbered from 1, or one has a column that is no
+            number.
+    """
+    rows = [row_type(**row) for row in values]
+    if not rows or [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
+        raise ValueError("its epochs are not numbered from 1")
+    if not all(type(value) in (int, float) for row in rows for value in astuple(row)):
+        raise ValueError("its history has a value that is no number")
+    return rows
 
 
 def write_history(

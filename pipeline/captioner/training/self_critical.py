@@ -6,6 +6,7 @@ baseline for free!"). The reward is CIDEr-D against the training captions.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.training.batches import Ids, teacher_forcing
 from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import SelfCriticalEpoch
+from pipeline.captioner.training.tracing import trace_network
 from pipeline.features.store import FeatureStore
 from pipeline.metrics.cider import CiderD
 from pipeline.metrics.tokenizer import tokenize
@@ -28,6 +30,9 @@ class SelfCritical(Phase):
 
     row_type = SelfCriticalEpoch
     metric_name = "reward"
+    note = (
+        "the reward is the CIDEr-D of sampled captions, which is lower than that of searched ones; "
+    )
     learning_rate_param = "self_critical.learning_rate"
     unit = "photos"
 
@@ -64,15 +69,18 @@ class SelfCritical(Phase):
         self.size = len(image_ids)
         self._samples, self._batch_size = samples, batch_size
         self._max_words, self._seed = max_words, seed
-        network = decoder.network
-        self._model = keras.Model(network.inputs, network.outputs, name=network.name)
+        self._model = _WithoutDropout(decoder.network)
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self._model.compile(
             optimizer=self.optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
             jit_compile=JIT_COMPILE,
         )
-        self.optimizer.build(self._model.trainable_variables)
+        self.optimizer.build(decoder.network.trainable_variables)
+
+    def trace(self) -> None:
+        """Trace the training step."""
+        trace_network(self._decoder, self._model.train_on_batch)
 
     def train_epoch(self, epoch: int) -> float:
         """Sample captions for every photo once and train on them.
@@ -112,6 +120,21 @@ class SelfCritical(Phase):
         )
         self.advance(len(photos))
         return rewards
+
+
+class _WithoutDropout(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """A network that is trained without dropout and noise.
+
+    The gradient of the expected reward is that of the distribution that the samples are drawn
+    from, and they are drawn without dropout.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(name=network.name)
+        self._network = network
+
+    def call(self, inputs: Any) -> Any:
+        return self._network(inputs, training=False)
 
 
 def advantages(rewards: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

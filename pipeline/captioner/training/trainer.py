@@ -1,5 +1,6 @@
 """The trainer: trains a decoder from each seed, in one or two phases."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -32,6 +33,8 @@ from pipeline.metrics.tokenizer import tokenize
 from pipeline.text.vocabulary import Vocabulary
 
 CROSS_ENTROPY, SELF_CRITICAL = "cross_entropy", "self_critical"  # the phases
+
+_SHORT_CAPTION = 8  # words; longer ones need more memory than `TrainConfig.memory` says
 
 EpochCallback = Callable[[Sequence[EpochRow]], None]
 
@@ -92,6 +95,23 @@ class TrainConfig:
     select_tolerance: float
     average_epochs: int
     select_beam_width: int
+
+    def memory(self, caption_count: int) -> int:
+        """Return about how many bytes a training on this number of captions needs."""
+        decoder = self.decoder
+        vocabulary, units = decoder.vocabulary_size, decoder.units
+        positions = math.prod(decoder.feature_shape[:-1])
+        weights = (
+            vocabulary * (decoder.embedding_size + units)
+            + 4 * units * (decoder.embedding_size + 2 * units)
+            + units * (decoder.feature_shape[-1] + positions * decoder.spatial_residual_size)
+        )
+        features = math.prod(decoder.feature_shape)
+        rows = min(self.batch_size, caption_count)
+        # The weights with their gradients, Adam's two moments, their mean and their best, and a
+        # copy of the last two; a batch's features, and logits of a short caption with gradients.
+        numbers = 8 * weights + rows * (2 * features + 3 * _SHORT_CAPTION * vocabulary)
+        return numbers * np.float32().nbytes
 
 
 @dataclass(frozen=True)
@@ -268,7 +288,7 @@ class Trainer:
             return TrainResult(decoder, [first], first)
         # The best epoch of each phase by CIDEr-D alone: the second phase has no tolerance.
         best_of_first = max(row.validation_cider_d for row in first.history)
-        if second.best.validation_cider_d > best_of_first:
+        if not second.diverged and second.best.validation_cider_d > best_of_first:
             return TrainResult(decoder, [first, second], second)
         print("the self-critical phase brought no improvement; the first phase's weights are kept")
         decoder.network.set_weights(first_weights)
@@ -285,6 +305,7 @@ class Trainer:
             average_epochs=self.config.average_epochs,
             **options,
         )
+        print(f"{phase.note}{fit.rule}", flush=True)
         fit.run()
         best = fit.best
         print(

@@ -1,5 +1,5 @@
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import DECODERS, Decoder, build_decoder
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.initialization import set_feature_mean
+from pipeline.params import TrainParams
 from pipeline.text.vocabulary import PAD, START
 from tests.support.captioner import make_decoder, make_peaked_decoder, sequence_logits, vectors
 
@@ -247,3 +248,8 @@ def test_tied_embeddings_are_one_table_for_input_and_output() -> None:
         for network in (tied, untied)
     ]
     assert [len(weights) for weights in tables] == [1, 2]
+
+
+def test_params_accept_every_decoder_and_no_other() -> None:
+    names = TrainParams.model_fields["decoder"].annotation
+    assert get_args(names) == tuple(DECODERS)

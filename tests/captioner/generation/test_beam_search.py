@@ -8,7 +8,7 @@ import pytest
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.generation import beam_search as module
 from pipeline.captioner.generation.beam_search import search
-from pipeline.captioner.generation.interfaces import Hypothesis
+from pipeline.captioner.generation.interfaces import Hypothesis, rank
 from pipeline.text.vocabulary import END, PAD, START, UNK
 from tests.support.captioner import (
     add_to_logit,
@@ -39,15 +39,15 @@ def greedy_search(
     hypotheses: dict[int, Hypothesis] = {}
     ids = np.full((len(features), 1), START)
     totals = np.zeros(len(features))
-    for _ in range(max_words):
+    for position in range(max_words + 1):
         log_probs = log_softmax(sequence_logits(decoder, features, ids))[:, -1]
         log_probs[:, [PAD, START, UNK]] = -np.inf
-        totals += log_probs.max(axis=1)
+        totals += log_probs.max(axis=1) if position < max_words else log_probs[:, END]
         ids = np.column_stack([ids, log_probs.argmax(axis=1)])
         for photo in np.flatnonzero(ids[:, -1] == END).tolist():
             ended = Hypothesis(tuple(ids[photo, 1:-1].tolist()), totals[photo], finished=True)
             hypotheses.setdefault(photo, ended)
-    for photo, words in enumerate(ids[:, 1:].tolist()):
+    for photo, words in enumerate(ids[:, 1:-1].tolist()):
         hypotheses.setdefault(photo, Hypothesis(tuple(words), totals[photo], finished=False))
     return [hypotheses[photo] for photo in range(len(features))]
 
@@ -81,8 +81,8 @@ def test_the_greedy_captions_compared_above_include_finished_and_cut_off_ones() 
 def all_captions(
     decoder: Decoder, photo: npt.NDArray[np.float32], max_words: int
 ) -> Iterator[Hypothesis]:
-    """Score every sequence of the three words that can end within the limit."""
-    for length in range(max_words):
+    """Score every sequence of at most `max_words` of the three words, with <end>."""
+    for length in range(max_words + 1):
         sequences = list(product((4, 5, 6), repeat=length))
         features = np.repeat(photo[None], len(sequences), axis=0)
         inputs = [(START, *ids) for ids in sequences]
@@ -92,17 +92,20 @@ def all_captions(
             yield Hypothesis(ids, float(total), finished=True)
 
 
+def log_probabilities(hypotheses: Sequence[Hypothesis]) -> list[float]:
+    return [hypothesis.log_probability for hypothesis in hypotheses]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_beam_as_wide_as_all_captions_finds_and_ranks_them_all(seed: int) -> None:
-    # The beam has a place for each caption that ends within the limit, and for each of the 3**4
-    # that have four words when the limit is reached, so nothing is pruned.
+    # The beam has a place for each caption, so nothing is pruned.
     decoder, photo, max_words = make_three_word_decoder(seed), vectors()[0], 4
-    expected = sorted(all_captions(decoder, photo, max_words), key=lambda h: -h.score)
-    assert len(expected) == 1 + 3 + 9 + 27
-    (beam,) = search(decoder, photo[None], beam_width=40 + 81, max_words=max_words)
-    assert len(beam) == 40 + 81
-    assert are_close(beam[: len(expected)], expected)
-    assert not any(h.finished for h in beam[len(expected) :])
+    expected = sorted(all_captions(decoder, photo, max_words), key=lambda h: (not h.ids, -h.score))
+    assert len(expected) == 1 + 3 + 9 + 27 + 81
+    (beam,) = search(decoder, photo[None], beam_width=len(expected), max_words=max_words)
+    assert [h.ids for h in beam] == [h.ids for h in expected]
+    np.testing.assert_allclose(log_probabilities(beam), log_probabilities(expected), atol=1e-4)
+    assert {len(h.ids) for h in beam if not h.finished} == {max_words}
 
 
 def reference_beam_search(
@@ -125,14 +128,22 @@ def reference_beam_search(
             reverse=True,
         )
         best = continuations[: width - len(completed)]
+        if len(live[0][1]) < max_words:
+            completed += [
+                Hypothesis(ids[:-1], total, finished=True) for total, ids in best if ids[-1] == END
+            ]
+            live = [(total, ids) for total, ids in best if ids[-1] != END]
+            continue
         completed += [
-            Hypothesis(ids[:-1], total, finished=True) for total, ids in best if ids[-1] == END
+            Hypothesis(
+                ids,
+                total + float(row[END]),
+                bool(row[END] == row[[END, *range(4, len(row))]].max()),
+            )
+            for (total, ids), row in zip(live, log_probs, strict=True)
         ]
-        live = [(total, ids) for total, ids in best if ids[-1] != END]
-        if live and len(live[0][1]) == max_words:
-            completed += [Hypothesis(ids, total, finished=False) for total, ids in live]
-            live = []
-    return sorted(completed, key=lambda h: (not h.finished, -h.score))
+        live = []
+    return sorted(completed, key=lambda h: (not h.ids, -h.score))
 
 
 @pytest.mark.parametrize("width", [2, 3, 5])
@@ -158,8 +169,8 @@ def test_a_narrow_beam_scores_its_captions_as_the_exhaustive_search_does(seed: i
     captions = {h.ids: h for h in all_captions(decoder, photo, 4)}
     for width in (1, 2, 3, 5):
         (beam,) = search(decoder, photo[None], beam_width=width, max_words=4)
-        finished = [h for h in beam if h.finished]
-        assert are_close(finished, [captions[h.ids] for h in finished])
+        expected = [captions[h.ids] for h in beam]
+        np.testing.assert_allclose(log_probabilities(beam), log_probabilities(expected), atol=1e-4)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7])
@@ -168,9 +179,9 @@ def test_log_probabilities_are_those_of_the_whole_sequence(decoder: Decoder, wid
     for photo, beam in zip(features, search(decoder, features, width, 5), strict=True):
         for h in beam:
             assert h.log_probability == pytest.approx(
-                log_probability(decoder, photo, h.ids, finished=h.finished), abs=1e-4
+                log_probability(decoder, photo, h.ids), abs=1e-4
             )
-            assert h.score == pytest.approx(h.log_probability / (len(h.ids) + h.finished))
+            assert h.score == pytest.approx(h.log_probability / (len(h.ids) + 1))
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7])
@@ -186,8 +197,8 @@ def test_hypotheses_are_distinct_ranked_and_without_special_tokens(width: int) -
             assert not SPECIAL_TOKENS & set(h.ids)
             assert len(h.ids) <= 5
             assert h.finished or len(h.ids) == 5
-        assert len({(h.ids, h.finished) for h in beam}) == width
-        ranks = [(not h.finished, -h.score) for h in beam]
+        assert len({h.ids for h in beam}) == width
+        ranks = [(not h.ids, -h.score) for h in beam]
         assert ranks == sorted(ranks)
 
 
@@ -209,17 +220,62 @@ def test_a_decoder_that_ends_at_once_gives_an_empty_caption() -> None:
         assert hypothesis.log_probability == pytest.approx(0, abs=1e-6)
 
 
-def test_hypotheses_that_were_cut_off_rank_below_finished_ones() -> None:
-    finished = Hypothesis((4,), -9.0, finished=True)
-    cut_off = Hypothesis((4, 4, 4), -0.3, finished=False)
-    beam = module._Beam(2, no_repeat_ngram_size=0, live=[], completed=[cut_off, finished])
-    assert beam.ranked() == [finished, cut_off]
-    assert cut_off.score > finished.score
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_a_limit_that_no_caption_exceeds_changes_nothing(width: int, seed: int) -> None:
+    decoder = make_peaked_decoder(seed=seed)
+    add_to_logit(decoder, END, 2.0)
+    for photo in vectors():
+        (beam,) = search(decoder, photo[None], width, max_words=30)
+        longest = max(len(h.ids) for h in beam)
+        if longest < 30:
+            (limited,) = search(decoder, photo[None], width, max_words=max(longest, 1))
+            assert [h.ids for h in limited] == [h.ids for h in beam]
+            assert log_probabilities(limited) == pytest.approx(log_probabilities(beam))
+
+
+def test_a_caption_of_exactly_the_limit_is_finished() -> None:
+    (beam,) = search(FixedCaption(), vectors()[:1], 1, max_words=2)
+    assert [(h.ids, h.finished) for h in beam] == [((4, 5), True)]
+
+
+class Sentence:
+    """A decoder that predicts the words 4 to 9 in turn, and hardly <end> before the last."""
+
+    def begin(self, features: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        return [np.zeros((len(features), 1), np.float32)]
+
+    def advance(
+        self, words: npt.NDArray[np.int32], state: list[npt.NDArray[np.float32]]
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        probabilities = np.full((len(words), 10), 1e-9, np.float32)
+        for row, word in enumerate(words.tolist()):
+            probabilities[row, END] = 1e-4 if word < 9 else 0.9
+            probabilities[row, 4 if word == START else min(word + 1, 9)] = 0.9
+        return np.log(probabilities), state
+
+
+@pytest.mark.parametrize("width", [1, 3, 20])
+@pytest.mark.parametrize("max_words", range(1, 9))
+def test_no_caption_is_empty_because_of_the_limit(max_words: int, width: int) -> None:
+    (beam,) = search(Sentence(), vectors()[:1], width, max_words)
+    assert beam[0].ids == tuple(range(4, 10))[:max_words]
+    assert beam[0].finished == (max_words >= 6)
+    assert all(h.ids for h in beam[:-1])
+
+
+def test_a_finished_hypothesis_beats_a_likelier_one_whose_forced_end_is_unlikely() -> None:
+    finished = Hypothesis((4,), -4.0, finished=True)
+    cut_off = Hypothesis((4, 4, 4), -0.3 - 12, finished=False)
+    empty = Hypothesis((), -0.1, finished=True)
+    beam = module._Beam(3, no_repeat_ngram_size=0, live=[], completed=[empty, cut_off, finished])
+    assert beam.ranked() == [finished, cut_off, empty]
+    assert rank([cut_off, finished], [-2.0, -3.0]) == [cut_off, finished]
 
 
 def test_the_score_is_the_mean_over_the_words_and_the_end() -> None:
     assert Hypothesis((4, 5), -6.0, finished=True).score == pytest.approx(-2)
-    assert Hypothesis((4, 5), -6.0, finished=False).score == pytest.approx(-3)
+    assert Hypothesis((4, 5), -6.0, finished=False).score == pytest.approx(-2)
     assert Hypothesis((), -6.0, finished=True).score == pytest.approx(-6)
 
 
@@ -311,10 +367,12 @@ def test_a_wide_beam_with_no_repeated_ngrams_finds_all_captions_without_any(size
     decoder, photo, max_words = make_three_word_decoder(0), vectors()[0], 4
     captions = all_captions(decoder, photo, max_words)
     expected = [h for h in captions if not count_repeated_ngrams(h.ids, size)]
-    assert len(expected) == {1: 1 + 3 + 6 + 6, 2: 1 + 3 + 9 + 24, 3: 1 + 3 + 9 + 27}[size]
+    count = {1: 1 + 3 + 6 + 6, 2: 1 + 3 + 9 + 24 + 60, 3: 1 + 3 + 9 + 27 + 78}[size]
+    assert len(expected) == count
     (beam,) = search(decoder, photo[None], 121, max_words, no_repeat_ngram_size=size)
-    finished = [h for h in beam if h.finished]
-    assert are_close(finished, sorted(expected, key=lambda h: -h.score))
+    expected.sort(key=lambda h: (not h.ids, -h.score))
+    assert [h.ids for h in beam] == [h.ids for h in expected]
+    np.testing.assert_allclose(log_probabilities(beam), log_probabilities(expected), atol=1e-4)
 
 
 def test_top_k_returns_the_earlier_position_of_equal_values() -> None:
@@ -348,7 +406,7 @@ class Uniform:
 def test_of_equally_likely_words_the_ones_with_lower_ids_are_chosen() -> None:
     (beam,) = search(Uniform(), vectors()[:1], beam_width=4, max_words=1)
     assert [(h.ids, h.finished) for h in beam] == [
-        *(((), True), ((4,), False), ((5,), False), ((6,), False)),
+        *(((4,), True), ((5,), True), ((6,), True), ((), True)),
     ]
 
 

@@ -78,7 +78,7 @@ def test_log_probabilities_are_the_decoder_s_at_any_temperature(decoder: Decoder
     for row, hypotheses in enumerate(drawn):
         assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
         for h in hypotheses:
-            expected = log_probability(decoder, features[row], h.ids, finished=h.finished)
+            expected = log_probability(decoder, features[row], h.ids)
             assert h.log_probability == pytest.approx(expected, abs=1e-4)
 
 
@@ -119,3 +119,15 @@ def test_no_temperature_is_too_low(decoder: Decoder) -> None:
 
 def test_no_photos_give_no_captions(decoder: Decoder) -> None:
     assert sample(decoder, vectors()[:0], 3, MAX_WORDS, Sampling()) == []
+
+
+def test_a_caption_of_exactly_the_limit_can_be_finished(decoder: Decoder) -> None:
+    longer = sample(decoder, vectors(), 50, 10 * MAX_WORDS, Sampling(seed=4))
+    limited = sample(decoder, vectors(), 50, MAX_WORDS, Sampling(seed=4))
+    at_limit = 0
+    for long_captions, captions in zip(longer, limited, strict=True):
+        # The random numbers are the same up to the limit, so what fits is drawn again.
+        fitting = Counter(h for h in long_captions if len(h.ids) <= MAX_WORDS)
+        assert fitting == Counter(h for h in captions if h.finished)
+        at_limit += sum(len(h.ids) == MAX_WORDS for h in fitting)
+    assert at_limit > 0

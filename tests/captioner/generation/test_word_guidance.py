@@ -38,7 +38,7 @@ def make_detector(
 
 def make_hypothesis(ids: list[int], score: float, *, finished: bool = True) -> Hypothesis:
     """Return a hypothesis with this mean log-probability."""
-    return Hypothesis(tuple(ids), score * (len(ids) + finished), finished)
+    return Hypothesis(tuple(ids), score * (len(ids) + 1), finished)
 
 
 def rerank(
@@ -126,9 +126,10 @@ def test_agreement_is_the_cosine_of_the_caption_s_words_and_the_detected_ones() 
         assert rerank(detector, 2.0, less_likely, second)[0].ids == first.ids
 
 
-def test_hypotheses_that_were_cut_off_stay_behind_finished_ones() -> None:
-    cut_off = make_hypothesis([5, 8, 7], -0.1, finished=False)
-    assert rerank(make_detector({8: 0.9}), 3.0, cut_off, LIKELY) == [LIKELY, cut_off]
+def test_an_empty_hypothesis_stays_last_whatever_is_detected() -> None:
+    empty = make_hypothesis([], -0.1)
+    cut_off = make_hypothesis([5, 8, 7], -9.0, finished=False)
+    assert rerank(make_detector({8: 0.9}), 0.1, empty, cut_off, LIKELY)[-1] == empty
 
 
 def test_if_nothing_is_detected_the_order_is_that_of_the_scores() -> None:

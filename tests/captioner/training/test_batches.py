@@ -99,6 +99,12 @@ def test_unknown_words_are_trained_as_the_unknown_token(store: FeatureStore) -> 
     assert batch.targets.tolist() == [[make_vocabulary().ids["a"], UNK, END]]
 
 
+def test_the_share_of_unknown_words_is_that_of_all_targets(store: FeatureStore) -> None:
+    batches = make_batches(store, [("2.jpg", "a zebra"), ("0.jpg", "a dog runs")])
+    assert batches.target_share(UNK) == pytest.approx(1 / 7)  # five words and two ends
+    assert make_batches(store).target_share(UNK) == 0
+
+
 def targets_of_epoch(store: FeatureStore, seed: int, epoch: int) -> list[list[list[int]]]:
     batches = make_batches(store, batch_size=2)
     return [batch.targets.tolist() for batch in batches.train_batches(seed, epoch)]

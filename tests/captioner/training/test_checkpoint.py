@@ -1,5 +1,7 @@
+import json
 import os
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,72 @@ def test_a_damaged_checkpoint_is_reported_and_ignored(
     shown = capsys.readouterr().out
     assert "state.npz is damaged" in shown
     assert "training starts over" in shown
+    # It is reported once: the next training does not read it again.
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["state.npz.damaged"]
+    assert checkpoint.load() is None
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "broken link"])
+def test_what_is_no_file_is_set_aside(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.folder.mkdir(parents=True)
+    state = checkpoint.folder / "state.npz"
+    if kind == "folder":
+        state.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(state)
+    else:
+        state.symlink_to("nowhere")
+    assert checkpoint.load() is None
+    assert ("state.npz is damaged" in capsys.readouterr().out) == (kind != "broken link")
+    checkpoint.save(ARRAYS, METADATA)
+    assert is_as_saved(checkpoint.load())
+
+
+def test_a_compressed_checkpoint_that_would_fill_the_memory_is_set_aside(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.folder.mkdir(parents=True)
+    text = np.array(json.dumps({"metadata": {}, "arrays": ["state_0"]}))
+    state = checkpoint.folder / "state.npz"
+    np.savez_compressed(state, metadata=text, state_0=np.zeros(10**6))
+    assert state.stat().st_size < 10**5
+    assert checkpoint.load() is None
+
+
+@pytest.mark.parametrize("shape", ["(9999999999999,)", "(-1,)", "(2,3,4)", "('a',)"])
+def test_an_array_that_declares_another_size_is_set_aside(tmp_path: Path, shape: str) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.save(ARRAYS, METADATA)
+    state = checkpoint.folder / "state.npz"
+    with zipfile.ZipFile(state) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    padded = b"'shape': (2, 3), }" + b" " * 20
+    assert padded in members["state_0.npy"]
+    forged = f"'shape': {shape}, }}".encode().ljust(len(padded))
+    members["state_0.npy"] = members["state_0.npy"].replace(padded, forged)
+    with zipfile.ZipFile(state, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    assert checkpoint.load() is None
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "1", '{"metadata": {}}', "[" * 9999, "1" * 9999])
+def test_metadata_of_another_form_is_set_aside(tmp_path: Path, text: str) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.folder.mkdir(parents=True)
+    np.savez(checkpoint.folder / "state.npz", metadata=np.array(text), **ARRAYS)
+    assert checkpoint.load() is None
+
+
+def test_the_temporary_file_of_a_killed_save_is_removed(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, FINGERPRINT)
+    checkpoint.save(ARRAYS, METADATA)
+    (checkpoint.folder / ".tmp-01234567-state.npz").write_bytes(b"PK")
+    assert is_as_saved(checkpoint.load())
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["state.npz"]
 
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import copy
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ from tests.support.captioner import (
     sequence_logits,
     weight_bytes,
 )
+
+pytestmark = pytest.mark.usefixtures("untraced")
 
 Weights = list[Any]
 
@@ -150,6 +153,92 @@ def test_with_a_damaged_checkpoint_training_starts_over(
     (loop.checkpoint.folder / "state.npz").write_bytes(b"PK")
     loop.run()
     assert loop.history == uninterrupted.history[:1]
+
+
+def _without_first(values: dict[str, Any]) -> None:
+    del values[next(iter(values))]
+
+
+Tampering = Callable[[dict[str, Any], dict[str, Any]], object]
+TAMPERINGS: list[Tampering] = [
+    lambda arrays, _: arrays.clear(),
+    lambda arrays, _: _without_first(arrays),
+    lambda arrays, _: arrays.pop("best_0"),
+    lambda arrays, _: arrays.update(average_0=arrays["average_0"][:-1]),
+    lambda arrays, _: arrays.update(average_0=arrays["average_0"][None]),
+    lambda arrays, _: arrays.update(state_0=arrays["state_0"].astype(np.float64)),
+    lambda arrays, _: arrays.update(state_0=np.array("text")),
+    lambda arrays, _: arrays.update(state_0=np.full_like(arrays["state_0"], np.nan)),
+    lambda arrays, _: arrays.update(best_1=np.full_like(arrays["best_1"], np.inf)),
+    lambda _, metadata: metadata.clear(),
+    lambda _, metadata: metadata.update(history=[]),
+    lambda _, metadata: metadata.update(history=7),
+    lambda _, metadata: metadata.update(history="epochs"),
+    lambda _, metadata: metadata.update(history=[[]]),
+    lambda _, metadata: metadata["history"].reverse(),
+    lambda _, metadata: metadata["history"][0].pop("loss"),
+    lambda _, metadata: metadata["history"][0].update(reward=1.0),
+    lambda _, metadata: metadata["history"][0].update(loss="1.0"),
+    lambda _, metadata: metadata["history"][0].update(loss=None),
+    lambda _, metadata: metadata["history"][0].update(epoch=True),
+    lambda _, metadata: metadata["history"][0].update(epoch=0),
+]
+
+
+def test_a_tampered_checkpoint_is_set_aside_and_changes_nothing(
+    uninterrupted: FitLoop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = uninterrupted.checkpoint.load()
+    assert loaded is not None
+    loop = make_loop(tmp_path, seed=2)
+    initial = weight_bytes(loop.decoder)
+    for number, tamper in enumerate(TAMPERINGS):
+        arrays, metadata = dict(loaded[0]), copy.deepcopy(loaded[1])
+        tamper(arrays, metadata)
+        loop.checkpoint.save(arrays, metadata)
+        loop._resume()
+        assert "state.npz is damaged" in capsys.readouterr().out, number
+        assert (loop.history, loop.stop_reason) == ([], "")
+        assert weight_bytes(loop.decoder) == initial
+        assert loop.checkpoint.load() is None
+
+
+@pytest.mark.soak
+def test_no_mutation_of_a_checkpoint_gives_a_traceback(
+    uninterrupted: FitLoop, tmp_path: Path
+) -> None:
+    uninterrupted.checkpoint.load()
+    loop, random = make_loop(tmp_path, seed=2), np.random.default_rng(0)
+    original = (uninterrupted.checkpoint.folder / "state.npz").read_bytes()
+    state = loop.checkpoint.folder / "state.npz"
+    state.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(500):
+        data = bytearray(original)
+        for _ in range(random.integers(1, 9)):
+            start = int(random.integers(len(data)))
+            size = int(random.integers(1, 40))
+            data[start : start + size] = random.bytes(int(random.integers(0, 40)))
+        state.write_bytes(data)
+        loop.history, loop.stop_reason = [], ""
+        loop._resume()
+        assert not loop.history or loop.history == uninterrupted.history
+
+
+def test_the_lines_name_the_kept_epoch_and_its_rule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = iter([30.0, 29.0, 20.0])
+    loop = make_loop(
+        tmp_path, epochs=3, select="cider", select_tolerance=0.05, cider_d=lambda _: next(scores)
+    )
+    loop.run()
+    lines = capsys.readouterr().out.splitlines()
+    assert ["(kept so far)" in line for line in lines] == [True, True, False]
+    assert loop.best.epoch == 2
+    assert loop.rule == (
+        "of the epochs whose CIDEr-D is within 5% of the highest, the one with the lowest "
+        "validation loss is kept"
+    )
 
 
 def test_an_interrupted_training_keeps_its_best_epoch(

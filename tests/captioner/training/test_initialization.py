@@ -71,6 +71,30 @@ def test_words_with_equal_neighbours_have_similar_vectors() -> None:
         assert np.delete(similarities[one], [one, other]).max() < 0.95
 
 
+def test_vectors_are_the_singular_vectors_of_the_whole_matrix() -> None:
+    random = np.random.default_rng(1)
+    drawn = [random.integers(4, 204, random.integers(1, 12)).astype(np.int32) for _ in range(400)]
+    counts = np.zeros((204, 204))
+    for ids in drawn:
+        for i, word in enumerate(ids):
+            for distance, other in enumerate(ids[i + 1 : i + 5], 1):
+                counts[word, other] += 1 / distance
+                counts[other, word] += 1 / distance
+    contexts = counts.sum(axis=1) ** 0.75
+    expected = np.outer(counts.sum(axis=1), contexts / contexts.sum())
+    ratios = np.divide(counts, expected, out=np.ones_like(counts), where=counts > 0)
+    information = np.log(np.maximum(ratios, 1))
+    left, values, _ = np.linalg.svd(information)
+    exact = left * np.sqrt(values)
+    exact *= STANDARD_DEVIATION / np.sqrt(np.square(exact).mean())
+    embeddings = word_vectors(drawn, 204, 204)
+    np.testing.assert_allclose(embeddings @ embeddings.T, exact @ exact.T, atol=1e-6)
+    # Few vectors keep nearly as much as the best ones, even of noise, whose values are all alike.
+    basis, _ = np.linalg.qr(word_vectors(drawn, 204, 20))
+    kept = np.square(basis.T @ information).sum() / np.square(values[:20]).sum()
+    assert 0.95 < kept <= 1 + 1e-6
+
+
 def test_vectors_have_the_standard_deviation_of_keras_own() -> None:
     embeddings = word_vectors(sequences([text for _, text in CAPTIONS]), SIZE, 6)
     assert embeddings.shape == (SIZE, 6)

@@ -13,6 +13,7 @@ from pipeline.captioner.training.self_critical import SelfCritical, advantages
 from pipeline.metrics.cider import CiderD
 from pipeline.metrics.references import References
 from pipeline.metrics.tokenizer import tokenize
+from pipeline.text.vocabulary import START
 from tests.support.captioner import (
     SAME_LENGTH_DEV_CAPTIONS,
     Killed,
@@ -20,8 +21,12 @@ from tests.support.captioner import (
     make_decoder,
     make_store,
     make_vocabulary,
+    sequence_logits,
+    vectors,
     weight_bytes,
 )
+
+pytestmark = pytest.mark.usefixtures("untraced")
 
 # Most words occur in one photo only: the idf of a word that all photos have is 0.
 REFERENCES = {
@@ -105,6 +110,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> FitLoop:
     loop = make_loop(tmp_path_factory.mktemp("uninterrupted"))
     loop.run()
     return loop
+
+
+def test_the_training_step_computes_what_the_samples_were_drawn_from(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path)
+    assert isinstance(loop.phase, SelfCritical)
+    features, ids = vectors()[:3], np.array([[START, 4, 5]] * 3, np.int32)
+    trained = np.asarray(loop.phase._model([features, ids], training=True))
+    np.testing.assert_allclose(trained, sequence_logits(loop.decoder, features, ids), atol=1e-6)
+    # With dropout it would be something else.
+    dropped = np.asarray(loop.decoder.network([features, ids], training=True))
+    assert not np.allclose(trained, dropped, atol=1e-3)
 
 
 def test_the_rewards_of_sampled_captions_rise(tmp_path: Path) -> None:
