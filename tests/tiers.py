@@ -68,6 +68,7 @@ TIERS = {
     "metrics/test_meteor.py": "slow",
     "features/executors/test_local.py::processes": "slow",
     "features/test_photos.py::huge": "slow",
+    "datasets/test_file_shapes.py::conversion": "slow",
     "features/test_feature_spec.py::imports_no_keras": "slow",
     "captioner/test_model_config.py::imports_no_keras": "slow",
     "cli/test_main.py::neither_numpy_nor_keras": "slow",

@@ -14,7 +14,7 @@ _MARKUP = re.compile(
     | \[(?:cls|sep|pad|mask|unk|start|end)\]
     | <\|[a-z_]{1,40}\|>
     | \#[0-9]{1,2}(?:\s|$)                  # a token file's caption number
-    | \\[a-z]{2,20}\{ | \$[^$\s][^$]{0,200}\$ # LaTeX
+    | \\[a-z]{2,20}\{ | \$[^$\s]{0,100}[\\^_][^$]{0,100}\$ # LaTeX
     | &(?:amp|lt|gt|quot|\#[0-9]{1,6});
     | https?://
     | ^\s*[\[{]\s*["'{\[]                   # JSON

@@ -27,6 +27,7 @@ _SUFFIX = re.compile(
 _HOST = re.compile(r"[a-z][a-z0-9+.-]{1,20}://[^/]*/", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:", re.IGNORECASE)
 _PHOTO_FOLDERS = frozenset(name.lower() for name in PHOTO_FOLDERS)
+_MAX_LENGTH = 4096  # characters of a name; no system takes longer paths
 _MAX_FOLDERS = 32  # of a name; a hostile one could have a million
 _NEIGHBOURS = 20  # names on each side in alphabetical order that are compared letter by letter
 
@@ -149,7 +150,9 @@ class PhotoIndex(Collection[str]):
         return ()
 
     def _missing(self, names: PhotoNames) -> Match:
-        if _stem(_key_of_name(names[0]) or "") in self._other_stems:
+        stem = _stem(_key_of_name(names[0]) or "")
+        stems, tails = self._other_stems
+        if stem in stems or stem in tails or any(tail in stems for tail in _tails(stem)):
             return Match(None, reason="photo_of_other_type")
         if not all(map(is_safe_name, names)):
             return Match(None, reason="unsafe_name")
@@ -178,13 +181,9 @@ class PhotoIndex(Collection[str]):
         )
 
     @cached_property
-    def _other_stems(self) -> frozenset[str]:
-        return frozenset(
-            tail
-            for name in self._other_files
-            for stem in [_stem(_key(name))]
-            for tail in (stem, *_tails(stem))
-        )
+    def _other_stems(self) -> tuple[frozenset[str], frozenset[str]]:
+        stems = frozenset(_stem(_key(name)) for name in self._other_files)
+        return stems, frozenset(tail for stem in stems for tail in _tails(stem))
 
     @cached_property
     def _sorted_keys(self) -> list[tuple[str, str]]:
@@ -206,7 +205,9 @@ def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
 
 def _key_of_name(name: str) -> str | None:
     """Return the key of a caption file's name; None if it is no name, or leads upwards."""
-    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+    if len(name) > _MAX_LENGTH or "\0" in name:
+        return None
+    if any("\ud800" <= character <= "\udfff" for character in name):
         return None
     path = name.strip().replace("\\", "/")
     if host := _HOST.match(path):

@@ -1,6 +1,7 @@
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,3 +182,91 @@ def test_a_folder_that_cannot_be_listed_is_named(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(InputError, match=r"images cannot be read \(Permission denied\)"):
             find_photos("kaggle", root)
         monkeypatch.undo()
+
+
+HOSTILE_LINES = [
+    b" " * 10**6,
+    b"a.jpg#0" + b" " * 10**6,
+    b"#" * 10**6,
+    b"#0" * 500_000,
+    b'a.jpg,"' + b" " * 10**6,
+    b'"' * 10**6,
+    b".jpg " * 200_000,
+    b'a,"b\n' * 50_000,
+    b"\t" * 10**6,
+    b"[" * 10**6,
+    b'{"images": [' + b'{"filename": "a"},' * 50_000 + b"{}]}",
+    b"\xff\xe9 " * 300_000,
+]
+
+
+@pytest.mark.parametrize("line", HOSTILE_LINES, ids=lambda line: repr(line[:8]))
+@pytest.mark.parametrize("format_name", CAPTION_FORMATS)
+def test_a_hostile_line_takes_no_time(format_name: str, line: bytes) -> None:
+    header = b"image,caption\n" if format_name == "kaggle" else b""
+    start = time.process_time()
+    check(format_name, header + line)
+    assert time.process_time() - start < 8
+
+
+@pytest.mark.parametrize("given_format", CAPTION_FORMATS)
+@pytest.mark.parametrize("format_name", CAPTION_FORMATS)
+def test_a_file_of_another_format_under_a_readers_name_is_refused(
+    format_name: str, given_format: str
+) -> None:
+    sentences = [{"raw": "A dog runs there"}]
+    photos = ["a.jpg", "b.jpg", "c.jpg"]
+    texts = {
+        "flickr8k": "".join(f"{name}#0\tA dog runs there\n" for name in photos * 3),
+        "kaggle": "image,caption\n" + "".join(f"{name},A dog, it runs\n" for name in photos * 3),
+        "karpathy": json.dumps(
+            {"images": [{"filename": n, "split": "train", "sentences": sentences} for n in photos]}
+        ),
+        "coco": json.dumps(
+            {
+                "images": [{"id": n, "file_name": name} for n, name in enumerate(photos)],
+                "annotations": [{"image_id": n, "caption": "A dog"} for n in range(3)],
+            }
+        ),
+    }
+    if format_name == given_format:
+        return
+    with (
+        dataset(format_name, texts[given_format].encode()) as root,
+        pytest.raises(InputError) as caught,
+    ):
+        load(format_name, root)
+    assert FILES[format_name] in str(caught.value)
+    if format_name in {"flickr8k", "kaggle"}:
+        assert "it looks like" in str(caught.value)
+
+
+def test_the_error_when_no_name_fits_shows_names_of_both_sides() -> None:
+    rows = "".join(f"dog{number}.jpg,A dog\n" for number in range(5))
+    with (
+        dataset("kaggle", f"image,caption\n{rows}".encode()) as root,
+        pytest.raises(InputError, match=r"the captions name 'dog0\.jpg', 'dog1\.jpg', 'dog2\.jpg'"),
+    ):
+        load("kaggle", root)
+
+
+def test_all_missing_photos_and_other_files_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "images" / name).touch()
+    (tmp_path / "images/c.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    missing = [f"z{number}.jpg" for number in range(9)]
+    rows = "".join(f"{name},A dog\n" for name in ["a.jpg", "c.jpg", *missing])
+    (tmp_path / "captions.txt").write_text(f"image,caption\n{rows}")
+    summary = load("kaggle", tmp_path).summary
+    assert summary.dropped == {"photo_of_other_type": 1, "photo_not_there": 9}
+    assert summary.photo_lists == {
+        "photo_not_there": missing,
+        "photo_of_other_type": ["c.jpg"],
+        "in_no_split": [],
+        "without_captions": ["b.jpg"],
+    }
+    assert list(summary.nearest_photos) == missing[:3]
+    (other,) = summary.other_files.values()
+    assert (other["count"], other["files"]) == (1, ["c.heic"])
+    assert "convert it to JPEG" in other["fix"]

@@ -75,6 +75,40 @@ def test_unquoted_commas_are_repaired(tmp_path: Path) -> None:
     assert annotations.summary.repaired == {"unquoted_comma": 1}
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "image,c1,c2,c3\n" + "a.jpg,A dog runs,A cat sits,A cow eats\n" * 9,
+        "a.jpg,A dog runs there,train\n" * 9,
+        'a.jpg,"A dog\n' * 9,
+        "a.jpg|0|A dog runs there\n" * 9,
+    ],
+)
+def test_a_file_of_which_every_row_needs_repair_has_another_format(
+    tmp_path: Path, rows: str
+) -> None:
+    with pytest.raises(InputError, match=r"captions\.txt is not in the format kaggle: .* rows do"):
+        load(write_dataset(tmp_path, HEADER + rows))
+
+
+def test_unquoted_commas_in_a_part_of_the_rows_are_repaired(tmp_path: Path) -> None:
+    rows = "a.jpg,A dog, wet\n" * 8 + "b.jpg,A cat\n" * 2
+    assert load(write_dataset(tmp_path, HEADER + rows)).summary.repaired == {"unquoted_comma": 8}
+
+
+@pytest.mark.parametrize(
+    "header", ["image,caption,split", "image_name| comment_number| comment", "image\tcaption"]
+)
+def test_a_header_of_other_columns_is_never_to_be_added_to(tmp_path: Path, header: str) -> None:
+    separator = next(mark for mark in "|\t," if mark in header)
+    columns = ["a.jpg", *["A dog runs there"] * header.count(separator)]
+    text = "\n".join([header, *[separator.join(columns)] * 6])
+    with pytest.raises(InputError, match=r"line 1.*looks like a table of . columns") as caught:
+        load(write_dataset(tmp_path, text))
+    assert "add at the top" not in str(caught.value)
+    assert "run `mv " in str(caught.value)
+
+
 def test_lines_without_a_comma_are_malformed(tmp_path: Path) -> None:
     annotations = load(write_dataset(tmp_path, HEADER + "a.jpg\na.jpg,x\na.jpg," + "x" * 200_000))
     assert annotations.summary.dropped == {"malformed": 2}

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.datasets.photo_folders import (
+    FolderContents,
     find_photo_folder,
     is_safe_name,
+    list_folder,
     list_photos,
     match_photo,
 )
@@ -43,6 +45,63 @@ def test_everything_named_like_a_photo_is_listed(tmp_path: Path) -> None:
     ]
     assert photos["deep/er/e.jpg"] == tmp_path / "deep" / "er" / "e.jpg"
     assert "deep/er/e.jpg" not in list_photos(tmp_path, exclude=["deep"])
+
+
+def test_bytes_decide_for_files_without_a_photos_suffix(tmp_path: Path) -> None:
+    heads = {
+        "a.jfif": b"\xff\xd8\xff\xe0",
+        "b.jpe": b"\xff\xd8\xff\xe1",
+        "noext": b"\x89PNG\r\n\x1a\n",
+        "q.jpg?w=640": b"RIFF\0\0\0\0WEBP",
+        "web.jpg_large": b"\xff\xd8\xff\xdb",
+        "c.HEIC": b"\0\0\0\x18ftypheic",
+        "d.avif": b"\0\0\0\x18ftypavif",
+        "e.gif": b"GIF89a",
+        "notes.txt": b"hello",
+        "empty": b"",
+    }
+    for name, head in heads.items():
+        (tmp_path / name).write_bytes(head)
+    (tmp_path / "lost").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    contents = list_folder(tmp_path)
+    assert list(contents.photos) == ["a.jfif", "b.jpe", "noext", "q.jpg?w=640", "web.jpg_large"]
+    assert {name: kind.name for name, kind in contents.other_files.items()} == {
+        "c.HEIC": "a HEIC photo",
+        "d.avif": "an AVIF image",
+        "e.gif": "a GIF image",
+        "empty": "an empty file",
+        "lost": "an unreadable file",
+        "notes.txt": "a text file",
+        "pipe": "a pipe, socket or device",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+        "._a.jpg",
+        "@eaDir/a.jpg",
+        ".directory",
+        "__MACOSX/a",
+    ],
+)
+def test_what_systems_drop_is_neither_a_photo_nor_another_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0")
+    assert list_folder(tmp_path) == FolderContents()
+
+
+def test_files_with_a_photos_suffix_are_listed_unopened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jpg", "b.PNG", "c.webp", "d.jpeg"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(Path, "open", lambda path, *_: pytest.fail(f"{path} was opened"))
+    assert len(list_photos(tmp_path)) == 4
 
 
 def test_a_link_to_a_photo_folder_is_followed(tmp_path: Path) -> None:

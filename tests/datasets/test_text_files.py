@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,35 @@ def test_json_is_read_in_any_encoding(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes('{"a": "é"}'.encode("utf-16"))
     assert read_json_object(path, "", Summary()) == {"a": "é"}
+
+
+def test_one_bad_byte_leaves_the_other_accents_of_a_line_of_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes('{"a": "é ü 犬 '.encode() + b"caf\xe9" + ' ñ é"}'.encode())
+    summary = Summary()
+    assert read_json_object(path, "", summary) == {"a": "é ü 犬 café ñ é"}
+    assert summary.repaired == {"not_utf8": 1}
+
+
+def test_a_file_in_another_encoding_is_refused_with_examples(tmp_path: Path) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_bytes(("Собака бежит по траве\n" * 5).encode("cp1251"))
+    with pytest.raises(InputError, match=r"captions\.txt is not UTF-8.*CP1251 \('Собака") as caught:
+        read_lines(path, Summary())
+    assert "iconv -f CP1251 -t UTF-8" in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-32"])
+def test_wide_encodings_are_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_bytes("image,caption\na.jpg,é".encode(encoding))
+    summary = Summary()
+    assert read_lines(path, summary) == ["image,caption", "a.jpg,é"]
+    reason = "byte_order_mark" if encoding == "utf-32" else "no_byte_order_mark"
+    assert summary.repaired == {reason: 1}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "captions.txt")
+    with pytest.raises(InputError, match=r"captions\.txt is a pipe or a device"):
+        read_lines(tmp_path / "captions.txt", Summary())
