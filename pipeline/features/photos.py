@@ -235,7 +235,8 @@ def _decode(photo: BarePhoto, file_type: FileType, size: int) -> Image.Image:
     except UnidentifiedImageError:
         raise PhotoError("damaged image: its header cannot be read") from None
     except _DECODE_ERRORS as error:
-        raise PhotoError(f"damaged image: {error}") from None
+        # Without the number of bytes that Pillow had left, which says nothing about the file.
+        raise PhotoError(f"damaged image: {str(error).partition(' (')[0]}") from None
     except MemoryError:
         raise PhotoError("takes more memory than there is: lower max_pixels") from None
 
