@@ -474,6 +474,22 @@ def test_a_large_photo_waits_for_that_of_another_process(all_large: Path) -> Non
         assert waiting.result(timeout=60).shape == (SIZE, SIZE, 3)
 
 
+def test_a_large_photo_gives_up_waiting_when_the_run_ends(
+    all_large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photos, "stop_waiting", threading.Event())
+    data = encoded(make_photo(), "PNG")
+    with ThreadPoolExecutor(1) as pool, open_rgb(data, SIZE, MAX_PIXELS):
+        waiting = pool.submit(pixels, data)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        photos.stop_waiting.set()
+        with pytest.raises(PhotoError, match="not decoded: the run was stopped"):
+            waiting.result(timeout=60)
+    assert pixels(data).shape == (SIZE, SIZE, 3)
+    assert list(all_large.iterdir())
+
+
 def test_large_photos_are_decoded_without_a_temporary_folder(
     all_large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
