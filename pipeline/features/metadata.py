@@ -31,6 +31,8 @@ _ONE_PASS_FRAMES = frozenset({0xC0, 0xC1, 0xC3, 0xC9, 0xCB})  # the others are p
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Colour type of palette photos; bytes of a transparent colour at least, by colour type.
+_PNG_PALETTE, _PNG_TRANSPARENT = 3, {0: 2, 2: 6, 3: 1}
 _PNG_XMP = b"XML:com.adobe.xmp"
 _PNG_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")  # ImageMagick's keywords
 
@@ -128,9 +130,9 @@ def _split_jpeg(data: bytes) -> tuple[list[tuple[int, bytes]], _Part | None]:
 def _decides_pixels(marker: int, content: bytes) -> bool:
     """Whether libjpeg needs a segment: tables, size, and the two that name the colour space."""
     if marker == _JFIF:
-        return content.startswith(b"JFIF\0") and len(content) >= 14  # noqa: PLR2004
+        return content.startswith(b"JFIF\0") and len(content) >= 14  # noqa: PLR2004  (a length)
     if marker == _ADOBE:
-        return content.startswith(b"Adobe") and len(content) >= 12  # noqa: PLR2004
+        return content.startswith(b"Adobe") and len(content) >= 12  # noqa: PLR2004  (a length)
     return marker in _TABLES or marker in _FRAMES
 
 
@@ -162,17 +164,15 @@ def _count_scans(data: bytes, offset: int) -> int:
 def _read_png(data: bytes) -> BarePhoto:
     chunks = list(_png_chunks(data))
     header = next((chunk for chunk in chunks if chunk.kind == b"IHDR"), None)
-    if header is None or header.end - header.start != 13:  # noqa: PLR2004
+    if header is None or header.end - header.start != 13:  # noqa: PLR2004  (a length)
         raise ValueError("its header is missing")
-    _verify_checksum(data, header, "its header does")
     pixels = [chunk for chunk in chunks if chunk.kind == b"IDAT"]
-    for chunk in pixels:
-        _verify_checksum(data, chunk, "its pixels do")
+    for parts, subject in (([header], "its header does"), (pixels, "its pixels do")):
+        if not all(_matches_checksum(data, part) for part in parts):
+            raise ValueError(f"{subject} not match the checksum")
     merged = b"".join(memoryview(data)[chunk.start : chunk.end] for chunk in pixels)
-    kept = [
-        data[chunk.start - 8 : chunk.end + 4]
-        for chunk in [header, *(chunk for chunk in chunks if chunk.kind in {b"PLTE", b"tRNS"})]
-    ]
+    colours = [chunk for chunk in chunks if _decides_colours(data, header, chunk)]
+    kept = [data[chunk.start - 8 : chunk.end + 4] for chunk in [header, *colours]]
     exif, xmp = _png_exif_and_xmp(data, chunks)
     # Pillow does not check the pixels' checksum. The end chunk may have been cut off.
     image = [len(merged).to_bytes(4), b"IDAT", merged, b"\0\0\0\0"]
@@ -189,19 +189,33 @@ def _png_chunks(data: bytes) -> Iterator[_Part]:
     offset = len(_PNG_SIGNATURE)
     for _ in range(_MAX_PARTS):
         kind, start = data[offset + 4 : offset + 8], offset + 8
-        if len(kind) < 4 or kind == b"IEND":  # noqa: PLR2004
+        if len(kind) < 4 or kind == b"IEND":  # noqa: PLR2004  (a length)
             return
         offset = start + int.from_bytes(data[offset : offset + 4]) + 4
         yield _Part(kind, start, min(offset - 4, len(data)))
     raise ValueError(f"more than {_MAX_PARTS} chunks")
 
 
-def _verify_checksum(data: bytes, chunk: _Part, subject: str) -> None:
+def _matches_checksum(data: bytes, chunk: _Part) -> bool:
     checksum = data[chunk.end : chunk.end + 4]
-    actual = zlib.crc32(memoryview(data)[chunk.start - 4 : chunk.end])
-    # A file may be cut inside the checksum: then its pixels are whole.
-    if len(checksum) == 4 and actual != int.from_bytes(checksum):  # noqa: PLR2004
-        raise ValueError(f"{subject} not match the checksum")
+    if len(checksum) < 4:  # noqa: PLR2004  (cut inside the checksum: the pixels are whole)
+        return True
+    return zlib.crc32(memoryview(data)[chunk.start - 4 : chunk.end]) == int.from_bytes(checksum)
+
+
+def _decides_colours(data: bytes, header: _Part, chunk: _Part) -> bool:
+    """Whether a chunk is a palette that is used, or a transparent colour that is whole.
+
+    A palette is indispensable to the photos that use one. Transparency is not: as libpng does,
+    it is dropped if it is damaged.
+    """
+    colour_type = data[header.start + 9]
+    if chunk.kind == b"PLTE":
+        return colour_type == _PNG_PALETTE
+    if chunk.kind != b"tRNS" or colour_type not in _PNG_TRANSPARENT:
+        return False
+    is_whole = chunk.end - chunk.start >= _PNG_TRANSPARENT[colour_type]
+    return is_whole and _matches_checksum(data, chunk)
 
 
 def _png_exif_and_xmp(data: bytes, chunks: list[_Part]) -> tuple[bytes, bytes]:
@@ -294,7 +308,7 @@ def _bare_webp_chunk(data: bytes, chunk: _Part) -> bytes:
 def _webp_size(data: bytes, chunk: _Part) -> tuple[int, int] | None:
     """Return the width and height if the chunk names those of the whole photo."""
     content = data[chunk.start : min(chunk.start + 10, chunk.end)]
-    if chunk.kind == b"VP8X" and len(content) == 10:  # noqa: PLR2004
+    if chunk.kind == b"VP8X" and len(content) == 10:  # noqa: PLR2004  (a length)
         return 1 + int.from_bytes(content[4:7], "little"), 1 + int.from_bytes(content[7:], "little")
     if chunk.kind == b"VP8 " and content[3:6] == b"\x9d\x01\x2a":
         width, height = content[6:8], content[8:10]
@@ -314,7 +328,7 @@ def _find_orientation(exif: bytes, xmp: bytes) -> int:
     if value is None:
         found = _XMP_ORIENTATION.search(xmp)
         value = int(found[1]) if found else 1
-    return value if 1 <= value <= 8 else 1  # noqa: PLR2004
+    return value if 1 <= value <= 8 else 1  # noqa: PLR2004  (the eight of EXIF)
 
 
 def _exif_orientation(tiff: bytes) -> int | None:

@@ -33,6 +33,9 @@ _FEW_SCANS = 20
 # Photos that take more memory than this are decoded one at a time, see `_limited_memory`.
 _LARGE_BYTES = 1 << 28
 _large_photo = threading.Lock()
+_POLL_SECONDS = 0.1
+# Set when a run ends, so that after Ctrl-C its waiting photos are not decoded one after another.
+stop_waiting = threading.Event()
 _STRIP_ROWS = 256
 
 # Where a PNG's header has the bits per sample.
@@ -204,17 +207,26 @@ def _limited_memory(size: int) -> Iterator[None]:
     A file of a few bytes can hold 100 million pixels, and every core decodes a photo at a time.
     Of all threads and processes of a user on a machine, only one decodes a large photo. A file
     lock does that for a cluster's workers, too; the system releases it when its holder dies.
+
+    Raises:
+        PhotoError: `stop_waiting` was set meanwhile.
     """
     if size < _LARGE_BYTES:
         yield
         return
-    with _large_photo, ExitStack() as stack:
-        # Without a folder for temporary files, the limit holds for the threads of this process.
-        with suppress(OSError):
-            user = os.getuid() if hasattr(os, "getuid") else "user"  # not on Windows
-            path = Path(tempfile.gettempdir()) / f"caption-large-photo-{user}.lock"
-            stack.enter_context(FileLock(path, mode=0o600, fallback_to_soft=False))
-        yield
+    while not _large_photo.acquire(timeout=_POLL_SECONDS):
+        if stop_waiting.is_set():
+            raise PhotoError("not decoded: the run was stopped")
+    try:
+        with ExitStack() as stack:
+            # Without a folder for temporary files, the limit holds for this process' threads.
+            with suppress(OSError):
+                user = os.getuid() if hasattr(os, "getuid") else "user"  # not on Windows
+                path = Path(tempfile.gettempdir()) / f"caption-large-photo-{user}.lock"
+                stack.enter_context(FileLock(path, mode=0o600, fallback_to_soft=False))
+            yield
+    finally:
+        _large_photo.release()
 
 
 def _decode(photo: BarePhoto, file_type: FileType, size: int) -> Image.Image:
@@ -235,7 +247,8 @@ def _decode(photo: BarePhoto, file_type: FileType, size: int) -> Image.Image:
     except UnidentifiedImageError:
         raise PhotoError("damaged image: its header cannot be read") from None
     except _DECODE_ERRORS as error:
-        raise PhotoError(f"damaged image: {error}") from None
+        # Without the number of bytes that Pillow had left, which says nothing about the file.
+        raise PhotoError(f"damaged image: {str(error).partition(' (')[0]}") from None
     except MemoryError:
         raise PhotoError("takes more memory than there is: lower max_pixels") from None
 

@@ -76,6 +76,10 @@ PNG_CHUNKS = {
     "an unknown critical chunk": chunk(b"PRVT", b"x"),
     "a wrong checksum": chunk(b"tEXt", b"c\0text")[:-1] + b"\0",
     "a palette that nobody needs": chunk(b"PLTE", b"\0" * 12),
+    "a damaged palette that nobody needs": chunk(b"PLTE", b"\0" * 12)[:-1] + b"x",
+    "no transparent colour": chunk(b"tRNS", b""),
+    "half a transparent colour": chunk(b"tRNS", b"\0\1"),
+    "a damaged transparent colour": chunk(b"tRNS", b"\0" * 6)[:-1] + b"x",
 }
 
 
@@ -321,7 +325,7 @@ def test_a_jpeg_whose_pixels_are_missing_is_refused(kind: str) -> None:
 
 def test_a_png_without_its_end_is_decoded() -> None:
     data = as_png(PICTURE)
-    for cut in range(1, 17):  # the end chunk, and the checksum of the pixels
+    for cut in range(1, 21):  # the end chunk, the checksum of the pixels, and that of zlib
         assert_same(data[:-cut], data)
     for cut in (30, len(data) // 2):
         with pytest.raises(PhotoError, match="damaged image: "):

@@ -4,17 +4,23 @@ import random
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from filelock import FileLock
 from PIL import Image, ImageOps
 
+from pipeline.features import photos
 from pipeline.features.photos import PhotoError, decode_photo, open_rgb, read_photo, thumbnail
 from pipeline.image_types import identify
 from tests.conftest import encoded, make_photo
+from tests.support.photo_parts import mutated
 
 SIZE = 24
 MAX_PIXELS = 1_000_000
@@ -389,6 +395,149 @@ def test_random_damage_is_refused_or_decoded_and_raises_nothing_else(number: int
         except PhotoError:
             outcomes.add("refused")
     assert outcomes == {"decoded", "refused"}
+
+
+@pytest.mark.parametrize(
+    "count", [300, pytest.param(20_000, marks=pytest.mark.soak)], ids=["few", "many"]
+)
+def test_mutated_files_are_refused_or_decoded_in_little_time(count: int) -> None:
+    files, rng = seeds(), random.Random(5)
+    outcomes, slowest = set(), 0.0
+    for _ in range(count):
+        data = mutated(rng, files)
+        if rng.random() < 0.5:
+            data = with_checksums(data)
+        start = time.process_time()
+        try:
+            decode_photo(data, SIZE, MAX_PIXELS)
+            outcomes.add("decoded")
+        except PhotoError:
+            outcomes.add("refused")
+        slowest = max(slowest, time.process_time() - start)
+    assert outcomes == {"decoded", "refused"}
+    assert slowest < 2
+
+
+# Memory.
+
+
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Treat every photo as a large one; return the folder of the lock."""
+    monkeypatch.setattr("pipeline.features.photos._LARGE_BYTES", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_large_photos_are_decoded_one_at_a_time(
+    all_large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, counts = [0], []
+
+    def decode(*_: object) -> Image.Image:
+        running[0] += 1
+        time.sleep(0.01)
+        counts.append(running[0])
+        running[0] -= 1
+        return Image.new("RGB", (20, 16))
+
+    monkeypatch.setattr("pipeline.features.photos._decode", decode)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(pixels, [encoded(make_photo(), "PNG")] * 8))
+    assert counts == [1] * 8
+    assert len(list(all_large.iterdir())) == 1
+
+
+def test_small_photos_are_decoded_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def decode(*_: object) -> Image.Image:
+        both.wait()
+        return Image.new("RGB", (20, 16))
+
+    monkeypatch.setattr("pipeline.features.photos._decode", decode)
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(pixels, [encoded(make_photo(), "PNG")] * 2))) == 2
+    assert not both.broken
+
+
+def test_a_large_photo_waits_for_that_of_another_process(all_large: Path) -> None:
+    data = encoded(make_photo(), "PNG")
+    pixels(data)
+    (path,) = all_large.iterdir()
+    lock = FileLock(path)
+    with ThreadPoolExecutor(1) as pool:
+        with lock:
+            waiting = pool.submit(pixels, data)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.2)
+        assert waiting.result(timeout=60).shape == (SIZE, SIZE, 3)
+
+
+def test_a_large_photo_gives_up_waiting_when_the_run_ends(
+    all_large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photos, "stop_waiting", threading.Event())
+    data = encoded(make_photo(), "PNG")
+    with ThreadPoolExecutor(1) as pool, open_rgb(data, SIZE, MAX_PIXELS):
+        waiting = pool.submit(pixels, data)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        photos.stop_waiting.set()
+        with pytest.raises(PhotoError, match="not decoded: the run was stopped"):
+            waiting.result(timeout=60)
+    assert pixels(data).shape == (SIZE, SIZE, 3)
+    assert list(all_large.iterdir())
+
+
+def test_large_photos_are_decoded_without_a_temporary_folder(
+    all_large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(all_large / "nowhere"))
+    assert pixels(encoded(make_photo(), "PNG")).shape == (SIZE, SIZE, 3)
+
+
+def header(width: int, height: int, kind: str) -> bytes:
+    """Return a file that claims to have so many pixels."""
+    if kind == "PNG":
+        return png(width, height, 8, 2, b"")
+    data = bytearray(encoded(make_photo(), kind.removesuffix("+"), progressive=kind == "JPEG+"))
+    if kind == "WEBP":
+        data = bytearray(encoded(make_photo(), kind, lossless=True))
+        data[21:25] = struct.pack("<I", (height - 1) << 14 | (width - 1))
+    else:
+        start = data.index(b"\xff\xc2" if kind == "JPEG+" else b"\xff\xc0") + 5
+        data[start : start + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "megapixels", "is_large"),
+    [
+        ("JPEG", 12, False),
+        ("JPEG", 100, False),  # decoded at an eighth
+        ("JPEG+", 24, False),
+        ("JPEG+", 100, True),
+        ("PNG", 24, False),
+        ("PNG", 100, True),
+        ("WEBP", 12, False),
+        ("WEBP", 99, True),
+    ],
+)
+def test_a_photo_is_large_by_the_memory_that_its_format_takes(
+    monkeypatch: pytest.MonkeyPatch, kind: str, megapixels: int, is_large: bool
+) -> None:
+    sizes: list[int] = []
+
+    def limit(size: int) -> None:
+        sizes.append(size)
+        raise PhotoError("seen")
+
+    monkeypatch.setattr(photos, "_limited_memory", limit)
+    data = header(10_000, megapixels * 100, kind)
+    with pytest.raises(PhotoError, match="seen"):
+        decode_photo(data, 299, 100_000_000)
+    assert (sizes[0] >= photos._LARGE_BYTES) == is_large
 
 
 # Files.

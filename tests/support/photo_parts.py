@@ -141,6 +141,35 @@ def flipped(data: bytes, offset: int) -> bytes:
     return data[:offset] + bytes([data[offset] ^ 16]) + data[offset + 1 :]
 
 
+def mutated(rng: random.Random, files: list[bytes]) -> bytes:
+    """Flip bits of a file, replace, remove and insert bytes, splice it with others, and cut it."""
+    data = bytearray(rng.choice(files))
+    for _ in range(rng.choice([1, 1, 2, 4, 16])):
+        # Most of what a decoder believes is at the start.
+        offset = rng.randrange(min(len(data), 400) if rng.random() < 0.6 else len(data))
+        length = rng.choice([1, 2, 4, 16, 100])
+        other = rng.choice(files)
+        start = rng.randrange(len(other))
+        match rng.randrange(7):
+            case 0 | 1:
+                data[offset] ^= 1 << rng.randrange(8)
+            case 2:
+                data[offset : offset + 4] = rng.choice(
+                    [b"\xff" * 4, b"\0" * 4, b"\x7f" + b"\xff" * 3]
+                )
+            case 3:
+                data[offset:offset] = rng.randbytes(length)
+            case 4:
+                data[offset : offset + rng.choice([0, length])] = other[start : start + 10 * length]
+            case 5:
+                del data[offset : offset + length]
+            case _ if rng.random() < 0.2:
+                del data[offset:]
+        if not data:
+            return b""
+    return bytes(data)
+
+
 def make_hole(path: Path) -> None:
     """Create a sparse file: no space on the disk, but 16 GB when read."""
     path.touch()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pipeline.errors import InputError
 from pipeline.features.encoders.engines import Engine, PendingBatch, Pixels
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.photos import PhotoError, PhotoFile, decode_photo
+from pipeline.features.photos import PhotoError, PhotoFile, decode_photo, stop_waiting
 from pipeline.features.shard_cache import ShardCache
 from pipeline.progress import Progress
 
@@ -111,6 +111,7 @@ class LocalExecutor:
             progress.advance(done - progress.done, f"{status}{failures}; {bottleneck}")
 
         pending: deque[tuple[list[str], PendingBatch]] = deque()
+        stop_waiting.clear()
         pool = self._decoding_pool(photos, accelerated=engine.accelerated)
         try:
             with Progress("extract", len(photos), "photos", self.progress_seconds) as progress:
@@ -126,6 +127,7 @@ class LocalExecutor:
             # After Ctrl-C or a failure, do not wait for work that has not started.
             for _, batch in pending:
                 batch.cancel()
+            stop_waiting.set()
             pool.shutdown(cancel_futures=True)
         stats.passes = engine.passes
         stats.seconds, stats.idle_seconds = time.monotonic() - start, idle_seconds()

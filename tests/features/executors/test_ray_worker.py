@@ -68,7 +68,7 @@ def test_a_worker_stores_its_batch_and_reports_failed_photos(
 ) -> None:
     paths = [workspace.root / name for name in ("02.png", "03.png", "04.png")]
     result = encode_row(config, row_of(*paths))
-    assert list(result["failed"].values()) == ["not a JPEG, PNG or WebP image"]
+    assert list(result["failed"].values()) == ["a web page: download the photo itself"]
     assert (result["photos"], result["passes"], result["deaths"]) == (3, 1, 0)
     assert len(config.cache.index()) == 2
     assert list(config.cache.folder.glob(".tmp-*")) == [config.marker]
