@@ -41,7 +41,8 @@ def find_nearest(
     for tokens, text in zip(training, raw, strict=True):
         raw_by_tokens.setdefault(tuple(tokens), text)
     captions = sorted(raw_by_tokens)
-    postings, sizes = _index(captions)
+    wanted = frozenset(gram for tokens in candidates for gram in _grams(tuple(tokens)))
+    postings, sizes = _index(captions, wanted)
     nearest: dict[tuple[str, ...], NearestCaption] = {}
     for candidate in map(tuple, candidates):
         if candidate not in nearest:
@@ -56,14 +57,21 @@ _Gram = tuple[tuple[str, ...], int]
 _Rows = npt.NDArray[np.int64]
 
 
-def _index(captions: Sequence[tuple[str, ...]]) -> tuple[dict[_Gram, _Rows], _Rows]:
-    """Return the rows of the captions that have each n-gram, and each caption's n-gram count."""
+def _index(
+    captions: Sequence[tuple[str, ...]], wanted: frozenset[_Gram]
+) -> tuple[dict[_Gram, _Rows], _Rows]:
+    """Return the rows of captions by n-gram, and each caption's number of n-grams.
+
+    Args:
+        captions: the training captions.
+        wanted: the n-grams to index; the others would take most of the memory.
+    """
     rows: dict[_Gram, list[int]] = {}
     sizes = []
     for row, tokens in enumerate(captions):
         grams = _grams(tokens)
         sizes.append(len(grams))
-        for gram in grams:
+        for gram in wanted.intersection(grams):
             rows.setdefault(gram, []).append(row)
     return {gram: np.array(r) for gram, r in rows.items()}, np.array(sizes, np.int64)
 
