@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,16 +69,20 @@ def sole_writer(
     task: str,
     lock_name: str = "lock",
     alternative: str = ", or set runtime.cache in params.yaml to another folder",
+    *,
+    wait: bool = False,
 ) -> Iterator[None]:
     """Hold the lock of a folder while the body runs.
 
-    It is needed because killing `dvc` does not stop the stage that it started.
+    It is needed because killing `dvc` does not stop the stage that it started, and because
+    experiments that run at the same time may share a cache.
 
     Args:
         folder: the folder; created if missing.
         task: what the holder does there; named in the error of a second writer.
         lock_name: the lock file in the folder; it is not removed.
         alternative: second half of the fix if the folder cannot be written to.
+        wait: whether to wait while another process holds the lock.
 
     Raises:
         InputError: another process holds the lock, or the folder cannot be written to.
@@ -85,11 +90,7 @@ def sole_writer(
     lock = FileLock(folder / lock_name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"another {task} is writing to {folder}: wait until it ends, or end it"
-        ) from None
+        _acquire(lock, f"another {task} is writing to {folder}: ", wait=wait)
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written to ({error.strerror}): make it writable{alternative}"
@@ -98,6 +99,16 @@ def sole_writer(
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, situation: str, *, wait: bool) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise InputError(f"{situation}wait until it ends, or end it") from None
+        print(f"{situation}waiting until it ends", file=sys.stderr, flush=True)
+        lock.acquire()
 
 
 def write_bytes(target: Path, data: bytes) -> None:

@@ -51,7 +51,12 @@ def main() -> None:
         ARTIFACTS, "captions.parquet", "vocabulary.json", "features.h5"
     )
     cache = Path(params.runtime.cache)
-    with sole_writer(cache / "training", "training"), ExitStack() as stack:
+    with (
+        sole_writer(ARTIFACTS, "training", ".train.lock", alternative=""),
+        # Experiments that run at the same time may share the cache.
+        sole_writer(cache / "training", "training", wait=True),
+        ExitStack() as stack,
+    ):
         run = _TrainRun(params, artifacts, _training_data(artifacts), stack)
         results = run.trainer().train(params.train.seeds)
         run.save(results)
