@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import dvc_cache
 from pipeline.datasets import formats
 from pipeline.errors import InputError
-from pipeline.features.extractor import digest_photos
+from pipeline.features.earlier_stores import EarlierStores
+from pipeline.features.extractor import digest_photos, locate_vectors
 from pipeline.features.feature_spec import read_encoder_config
 from pipeline.features.shard_cache import ShardCache
 from pipeline.files import read_json
@@ -43,7 +45,7 @@ class PhotoStatus:
     """How many photos are encoded.
 
     Attributes:
-        computed: number of photos with a cached vector.
+        computed: number of photos whose vector is in the shard cache or in a feature store.
         new: number of photos that the encoder has not seen.
         failed: image_id to reason, for photos that cannot be read or that could not be decoded
             in the last extraction.
@@ -90,10 +92,13 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
         extract.views, extract.pooling, extract.scales, extract.dtype
     )
     digests, unreadable = digest_photos(photos, root)
-    cached = ShardCache(Path(params.runtime.cache), feature_spec.fingerprint).index(
-        remove_damaged=False
+    vectors = locate_vectors(
+        set(digests.values()),
+        ShardCache(params.runtime.shared_cache, feature_spec.fingerprint),
+        EarlierStores(dvc_cache.find_copies(artifacts / "features.h5"), feature_spec.fingerprint),
+        remove_damaged=False,
     )
-    uncached = [image_id for image_id, sha256 in digests.items() if sha256 not in cached]
+    uncached = [image_id for image_id, sha256 in digests.items() if sha256 not in vectors]
     last_failures = _last_failures(artifacts / "extract.json")
     failed_again = {
         image_id: f"{last_failures[image_id]} (at the last extraction)"
@@ -119,6 +124,11 @@ def _run_dvc(arguments: list[str]) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no user input in it)
     if result.returncode:
+        if "not a git repository" in result.stderr:
+            raise InputError(
+                f"{Path.cwd()} is no git repository, which DVC needs: `git init && git add . && "
+                'git commit -m "as downloaded"`'
+            )
         reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
         raise InputError(f"`dvc {' '.join(arguments)}` failed: {reason}")
     return result.stdout

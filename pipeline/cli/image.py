@@ -11,6 +11,7 @@ import click
 from pipeline.cli.options import FiniteFloatRange, combine_options
 from pipeline.cli.output import printable_name
 from pipeline.cli.photo_arguments import Photo, expand_photo_arguments
+from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Caption, Captioner
@@ -185,7 +186,7 @@ def _caption_all(
                 try:
                     data = photo.data if photo.path is None else read_photo(photo.path)
                     images[position] = captioner.decode(data)
-                except PhotoError as error:
+                except (PhotoError, InputError) as error:
                     with progress.hidden():
                         click.echo(f"{printable_name(photo.name)}: {error}", err=True)
                     failed += 1
