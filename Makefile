@@ -32,8 +32,15 @@ PYTEST := pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # The first run is kept as the DVC experiment `first`, to compare later runs with: no commit needed.
 repro: $(READY) $(PACKAGE)
+	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || \
+		{ echo 'this is no git repository, which DVC needs:' \
+			'`git init && git add . && git commit -m "as downloaded"`, then `make repro`' >&2; exit 1; }
+	@python -m pipeline.stages.dataset
 	dvc repro
 	@if git for-each-ref --format='%(refname)' 'refs/exps/*/*/first' | grep -q .; then :; \
+	elif ! git rev-parse --quiet --verify HEAD >/dev/null; then \
+		echo 'not kept as the experiment "first": nothing is committed yet' \
+			'(`git add . && git commit -m "as downloaded"`); then run `make repro` again'; \
 	elif git config user.email >/dev/null; then \
 		dvc exp save --quiet --name first --include-untracked artifacts/evaluation/metrics.json \
 			&& echo 'kept as the experiment "first"'; \

@@ -128,28 +128,27 @@ def sole_writer(
     task: str,
     lock_name: str = "lock",
     alternative: str = ", or set runtime.cache in params.yaml to another folder",
+    *,
+    wait: bool = False,
 ) -> Iterator[None]:
     """Hold the lock of a folder while the body runs.
 
-    It is needed because killing `dvc` does not stop the stage that it started.
+    It is needed because killing `dvc` does not stop the stage that it started, and because
+    experiments that run at the same time may share a cache.
 
     Args:
         folder: the folder; created if missing.
         task: what the holder does there; named in the error of a second writer.
         lock_name: the lock file in the folder; it is not removed.
         alternative: second half of the fix if the folder cannot be written to.
+        wait: whether to wait while another process holds the lock.
 
     Raises:
         InputError: another process holds the lock, or the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(folder / lock_name)
-    except Timeout as error:
-        stale = f"; if none runs, remove {error.lock_file}" if _is_soft(error.lock_file) else ""
-        raise InputError(
-            f"another {task} is writing to {folder}: wait until it ends, or end it{stale}"
-        ) from None
+        lock = _acquire(folder / lock_name, f"another {task} is writing to {folder}: ", wait=wait)
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written to ({error.strerror}): make it writable{alternative}"
@@ -160,29 +159,36 @@ def sole_writer(
         lock.release()
 
 
-def _acquire(path: Path) -> BaseFileLock:
+def _acquire(path: Path, situation: str, *, wait: bool) -> BaseFileLock:
     """Acquire a lock of the system or, where it has none, one that consists of a file.
 
     Some network and cluster file systems have no locks. The file is removed on release, and
     its next owner on the same machine removes one that a killed process left.
 
     Raises:
-        Timeout: another process holds the lock.
+        InputError: another process holds the lock; the message starts with `situation`.
         OSError: the folder cannot be written to.
     """
     lock: BaseFileLock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        _acquire_in_turn(lock, situation, wait=wait)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         lock = SoftFileLock(path.with_name(path.name + _SOFT))
-        lock.acquire(timeout=0)
+        stale = f"if none runs, remove {lock.lock_file}; else "
+        _acquire_in_turn(lock, situation + stale, wait=wait)
     return lock
 
 
-def _is_soft(lock_file: str) -> bool:
-    return lock_file.endswith(_SOFT)
+def _acquire_in_turn(lock: BaseFileLock, situation: str, *, wait: bool) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise InputError(f"{situation}wait until it ends, or end it") from None
+        print(f"{situation}waiting until it ends", file=sys.stderr, flush=True)
+        lock.acquire()
 
 
 def check_regular(path: Path, fix: str) -> None:

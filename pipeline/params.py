@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline import dvc_cache
 from pipeline.errors import InputError, collapsed_message
 
 PARAMS_FILE = Path("params.yaml")
@@ -329,6 +330,15 @@ class RuntimeParams(_Section):
 
     progress_seconds: Annotated[float, Field(gt=0, le=86_400)]
     """Seconds between lines of progress if the output is not a terminal."""
+
+    @property
+    def shared_cache(self) -> Path:
+        """The folder `cache`, for what all checkouts share: vectors and downloads.
+
+        In the workspace of an experiment, which DVC removes in the end, it is the folder of the
+        project that the experiment belongs to.
+        """
+        return (dvc_cache.find_main_project() or Path()) / self.cache
 
 
 class Params(_Section):

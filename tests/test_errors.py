@@ -2,9 +2,11 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from pipeline import dvc_cache
 from pipeline.errors import InputError, one_line
 from pipeline.stages.run import run_stage
 
@@ -77,6 +79,51 @@ def test_a_file_name_in_a_disk_error_is_one_safe_line(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         fail_with(OSError(errno.ENOSPC, "full", "a\n\x1b[2J.h5"))
     assert capsys.readouterr().err.startswith(r"error: a\n\x1b[2J.h5: full: ")
+
+
+@pytest.mark.parametrize("name", ["artifacts", "data"])
+def test_under_dvc_a_folder_of_outputs_must_not_lead_out_of_the_project(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    Path(name).symlink_to(tmp_path / "disk")
+    run_stage(lambda: print("without DVC"))
+    monkeypatch.setenv("DVC_STAGE", "train")
+    with pytest.raises(SystemExit) as caught:
+        run_stage(lambda: print("ran"))
+    assert caught.value.code == 1
+    output = capsys.readouterr()
+    assert output.out == "without DVC\n"
+    assert output.err.startswith(f"error: {name} is a link to {tmp_path / 'disk'}, and DVC tracks")
+    assert f"`rm {name}; mv {tmp_path / 'disk'} {name}`" in output.err
+    assert "dvc config --local cache.type symlink" in output.err
+
+
+def test_under_dvc_a_failed_stage_says_how_its_earlier_outputs_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "train")
+    monkeypatch.setattr(dvc_cache, "find_object_folder", lambda: tmp_path / "objects")
+    digest = "ab" * 16
+    Path("dvc.lock").write_text(
+        f"stages:\n  train:\n    outs:\n    - {{path: artifacts/model, md5: {digest}.dir}}\n"
+    )
+    hint = "DVC removed what this stage wrote before: `dvc checkout` brings it back\n"
+
+    def said() -> str:
+        with pytest.raises(SystemExit):
+            fail_with(InputError("training diverged: lower it"))
+        return capsys.readouterr().err.removeprefix("error: training diverged: lower it\n")
+
+    assert said() == ""  # it is in no cache
+    (tmp_path / "objects/ab").mkdir(parents=True)
+    (tmp_path / "objects/ab" / f"{digest[2:]}.dir").touch()
+    assert said() == hint
+    Path("artifacts/model").mkdir(parents=True)
+    assert said() == ""
 
 
 def test_defects_keep_their_traceback() -> None:

@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,37 @@ def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     remove_temporary_files(tmp_path / "nowhere", "*")
 
 
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_is_replaced_and_what_it_leads_to_is_not_written_to(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    cached, target = tmp_path / "cached", tmp_path / "target"
+    cached.write_text("in DVC's cache")
+    cached.chmod(0o444)
+    link(cached, target)
+    write_bytes(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert not target.is_symlink()
+    assert cached.read_text() == "in DVC's cache"
+
+
+def test_a_second_writer_may_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = sole_writer(tmp_path, "training")
+    first.__enter__()
+
+    def second() -> str:
+        with sole_writer(tmp_path, "training", wait=True):
+            return "written"
+
+    with ThreadPoolExecutor() as pool:
+        result = pool.submit(second)
+        while not (line := capsys.readouterr().err):
+            assert not result.done()
+        assert line == f"another training is writing to {tmp_path}: waiting until it ends\n"
+        first.__exit__(None, None, None)
+        assert result.result() == "written"
+
+
 def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     with sole_writer(folder, "training"):
@@ -83,10 +116,11 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
 
 def test_the_error_for_a_folder_that_cannot_be_written_to_has_the_fix(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    for options, fix in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "make it writable, or set runtime.cache in params.yaml to another folder"),
         ({"alternative": ""}, "make it writable"),
-    ]:
+    ]
+    for options, fix in cases:
         with (
             pytest.raises(InputError, match="cannot be written to") as caught,
             sole_writer(tmp_path / "file", "training", **options),

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import dvc_cache
 from pipeline.datasets import formats
 from pipeline.dvc import DvcError, run_dvc
 from pipeline.errors import InputError
-from pipeline.features.extractor import digest_photos
+from pipeline.features.earlier_stores import EarlierStores
+from pipeline.features.extractor import digest_photos, locate_vectors
 from pipeline.features.feature_spec import read_encoder_config
 from pipeline.features.shard_cache import ShardCache
 from pipeline.files import read_texts
@@ -42,7 +44,7 @@ class PhotoStatus:
     """How many photos are encoded.
 
     Attributes:
-        computed: number of photos with a cached vector.
+        computed: number of photos whose vector is in the shard cache or in a feature store.
         new: number of photos that the encoder has not seen.
         failed: image_id to reason, for photos that cannot be read or that could not be decoded
             in the last extraction.
@@ -89,10 +91,13 @@ def photo_status(params: Params, artifacts: Path) -> PhotoStatus:
         extract.views, extract.pooling, extract.scales, extract.dtype
     )
     digests, failed = digest_photos(photos, root)
-    cached = ShardCache(Path(params.runtime.cache), feature_spec.fingerprint).index(
-        remove_damaged=False
+    vectors = locate_vectors(
+        set(digests.values()),
+        ShardCache(params.runtime.shared_cache, feature_spec.fingerprint),
+        EarlierStores(dvc_cache.find_copies(artifacts / "features.h5"), feature_spec.fingerprint),
+        remove_damaged=False,
     )
-    uncached = [image_id for image_id, sha256 in digests.items() if sha256 not in cached]
+    uncached = [image_id for image_id, sha256 in digests.items() if sha256 not in vectors]
     last_failures = _last_failures(artifacts / "extract.json")
     failed_again = {
         image_id: f"{last_failures[image_id]} (at the last extraction)"
@@ -117,6 +122,11 @@ def _run_dvc(arguments: list[str]) -> str:
     try:
         return run_dvc(arguments)
     except DvcError as error:
+        if "not a git repository" in str(error):
+            raise InputError(
+                f"{Path.cwd()} is no git repository, which DVC needs: `git init && git add . && "
+                'git commit -m "as downloaded"`'
+            ) from None
         raise InputError(f"`dvc {' '.join(arguments)}` failed: {error}") from None
 
 

@@ -11,7 +11,7 @@ import click
 from pipeline.cli.options import FiniteFloatRange, combine_options
 from pipeline.cli.output import printable_name
 from pipeline.cli.photo_arguments import Notice, Photo, expand_photo_arguments
-from pipeline.errors import one_line
+from pipeline.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Caption, Captioner
@@ -204,7 +204,7 @@ def _caption_all(
                 try:
                     data = photo.data if photo.path is None else read_photo(photo.path)
                     images[position] = captioner.decode(data)
-                except PhotoError as error:
+                except (PhotoError, InputError) as error:
                     failures.append(Notice(photo.name, str(error)))
                     with progress.hidden():
                         click.echo(failures[-1].line, err=True)

@@ -29,8 +29,10 @@ def status() -> None:
     from pipeline.params import load_params  # noqa: PLC0415  (imports pydantic)
 
     params = load_params()
-    for stage in stage_statuses():
-        click.echo(one_line(f"{stage.name:10}{_stage_line(stage)}"))
+    stages = stage_statuses()
+    width = max(9, *(len(stage.name) for stage in stages)) + 1  # 9: the longest of our own
+    for stage in stages:
+        click.echo(one_line(f"{stage.name:{width}}{_stage_line(stage)}"))
     click.echo()
     try:
         photos = photo_status(params, Path("artifacts"))

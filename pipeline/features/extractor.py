@@ -2,13 +2,16 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from pipeline import dvc_cache
 from pipeline.errors import InputError
+from pipeline.features.earlier_stores import DamagedRowError, EarlierStores, StoreRow, read_rows
 from pipeline.features.executors.local import EncodeStats, available_cores, prefetch
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.features.photos import PhotoError, PhotoFile, read_photo
@@ -19,8 +22,8 @@ from pipeline.features.shard_cache import (
     read_vectors,
     remove_damaged_shards,
 )
-from pipeline.features.store import write_store
-from pipeline.files import remove_temporary_files, sole_writer
+from pipeline.features.store import VectorRows, write_store
+from pipeline.files import remove_temporary_files, sole_writer, write_json
 from pipeline.progress import track
 
 # If shards are damaged right after they were written, the disk is broken: do not try for ever.
@@ -80,6 +83,8 @@ class ExtractionResult:
 class Extractor:
     """Extracts features.
 
+    A vector comes from the shard cache, else from an earlier store, else from the encoder.
+
     Attributes:
         feature_spec: how photos are encoded; its fingerprint names the shard cache's folder.
         executor: runs the encoder; called only if there are photos to encode.
@@ -87,6 +92,7 @@ class Extractor:
         max_pixels: photos with more pixels fail.
         max_failed_share: share of all photos; if more fail, no store is written. A single photo
             may always fail, unless this is 0.
+        earlier_stores: feature stores that may have vectors of photos that the shard cache lacks.
     """
 
     feature_spec: FeatureSpec
@@ -94,6 +100,7 @@ class Extractor:
     cache: Path
     max_pixels: int
     max_failed_share: float
+    earlier_stores: Iterable[Path] = ()
 
     def extract(self, photos: Mapping[str, Path], root: Path, store: Path) -> ExtractionResult:
         """Encode the photos that are not in the shard cache, and write the feature store.
@@ -102,19 +109,19 @@ class Extractor:
 
         Args:
             photos: image_id to file.
-            root: the data set's folder. Each photo is in a folder below it; links that lead out
-                of that folder are refused. The folder itself may be a link, for example to a
-                larger disk.
+            root: the data set's folder. Each photo is in a folder below it; links that lead
+                elsewhere are refused, see `_TrustedFolders`.
             store: the file to write.
 
         Raises:
-            InputError: too many photos failed, or another extraction is running.
+            InputError: too many photos failed, the system failed, or another extraction is
+                writing the same store.
         """
         cache = ShardCache(self.cache, self.feature_spec.fingerprint)
         with (
-            sole_writer(cache.folder, "extraction"),
-            # An extraction with another spec, or another cache, may be writing the same store.
             sole_writer(store.parent, "extraction", f".{store.name}.lock", alternative=""),
+            # An extraction in another checkout may fill the same cache: wait, to find its vectors.
+            sole_writer(cache.folder, "extraction", wait=True),
         ):
             remove_temporary_files(cache.folder, "*")
             remove_temporary_files(store.parent, store.name)
@@ -123,24 +130,25 @@ class Extractor:
     def _extract_locked(
         self, photos: Mapping[str, Path], root: Path, store: Path, cache: ShardCache
     ) -> ExtractionResult:
-        locations = cache.index()
-        buffer = _PhotoBuffer(_BUFFER_BYTES, exclude=locations)
+        earlier = EarlierStores(self.earlier_stores, self.feature_spec.fingerprint)
+        buffer = _PhotoBuffer(_BUFFER_BYTES, exclude=cache.index())
         result = ExtractionResult(*digest_photos(photos, root, buffer.add))
         for _ in range(_ATTEMPTS):
-            locations = self._encode_missing(photos, buffer, cache, locations, result)
+            vectors = self._encode_missing(photos, buffer, cache, earlier, result)
             self._check_failed_share(result)
             keys = [result.photos[image_id] for image_id in sorted(result.photos)]
-            if not all(key in locations for key in keys):
+            if not all(key in vectors for key in keys):
                 continue  # shards that were just written are damaged already
-            rows = read_vectors(locations, keys)
             try:
                 result.fingerprint = write_store(
-                    store, self.feature_spec, result.photos, result.failed, rows
+                    store, self.feature_spec, result.photos, result.failed, vectors.read(keys)
                 )
             except DamagedShardError:
-                remove_damaged_shards(locations, keys)
-                locations = cache.index()
+                remove_damaged_shards(vectors.shards, keys)
+            except DamagedRowError:
+                earlier.drop_damaged(keys)
             else:
+                self._failed_photos_file.unlink(missing_ok=True)
                 return result
         raise InputError(
             f"{cache.folder} was found damaged {_ATTEMPTS} times: check that disk, "
@@ -152,19 +160,21 @@ class Extractor:
         photos: Mapping[str, Path],
         buffer: "_PhotoBuffer",
         cache: ShardCache,
-        locations: dict[str, VectorLocation],
+        earlier: EarlierStores,
         result: ExtractionResult,
-    ) -> dict[str, VectorLocation]:
-        """Encode the photos without a location; return the locations of all vectors."""
+    ) -> "_Vectors":
+        """Encode the photos that have no vector; return where all vectors are."""
+        keys = set(result.photos.values())
+        vectors = locate_vectors(keys, cache, earlier)
         missing = {
-            sha: photos[image_id] for image_id, sha in result.photos.items() if sha not in locations
+            sha: photos[image_id] for image_id, sha in result.photos.items() if sha not in vectors
         }
         # Photos encoded in an earlier attempt do not count: this run had to encode them.
         result.cached = (
-            sum(sha in locations for sha in result.photos.values()) - result.stats.computed
+            sum(sha in vectors for sha in result.photos.values()) - result.stats.computed
         )
         if not missing:
-            return locations
+            return vectors
         files = {sha: PhotoFile(path, buffer.pop(sha)) for sha, path in missing.items()}
         status = f"{result.cached} cached, {len(result.failed)} failed"
         stats = self.executor.encode(files, self.feature_spec, self.max_pixels, cache, status)
@@ -173,18 +183,57 @@ class Extractor:
             if sha in stats.failed:
                 result.failed[image_id] = stats.failed[sha]
                 del result.photos[image_id]
-        return cache.index()
+        return locate_vectors(keys, cache, earlier)
+
+    @property
+    def _failed_photos_file(self) -> Path:
+        return self.cache / "failed_photos.json"
 
     def _check_failed_share(self, result: ExtractionResult) -> None:
         total = len(result.photos) + len(result.failed)
         allowed = max(self.max_failed_share * total, self.max_failed_share > 0)
-        if len(result.failed) > allowed or not result.photos:
-            image_id, reason = next(iter(sorted(result.failed.items())), ("none", "no photos"))
-            raise InputError(
-                f"{len(result.failed)} of {total} photos failed, the first is {image_id}: "
-                f"{reason}; fix them, or raise extract.max_failed_share in params.yaml "
-                "(finished work is kept)"
-            )
+        if len(result.failed) <= allowed and result.photos:
+            return
+        if not result.failed:
+            raise InputError("there are no photos")
+        image_id, reason = min(result.failed.items())
+        write_json(self._failed_photos_file, result.failed)
+        raise InputError(
+            f"{len(result.failed)} of {total} photos failed, the first is {image_id}: "
+            f"{reason}; all are in {self._failed_photos_file}: fix them, or raise "
+            "extract.max_failed_share in params.yaml (finished work is kept)"
+        )
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Where the photos' vectors are, by their sha256: in shards and in earlier stores."""
+
+    shards: Mapping[str, VectorLocation]
+    rows: Mapping[str, StoreRow]
+
+    def __contains__(self, sha: str) -> bool:
+        return sha in self.shards or sha in self.rows
+
+    def read(self, keys: list[str]) -> Iterator[VectorRows]:
+        """Yield positions in `keys` and their vectors, each position once."""
+        yield from read_vectors(self.shards, keys)
+        yield from read_rows(self.rows, keys)
+
+
+def locate_vectors(
+    keys: Collection[str], cache: ShardCache, earlier: EarlierStores, *, remove_damaged: bool = True
+) -> _Vectors:
+    """Return where the vectors of the photos `keys` are; earlier stores only for the remainder.
+
+    Args:
+        keys: sha256 of the photos.
+        cache: the shard cache.
+        earlier: stores to look into where the shard cache lacks photos.
+        remove_damaged: see `ShardCache.index`.
+    """
+    shards = cache.index(remove_damaged=remove_damaged)
+    return _Vectors(shards, earlier.locate([key for key in keys if key not in shards]))
 
 
 class _PhotoBuffer:
@@ -226,13 +275,18 @@ def digest_photos(
     Returns:
         image_id to sha256, for the photos that can be read; and image_id to the reason, for
         the others.
+
+    Raises:
+        InputError: the system fails, see `read_photo`.
     """
     digests: dict[str, str] = {}
     failed: dict[str, str] = {}
 
+    folders = _TrustedFolders(root)
+
     def digest(_: str, path: Path) -> str | PhotoError:
         try:
-            data = read_photo(path, _photo_folder(path, root))
+            data = read_photo(path, folders.folder_of(path))
         except PhotoError as error:
             return error
         sha = hashlib.sha256(data).hexdigest()
@@ -250,7 +304,27 @@ def digest_photos(
     return digests, failed
 
 
-def _photo_folder(path: Path, root: Path) -> Path:
-    """Return the folder directly below `root` that holds the photo, or `root` itself."""
-    parts = path.relative_to(root).parts
-    return root / parts[0] if len(parts) > 1 else root
+class _TrustedFolders:
+    """Decides which folder a photo has to be in: links may come from a stranger's archive.
+
+    A link may lead to another file of the data set, or into DVC's cache, which DVC links files to
+    where `cache.type` says so. Any other link out of a photo's folder is refused.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._resolve = lru_cache(Path.resolve)  # of the few folders
+
+    def folder_of(self, path: Path) -> Path:
+        """Return the folder that the photo at `path` has to be in after links are followed."""
+        parts = path.relative_to(self._root).parts
+        # The folder directly below the root may itself be a link, for example to a larger disk.
+        folder = self._root / parts[0] if len(parts) > 1 else self._root
+        try:
+            target = path.resolve()
+        except (OSError, ValueError, RuntimeError):  # `read_photo` says what is wrong
+            return folder
+        for trusted in (folder, self._root):
+            if target.is_relative_to(self._resolve(trusted)):
+                return trusted
+        return target.parent if dvc_cache.is_object(target) else folder

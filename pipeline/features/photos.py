@@ -1,5 +1,6 @@
 """Reading and decoding photos: from an untrusted file to a square of RGB pixels."""
 
+import errno
 import io
 import os
 import struct
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from filelock import FileLock
 from PIL import Image, ImageChops, UnidentifiedImageError
 
+from pipeline.errors import InputError
 from pipeline.features.metadata import BarePhoto, remove_metadata
 from pipeline.features.views import VIEWS
 from pipeline.image_types import JPEG, PNG, SIGNATURE_LENGTH, WEBP, FileType, identify
@@ -59,6 +61,19 @@ _NOISE = b"".join(bytes([*range(1, 255), 0xFF, marker]) for marker in range(0xD0
 # truncated files; the others come from parsers that read impossible numbers.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
                   ArithmeticError, struct.error, zlib.error)  # fmt: skip
+
+# System errors that are facts about one file: its name, permission, type or links. All others, such
+# as a bad disk, a lost network drive or too many open files, say nothing about the photo.
+_PHOTO_ERRNOS = frozenset({
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ,
+    errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.EOVERFLOW, errno.EFBIG,
+})  # fmt: skip
+
+_SYSTEM_FIXES = {
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`) or lower runtime.workers",
+    errno.ENFILE: "close programs that hold many files open",
+    errno.ENOMEM: "free some memory or lower runtime.workers",
+}
 
 # `decode_photo` checks its own limit on the header; Pillow's would warn or raise earlier.
 Image.MAX_IMAGE_PIXELS = None
@@ -108,6 +123,7 @@ def read_photo(path: Path, folder: Path | None = None) -> bytes:
 
     Raises:
         PhotoError: it is a folder, unreadable, empty, huge, or a link out of `folder`.
+        InputError: the system fails, whatever the photo is; nothing is known about it.
     """
     try:
         if folder is not None and not path.resolve().is_relative_to(folder.resolve()):
@@ -119,7 +135,14 @@ def read_photo(path: Path, folder: Path | None = None) -> bytes:
             raise PhotoError(f"{size} bytes, more than any photo has")
         data = path.read_bytes()
     except OSError as error:
-        raise PhotoError(f"cannot be read: {error.strerror or error}") from None
+        if error.errno in _PHOTO_ERRNOS:
+            raise PhotoError(f"cannot be read: {error.strerror or error}") from None
+        reason = error.strerror or error
+        fix = _SYSTEM_FIXES.get(error.errno or 0, "check that disk or network drive")
+        raise InputError(
+            f"{path} could not be read ({reason}), which is no fault of the photo: {fix}, then "
+            "rerun (finished work is kept)"
+        ) from None
     except ValueError as error:  # a name that no file can have
         raise PhotoError(f"cannot be read: {error}") from None
     except RuntimeError:  # what Python before 3.13 raises for links in a circle

@@ -3,10 +3,12 @@
 import errno
 import io
 import lzma
+import math
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, collapsed_message, one_line
 from pipeline.files import atomic_path, fingerprint
 
 StoredVectors = npt.NDArray[Any]
 VectorLocation = tuple[Path, int]  # a shard and a row of it
 
 _KEYS, _VECTORS = "sha256.npy", "vectors.npy"
+_OTHER_FORM = "its vectors have another type or shape than those of other shards"
 
 # The errors that the parsers raise on a damaged shard. `RuntimeError` covers zip features that a
 # damaged header requires; the last two come from NumPy's parser of array headers.
@@ -42,7 +45,9 @@ class DamagedShardError(Exception):
 
     def remove_shard(self) -> None:
         """Remove the shard, so that its photos are encoded again."""
-        print(f"{self._shard} is damaged ({self._reason}); its photos are encoded again")
+        # The reason may quote bytes of the file.
+        reason = one_line(self._reason)
+        print(f"{self._shard} is damaged ({reason}); its photos are encoded again")
         self._shard.unlink(missing_ok=True)
 
 
@@ -80,7 +85,7 @@ class ShardCache:
         locations: dict[str, VectorLocation] = {}
         # Hidden files are still being written.
         for shard in sorted(self.folder.glob("[!.]*.npz")):
-            if shard.is_dir():
+            if shard.exists() and not shard.is_file():  # opening a FIFO would never end
                 continue
             try:
                 with _open_shard(shard) as members:
@@ -113,32 +118,56 @@ def read_vectors(
 ) -> Iterator[tuple[list[int], StoredVectors]]:
     """Read the vectors of `keys`, shard by shard; yield positions in `keys` and their vectors.
 
+    Keys without a location are skipped.
+
     Raises:
-        DamagedShardError: a shard is not as it was written.
+        DamagedShardError: a shard is not as it was written, or has vectors of another form than
+            those before it.
         InputError: a shard cannot be read.
     """
+    form = None
     for shard, positions in _by_shard(locations, keys).items():
-        yield positions, _read_rows(shard, [keys[position] for position in positions])
+        vectors = _read_rows(shard, [keys[position] for position in positions])
+        form = form or _form(vectors)
+        if _form(vectors) != form:
+            raise DamagedShardError(shard, _OTHER_FORM)
+        yield positions, vectors
 
 
 def remove_damaged_shards(locations: Mapping[str, VectorLocation], keys: list[str]) -> None:
     """Remove every shard for which `read_vectors` would raise `DamagedShardError`.
 
+    Where shards differ in form, those of the form that most photos have are kept.
+
     Raises:
         InputError: a shard cannot be read.
     """
+    forms: dict[Path, str] = {}
+    photos: Counter[str] = Counter()
     for shard, positions in _by_shard(locations, keys).items():
         try:
-            _read_rows(shard, [keys[position] for position in positions])
+            vectors = _read_rows(shard, [keys[position] for position in positions])
         except DamagedShardError as error:
             error.remove_shard()
+        else:
+            forms[shard] = _form(vectors)
+            photos[forms[shard]] += len(vectors)
+    for shard, form in forms.items():
+        if form != photos.most_common(1)[0][0]:
+            DamagedShardError(shard, _OTHER_FORM).remove_shard()
+
+
+def _form(vectors: StoredVectors) -> str:
+    """Return the number type and shape of each photo's vectors."""
+    return f"{vectors.dtype} {vectors.shape[1:]}"
 
 
 def _by_shard(locations: Mapping[str, VectorLocation], keys: list[str]) -> dict[Path, list[int]]:
     """Group the positions of `keys` by the shard that holds their vectors."""
     shards: dict[Path, list[int]] = {}
     for position, key in enumerate(keys):
-        shards.setdefault(locations[key][0], []).append(position)
+        if key in locations:
+            shards.setdefault(locations[key][0], []).append(position)
     return shards
 
 
@@ -148,8 +177,10 @@ def _read_rows(shard: Path, keys: list[str]) -> StoredVectors:
         rows = {key: row for row, key in enumerate(_read_keys(members))}
         vectors = _read_array(members, _VECTORS)
         matching = vectors.dtype.kind == "f" and vectors.shape[:1] == (len(rows),)
-        if not matching or not np.isfinite(vectors).all():
+        if not matching or vectors.ndim < 2 or not np.isfinite(vectors).all():  # noqa: PLR2004
             raise ValueError("keys and vectors do not match")
+        if not vectors.reshape(len(vectors), -1).any(axis=1).all():
+            raise ValueError("a vector is all zeros")
         vectors_info = members.getinfo(_VECTORS)
         if vectors_info.comment != _shard_digest(shard, vectors_info):
             raise ValueError("its vectors belong to another shard")
@@ -163,7 +194,7 @@ def _open_shard(shard: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(shard) as members:
             yield members
     except _CORRUPTION_ERRORS as error:
-        raise DamagedShardError(shard, str(error)) from None
+        raise DamagedShardError(shard, collapsed_message(error)) from None
     except OSError as error:
         if error.errno in _CORRUPTION_ERRNOS:
             raise DamagedShardError(shard, str(error)) from None
@@ -174,9 +205,18 @@ def _open_shard(shard: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _read_array(members: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    """Read an array without ever unpickling anything."""
+    """Read an array without unpickling anything, and without more memory than the file's size."""
+    if members.getinfo(name).file_size > Path(str(members.filename)).stat().st_size:
+        raise ValueError("it claims to be larger than its file")
     # Read the entire member: zipfile verifies the checksum only at its end.
     data = io.BytesIO(members.read(name))
+    if np.lib.format.read_magic(data) != (1, 0):
+        raise ValueError("its arrays have another format version")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+    size = data.getbuffer().nbytes - data.tell()
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != size:
+        raise ValueError("the header of an array does not match its size")
+    data.seek(0)
     return np.lib.format.read_array(data, allow_pickle=False)
 
 

@@ -87,6 +87,7 @@ class FeatureStore:
         feature_spec: how the photos were encoded.
         fingerprint: fingerprint of the feature spec and of every photo's content.
         image_ids: the ids of the rows, sorted.
+        photo_digests: the `photo_sha256` of the rows.
         failed: image_id to the reason why there is no vector.
         shape: shape of one view's vectors: (D,) or (P, D).
         vector_digests: the `vector_sha256` of the rows.
@@ -98,6 +99,7 @@ class FeatureStore:
     feature_spec: FeatureSpec
     fingerprint: str
     image_ids: list[str]
+    photo_digests: list[str]
     failed: dict[str, str]
     shape: tuple[int, ...]
     vector_digests: list[str]
@@ -234,6 +236,7 @@ def _read(path: Path, file: Any) -> FeatureStore:
         feature_spec=feature_spec,
         fingerprint=_fingerprint(feature_spec, photos),
         image_ids=ids,
+        photo_digests=[photos[image_id] for image_id in ids],
         failed=failed,
         shape=features.shape[1 if views == 1 else 2 :],
         vector_digests=digests,

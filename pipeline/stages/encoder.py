@@ -23,7 +23,7 @@ def main() -> None:
     encoder = params.encoder
     input_size = encoder.input_size or default_input_size(encoder.name)
     # DVC deletes the stage's outputs before it runs, so downloads are also kept in the cache.
-    cached = Path(params.runtime.cache) / "encoders" / f"{encoder.name}-{input_size}"
+    cached = params.runtime.shared_cache / "encoders" / f"{encoder.name}-{input_size}"
     for folder in (ARTIFACTS, cached):
         source = pretrained.existing_official_source(
             folder, encoder.name, encoder.weights, input_size

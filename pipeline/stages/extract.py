@@ -4,6 +4,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from pipeline import dvc_cache
 from pipeline.datasets import formats
 from pipeline.errors import one_line
 from pipeline.features.encoders.engines import load_engine
@@ -16,6 +17,7 @@ from pipeline.params import RuntimeParams, load_params
 from pipeline.stages.run import run_stage
 
 ARTIFACTS = Path("artifacts")
+STORE = ARTIFACTS / "features.h5"
 
 
 def main() -> None:
@@ -31,10 +33,11 @@ def main() -> None:
     result = Extractor(
         feature_spec=feature_spec,
         executor=_make_executor(params.runtime, feature_spec),
-        cache=Path(params.runtime.cache),
+        cache=params.runtime.shared_cache,
         max_pixels=options.max_pixels,
         max_failed_share=options.max_failed_share,
-    ).extract(photos, root, ARTIFACTS / "features.h5")
+        earlier_stores=dvc_cache.find_copies(STORE),
+    ).extract(photos, root, STORE)
     write_json(
         ARTIFACTS / "extract.json",
         {

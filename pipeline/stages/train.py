@@ -52,7 +52,12 @@ def main() -> None:
         ARTIFACTS, "captions.parquet", "vocabulary.json", "features.h5"
     )
     cache = Path(params.runtime.cache)
-    with sole_writer(cache / "training", "training"), ExitStack() as stack:
+    with (
+        sole_writer(ARTIFACTS, "training", ".train.lock", alternative=""),
+        # Experiments that run at the same time may share the cache.
+        sole_writer(cache / "training", "training", wait=True),
+        ExitStack() as stack,
+    ):
         for name in HISTORY_FILES.values():
             remove_temporary_files(ARTIFACTS, name)
         run = _TrainRun(params, artifacts, _training_data(artifacts), stack)

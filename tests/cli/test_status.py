@@ -39,7 +39,8 @@ def status_lines(project: Project) -> dict[str, str]:
 
 def test_after_a_run_everything_is_up_to_date_and_computed(project: Project) -> None:
     status = status_lines(project)
-    stages = ["sample", "clean", "encoder", "extract", "tokenize", "detector", "train", "evaluate"]
+    stages = ["dataset", "sample", "clean", "encoder", "extract", "tokenize", "detector", "train"]
+    stages.append("evaluate")
     assert {name: status[name] for name in stages} == dict.fromkeys(stages, "up to date")
     assert status["photos"] == f"{len(photo_paths(project))} computed, 0 new, 0 failed"
 

@@ -1,6 +1,10 @@
+import errno
 import hashlib
+import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ import numpy.typing as npt
 import pytest
 from filelock import FileLock
 
+from pipeline import dvc_cache
 from pipeline.errors import InputError
 from pipeline.features import extractor, photos
 from pipeline.features.encoders.engines import Engine, KerasEngine, Pixels, Vectors
@@ -19,6 +24,7 @@ from pipeline.features.executors.local import EncodeStats, LocalExecutor
 from pipeline.features.extractor import ExtractionResult
 from pipeline.features.shard_cache import ShardCache
 from pipeline.features.store import FeatureStore
+from pipeline.files import read_json
 from tests.conftest import FEATURE_SPEC, encoded, make_photo
 from tests.support.extraction import BATCH, MeanColourEngine, Workspace, add_bad_photos
 
@@ -136,8 +142,13 @@ def test_with_too_many_failures_no_store_is_written_but_finished_work_is_kept(
     assert message.startswith("7 of 14 photos failed, the first is 00.png: empty file; ")
     assert "extract.max_failed_share in params.yaml" in message
     assert not workspace.store.exists()
+    file = workspace.cache / "failed_photos.json"
+    assert f"all are in {file}: fix them" in message
+    all_failed = read_json(file, "")
     result = workspace.extract(max_failed_share=0.5)
     assert result.stats.computed == 0
+    assert result.failed == all_failed
+    assert not file.exists()
     workspace.check()
 
 
@@ -263,15 +274,20 @@ def test_another_spec_has_its_own_vectors_and_going_back_is_free(workspace: Work
     assert workspace.store.read_bytes() == original
 
 
-def test_a_second_writer_is_refused_with_the_advice_to_wait(workspace: Workspace) -> None:
-    workspace.extract()
-    (folder,) = (workspace.cache / "features").iterdir()
-    with FileLock(folder / "lock"):
-        with pytest.raises(InputError, match=r"another extraction is writing to .*: wait"):
-            workspace.extract()
-        other = replace(FEATURE_SPEC, dtype="float16")
-        assert workspace.extract(feature_spec=other).stats.computed == 10
-    assert workspace.extract().stats.computed == 0
+def test_a_second_writer_of_the_cache_waits_and_finds_the_vectors_of_the_first(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = FileLock(workspace.shards().folder / "lock", thread_local=False)
+    workspace.shards().folder.mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        with lock:
+            other = replace(FEATURE_SPEC, dtype="float16")
+            assert workspace.extract(feature_spec=other).stats.computed == 10
+            second = pool.submit(workspace.extract)
+            while "waiting until it ends" not in capsys.readouterr().err:
+                assert not second.done()
+            workspace.encode(workspace.executor())
+        assert (second.result().cached, second.result().stats.computed) == (10, 0)
 
 
 def test_another_writer_of_the_same_store_is_refused(
@@ -292,6 +308,112 @@ def test_the_lock_is_released_after_a_failure(workspace: Workspace) -> None:
     with pytest.raises(KeyboardInterrupt):
         workspace.extract(MeanColourEngine(1))
     workspace.extract()
+
+
+# Vectors of an earlier store.
+
+
+def encoded_elsewhere(workspace: Workspace) -> Path:
+    """Extract, and keep nothing but a copy of the store, as `dvc pull` brings it; return that."""
+    workspace.extract()
+    earlier = workspace.store.rename(workspace.folder / "earlier.h5")
+    shutil.rmtree(workspace.cache)
+    return earlier
+
+
+def test_a_new_photo_in_a_clone_costs_one_pass_of_one_photo(workspace: Workspace) -> None:
+    earlier = encoded_elsewhere(workspace)
+    original = earlier.read_bytes()
+    result = workspace.extract(earlier_stores=[earlier])
+    assert (result.cached, result.stats.computed, len(workspace.engines)) == (10, 0, 1)
+    assert workspace.store.read_bytes() == original
+    assert workspace.cached_count() == 0  # nothing was copied
+    workspace.draw(77)
+    result = workspace.extract(earlier_stores=[earlier])
+    assert (result.cached, result.stats.computed, result.stats.passes) == (10, 1, 1)
+    assert len(workspace.check().image_ids) == 11
+
+
+def test_a_damaged_row_of_an_earlier_store_is_encoded_again(workspace: Workspace) -> None:
+    earlier = encoded_elsewhere(workspace)
+    original = earlier.read_bytes()
+    vector = FeatureStore.open(earlier).features[3].tobytes()
+    earlier.write_bytes(original.replace(vector, b"\1" + vector[1:]))
+    result = workspace.extract(earlier_stores=[earlier])
+    assert (result.cached, result.stats.computed) == (9, 1)
+    assert workspace.store.read_bytes() == original
+
+
+def test_an_earlier_store_of_another_spec_is_not_used(workspace: Workspace) -> None:
+    earlier = encoded_elsewhere(workspace)
+    other = replace(FEATURE_SPEC, weights_sha256="c" * 64)
+    assert workspace.extract(feature_spec=other, earlier_stores=[earlier]).stats.computed == 10
+
+
+def test_a_photo_whose_shard_is_damaged_comes_from_an_earlier_store(workspace: Workspace) -> None:
+    workspace.extract()
+    earlier = workspace.store.rename(workspace.folder / "earlier.h5")
+    for shard in workspace.cache.rglob("*.npz"):
+        shard.write_bytes(with_another_vector(shard.read_bytes()))
+    result = workspace.extract(earlier_stores=[earlier])
+    assert result.stats.computed == 0
+    assert workspace.store.read_bytes() == earlier.read_bytes()
+
+
+# Links.
+
+
+def test_a_link_may_lead_to_the_same_data_set_or_into_dvcs_cache_and_nowhere_else(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = workspace.folder / "elsewhere/files/md5"
+    monkeypatch.setattr(dvc_cache, "find_object_folder", objects.resolve)
+    for number, target in enumerate([objects, workspace.folder / "stranger/files/md5"]):
+        photo = target / "ab" / ("0" * 30)
+        photo.parent.mkdir(parents=True)
+        (workspace.root / f"{number:02}.png").rename(photo)
+        (workspace.root / f"{number:02}.png").symlink_to(photo)
+    (workspace.folder / "secret.png").write_bytes((workspace.root / "05.png").read_bytes())
+    (workspace.root / "02.png").unlink()
+    (workspace.root / "02.png").symlink_to("../secret.png")
+    (workspace.root / "more").mkdir()
+    (workspace.root / "more/a.png").symlink_to("../03.png")
+    (workspace.root / "more/b.png").symlink_to("../../secret.png")
+    photos = workspace.photos()
+    photos |= {f"more/{name}": photos["more"] / name for name in ("a.png", "b.png")}
+    del photos["more"]
+    _, failed = extractor.digest_photos(photos, workspace.root)
+    reason = "a link to a file outside the photo folder"
+    assert failed == dict.fromkeys(["01.png", "02.png", "more/b.png"], reason)
+
+
+# Faults of the system.
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_fault_of_the_system_ends_the_extraction_and_is_no_photos_fault(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, number: int, *, buffered: bool
+) -> None:
+    read_bytes, reads = Path.read_bytes, Counter[Path]()
+
+    def fail_once(path: Path) -> bytes:
+        reads[path] += 1
+        if path.name == "09.png" and reads[path] == 2 - buffered:
+            raise OSError(number, os.strerror(number), str(path))
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail_once)
+        patch.setattr(extractor, "_BUFFER_BYTES", buffered << 20)
+        with pytest.raises(InputError) as caught:
+            workspace.extract()
+    path = workspace.root / "09.png"
+    assert str(caught.value).startswith(f"{path} could not be read ({os.strerror(number)})")
+    assert not workspace.store.exists()
+    result = workspace.extract()
+    assert (result.failed, len(workspace.check().image_ids)) == ({}, 10)
+    assert result.cached == (0 if buffered else 2 * BATCH)
 
 
 # Reading each photo once.

@@ -1,7 +1,9 @@
 import io
+import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -181,6 +183,48 @@ def test_a_shard_with_nan_or_infinity_is_removed(
     shard = shard_of(cache, 4)
     cache.add([key(4), key(5)], np.array([[1, value], [1, 1]], "f2"))
     assert "do not match" in removed_when_read(cache, shard, capsys)
+
+
+def test_a_vector_of_zeros_is_damage(cache: ShardCache, capsys: pytest.CaptureFixture[str]) -> None:
+    shard = shard_of(cache, 4)
+    cache.add([key(4), key(5)], np.array([[0, 0], [1, 1]], "f2"))
+    assert "a vector is all zeros" in removed_when_read(cache, shard, capsys)
+
+
+@pytest.mark.parametrize(
+    "other", [vectors(4, 5, width=7), vectors(4, 5).astype("f8"), np.ones((2, 2, 6), "f2")]
+)
+def test_of_shards_that_differ_in_form_most_photos_decide(
+    cache: ShardCache, other: npt.NDArray[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.add([key(4), key(5)], other)
+    locations = cache.index()
+    keys = [key(number) for number in (4, 1, 2, 3)]
+    with pytest.raises(DamagedShardError):
+        list(read_vectors(locations, keys))
+    remove_damaged_shards(locations, keys)
+    assert "have another type or shape" in removed(cache, locations[key(4)][0], capsys)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX only")
+def test_a_pipe_is_no_shard(cache: ShardCache) -> None:
+    os.mkfifo(cache.folder / "pipe.npz")
+    assert len(cache.index()) == 5
+
+
+def test_a_shard_that_claims_to_be_huge_takes_no_memory(
+    cache: ShardCache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = shard_of(cache, 4)
+    huge = npy_bytes(vectors(4, 5)).replace(b"(2, 6), ", b"(2, %d)," % 10**9)
+    with zipfile.ZipFile(shard, "w") as members:
+        members.writestr("sha256.npy", npy_bytes(KEYS))
+        members.writestr("vectors.npy", huge.replace(b"     \n", b"\n"))
+    removed_when_read(cache, shard, capsys)
+    with zipfile.ZipFile(shard, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr("sha256.npy", npy_bytes(KEYS))
+        members.writestr("vectors.npy", bytes(1 << 22))
+    assert "claims to be larger" in removed_when_read(cache, shard, capsys)
 
 
 def npy_bytes(array: npt.NDArray[np.generic]) -> bytes:

@@ -21,7 +21,8 @@ from tests.support.project import ROOT, Project, Run
 
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-STAGES = ["sample", "clean", "encoder", "extract", "tokenize", "detector", "train", "evaluate"]
+STAGES = ["dataset", "sample", "clean", "encoder", "extract", "tokenize", "detector", "train"]
+STAGES += ["evaluate"]
 # As few scenes, epochs and units as the README's own commands need; the rest is untouched.
 TINY: dict[str, dict[str, Any]] = {
     "sample": {"train": 12, "dev": 3, "test": 12},

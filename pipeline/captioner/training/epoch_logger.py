@@ -14,6 +14,7 @@ from pipeline.captioner.training.history import EpochRow, write_history
 from pipeline.captioner.training.samples import write_contact_sheet, write_text_sample
 from pipeline.captioner.training.tensorboard import TensorBoardWriter
 from pipeline.features.store import FeatureStore
+from pipeline.files import atomic_path
 from pipeline.text.vocabulary import Vocabulary
 
 
@@ -112,4 +113,6 @@ class EpochLogger:
 def _copy_if_newer(source: str, destination: str) -> None:
     existing = Path(destination)
     if not existing.exists() or existing.stat().st_mtime_ns < Path(source).stat().st_mtime_ns:
-        shutil.copy2(source, destination)
+        # Replaced, not written to: it may be a link into DVC's cache.
+        with atomic_path(existing) as temporary:
+            shutil.copy2(source, temporary)

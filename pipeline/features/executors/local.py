@@ -110,19 +110,26 @@ class LocalExecutor:
             bottleneck = describe_bottleneck(idle_seconds(), time.monotonic() - start)
             progress.advance(done - progress.done, f"{status}{failures}; {bottleneck}")
 
+        def store_all() -> None:
+            while pending:
+                store_oldest()
+
         pending: deque[tuple[list[str], PendingBatch]] = deque()
         stop_waiting.clear()
         pool = self._decoding_pool(photos, accelerated=engine.accelerated)
         try:
             with Progress("extract", len(photos), "photos", self.progress_seconds) as progress:
-                for keys, pixels in _decoded_batches(
-                    pool, photos, feature_spec, max_pixels, engine.batch_size, stats.failed
-                ):
-                    pending.append((keys, engine.start(pixels)))
-                    if len(pending) == _MAX_PENDING:
-                        store_oldest()
-                while pending:
-                    store_oldest()
+                try:
+                    for keys, pixels in _decoded_batches(
+                        pool, photos, feature_spec, max_pixels, engine.batch_size, stats.failed
+                    ):
+                        pending.append((keys, engine.start(pixels)))
+                        if len(pending) == _MAX_PENDING:
+                            store_oldest()
+                except InputError:  # a photo could not be read; what is under way is kept
+                    store_all()
+                    raise
+                store_all()
         finally:
             # After Ctrl-C or a failure, do not wait for work that has not started.
             for _, batch in pending:

@@ -1,5 +1,7 @@
 import csv
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,20 @@ def test_files_deleted_from_the_artifacts_are_published_again(logger: EpochLogge
     shutil.rmtree(logger.artifacts)
     logger.publish()
     assert files(logger.artifacts) == files(logger.folder)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_into_dvcs_cache_is_replaced_and_not_written_to(
+    logger: EpochLogger, tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    cached = tmp_path / "cached"
+    cached.write_text("of an earlier run")
+    os.utime(cached, (0, 0))
+    logger.artifacts.mkdir()
+    link(cached, logger.artifacts / "history.csv")
+    logger.log_epoch(HISTORY[:1])
+    assert (logger.artifacts / "history.csv").read_text().startswith("seed,epoch")
+    assert cached.read_text() == "of an earlier run"
 
 
 def test_other_files_in_the_artifacts_stay(logger: EpochLogger) -> None:

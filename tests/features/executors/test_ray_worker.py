@@ -74,6 +74,27 @@ def test_a_worker_stores_its_batch_and_reports_failed_photos(
     assert list(config.cache.folder.glob(".tmp-*")) == [config.marker]
 
 
+@pytest.mark.parametrize("decoded_elsewhere", [False, True])
+def test_a_fault_of_a_workers_disk_is_an_error_and_no_failed_photo(
+    config: WorkerConfig,
+    workspace: ClusterWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+    decoded_elsewhere: bool,
+) -> None:
+    row: dict[str, Any] = row_of(workspace.root / "02.png", workspace.root / "03.png")
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        result = encode_row(config, decode_row(row, config) if decoded_elsewhere else row)
+    (message,) = result.values()
+    assert list(result) == ["input_error"]
+    assert "02.png could not be read (Input/output error), which is no fault of" in message
+    assert encode_row(config, row)["photos"] == 2
+
+
 def test_a_batch_of_damaged_photos_costs_no_pass(
     config: WorkerConfig, workspace: ClusterWorkspace
 ) -> None:
