@@ -58,6 +58,7 @@ TIERS = {
     "storage/test_openvino_graphs.py": "slow",
     "runs/test_interruption.py": "slow",
     "features/encoders/test_engine_threads.py": "slow",
+    "features/encoders/test_graph_digest.py": "slow",
     "metrics/test_meteor.py": "slow",
     "features/executors/test_local.py::processes": "slow",
     "features/test_photos.py::huge": "slow",

@@ -10,7 +10,7 @@ from pipeline.features.feature_spec import FeatureSpec
 from pipeline.files import read_json, write_json
 from pipeline.text.vocabulary import Vocabulary
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 FIX = "run `dvc repro train`"
 
 
