@@ -4,14 +4,19 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.errors import InputError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @contextmanager
@@ -26,13 +31,50 @@ def atomic_path(target: Path) -> Iterator[Path]:
     # The temporary name keeps the suffixes, because some writers choose their format by them.
     # It has no process id, because containers that share a folder may have equal ones.
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
+    with writing_in(target.parent):
+        try:
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(target)
+            _fsync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+_cleaned: set[Path] = set()  # folders in which this process looked for files of killed writers
+
+
+@contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Protect temporary files in `folder`; first remove those that killed writers left there.
+
+    A writer holds a shared lock on the folder itself, which the system releases when the writer
+    dies. With an exclusive lock there is no other writer, and all temporary files are left over.
+    Where a file system has no such locks, nothing is removed.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        _fsync(temporary)
-        temporary.replace(target)
-        _fsync(target.parent)
+        with suppress(OSError):
+            if folder not in _cleaned:
+                _cleaned.add(folder)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_leftovers(folder)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(".tmp-*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def check_disk_space(path: Path, size: int) -> None:

@@ -146,6 +146,11 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
     return config
 
 
+def weights_file(folder: Path, seed: int) -> Path:
+    """Return the path of the weights of the decoder trained from `seed`."""
+    return folder / f"seed_{seed}.weights.h5"
+
+
 def _are_valid_members(members: Sequence[Member]) -> bool:
     """Whether there is at least one, all fields have the right types and seeds differ."""
     valid = all(isinstance(m.seed, int) and isinstance(m.metadata, dict) for m in members)

@@ -1,5 +1,6 @@
 """`caption compare`: whether two runs differ by more than chance."""
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -41,9 +42,12 @@ def compare(
         compare_runs,
         difference_lines,
     )
+    from pipeline.comparison.run_software import software_differences  # noqa: PLC0415
 
     pairing, differences = compare_runs(runs, references, split, search, subset=subset)
-    for note in pairing.notes:
+    with tempfile.TemporaryDirectory(prefix="caption-") as scratch:
+        software = software_differences(runs, Path(scratch))
+    for note in [*pairing.notes, *software]:
         click.echo(f"note: {note}", err=True)
     chosen = search or DEFAULT_SEARCH
     click.echo(f"{len(pairing.image_ids)} photos; {chosen}, where a run has several searches")

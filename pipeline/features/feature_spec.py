@@ -85,6 +85,7 @@ class EncoderConfig:
         preprocessing: see `FeatureSpec`.
         preprocessing_sha256: see `FeatureSpec`.
         graphs_sha256: the `FeatureSpec.graph_sha256` of each pooling, by the number of scales.
+        software: what wrote the file, see `software.software`.
     """
 
     format_version: int
@@ -95,6 +96,7 @@ class EncoderConfig:
     preprocessing: str
     preprocessing_sha256: str
     graphs_sha256: Mapping[str, Sequence[str]]
+    software: Mapping[str, str]
 
     def feature_spec(self, views: str, pooling: str, scales: int, dtype: str) -> FeatureSpec:
         """Return the spec of this encoder's features with the given options of `extract`.
@@ -135,7 +137,7 @@ def read_encoder_config(path: Path) -> EncoderConfig:
     if isinstance(version, int) and version != FORMAT_VERSION:
         raise InputError(f"{path} has format version {version}: {_FIX}")
     types: dict[str, type] = dict.fromkeys(EncoderConfig.__annotations__, str)
-    types |= {"format_version": int, "input_size": int, "graphs_sha256": dict}
+    types |= {"format_version": int, "input_size": int, "graphs_sha256": dict, "software": dict}
     if {key: type(value) for key, value in values.items()} != types:
         raise InputError(f"{path} has another format version: {_FIX}")
     config = EncoderConfig(**values)

@@ -5,11 +5,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from pipeline.errors import InputError, collapsed_message
 from pipeline.files import atomic_path, check_disk_space
-from pipeline.storage.hdf5 import CORRUPTION_ERRORS, iter_datasets, open_self_contained
+from pipeline.storage.hdf5 import (
+    CORRUPTION_ERRORS,
+    check_extent,
+    iter_datasets,
+    open_self_contained,
+)
 
 _MAX_OVERHEAD = 1 << 23  # maximum bytes of a weights file in addition to the weights
 
@@ -67,13 +73,25 @@ def check_weights_file(path: Path, fix: str) -> None:
     Raises:
         InputError: the file is refused.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file: {fix}")  # to open a FIFO would wait for ever
     with open_self_contained(path, fix) as file:
         for dataset in iter_datasets(file):
             try:
-                dtype = dataset.dtype
-            except TypeError as error:  # an HDF5 type that NumPy lacks
-                raise InputError(
-                    f"{path}: {dataset.name} does not hold numbers ({error}): {fix}"
-                ) from None
-            if dtype.kind not in "fiu":
-                raise InputError(f"{path}: {dataset.name} holds {dtype}, not numbers: {fix}")
+                problem = _problem(dataset)
+            except CORRUPTION_ERRORS as error:  # an HDF5 type that NumPy lacks, or damage
+                problem = f"does not hold numbers ({collapsed_message(error)})"
+            if problem:
+                raise InputError(f"{path}: {dataset.name} {problem}: {fix}")
+
+
+def _problem(dataset: Any) -> str | None:
+    """Return what is wrong with a member of a weights file."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        return "is not an array"
+    if dataset.dtype.kind not in "fiu":
+        return f"holds {dataset.dtype}, not numbers"
+    check_extent(dataset)
+    if dataset.dtype.kind == "f" and not np.isfinite(dataset[()]).all():
+        return "has NaN or infinite numbers"
+    return None

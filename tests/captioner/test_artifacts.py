@@ -68,6 +68,7 @@ def write_run(
         FEATURE_SPEC.preprocessing,
         FEATURE_SPEC.preprocessing_sha256,
         {name: ["c" * 64] for name in POOLINGS},
+        {"keras": "3.15.1"},
     )
     write_json(folder / "encoder.json", asdict(encoder))
     (folder / "encoder.weights.h5").touch()

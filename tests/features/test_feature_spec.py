@@ -21,6 +21,7 @@ CONFIG = EncoderConfig(
     preprocessing=FEATURE_SPEC.preprocessing,
     preprocessing_sha256=FEATURE_SPEC.preprocessing_sha256,
     graphs_sha256={name: [f"{name} 1", f"{name} 2"] for name in POOLINGS},
+    software={"keras": "3.15.1"},
 )
 
 

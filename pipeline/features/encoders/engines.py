@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from pipeline.features.feature_spec import FeatureSpec
+from pipeline.files import fingerprint
 from pipeline.storage import openvino_graphs
 from pipeline.storage.openvino_graphs import GraphFile
 
@@ -225,14 +227,28 @@ def load_engine(
 
     images = batch_size * feature_spec.view_count
     if kind == "openvino" or (kind == "auto" and _openvino_is_best()):
-        graph = GraphFile(artifacts / openvino_graphs.FOLDER, "encoder", feature_spec.fingerprint)
-        with openvino_graphs.converted_graph(graph, build) as path:
+        graph = _graph_file(artifacts, feature_spec)
+        with (
+            suppress(openvino_graphs.NoRoomError),
+            openvino_graphs.converted_graph(graph, build) as path,
+        ):
             return OpenVINOEngine(path, images, cores)
     network = build()
     if _has_accelerator() and feature_spec.dtype == "float16":
         network = _mixed_precision_if_accurate(network, build)
     # A chunk has as many images as a pass has photos: with more it would need more memory.
     return KerasEngine(network, images, chunk_size=batch_size)
+
+
+def _graph_file(artifacts: Path, feature_spec: FeatureSpec) -> GraphFile:
+    # The fingerprint is about the code that wrote encoder.json; the present code may differ.
+    code = openvino_graphs.code_sha256(Path(__file__).parent)
+    return GraphFile(
+        artifacts / openvino_graphs.FOLDER,
+        "encoder",
+        fingerprint([feature_spec.fingerprint, code]),
+        artifacts / "encoder.weights.h5",
+    )
 
 
 def _openvino_is_best() -> bool:

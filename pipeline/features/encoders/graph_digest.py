@@ -18,9 +18,10 @@ _WITHOUT_EFFECT_SUFFIXES = ("_initializer", "_regularizer", "_constraint", "_con
 def graph_sha256(model: Any) -> str:
     """Digest the layers of a `keras.Model`, their options and connections.
 
-    Names and weights do not count, so that a model that is built again, or in another process, has
-    the same digest. An option that is None or False counts as absent: Keras' later versions add
-    such options without another output. Of layers that are not Keras' own, the code counts too.
+    Names, weights and precision do not count, so that a model that is built again, in another
+    process or for another engine has the same digest. An option that is None or False counts as
+    absent: later versions of Keras add such options without another output. Of layers that are
+    not Keras' own, the code counts too.
     """
     code = {_code(type(operation)) for operation in _operations(model)} - {""}
     return fingerprint([_normalized(model.get_config(), {}), sorted(code)])
@@ -34,15 +35,17 @@ def _normalized(value: Any, positions: Mapping[str, int]) -> Any:
         positions: name to position, of the layers of the (innermost) model that it belongs to.
     """
     if isinstance(value, Mapping):
+        if value.get("class_name") == "__keras_tensor__":  # its shape and dtype follow
+            return _connections(value["config"]["keras_history"], positions)
         layers = value.get("layers")
         if isinstance(layers, list):  # a model, whose layers have names of their own
             positions = {layer["config"]["name"]: i for i, layer in enumerate(layers)}
         return {
             key: _connections(item, positions)
-            if key in ("keras_history", "input_layers", "output_layers")
+            if key in ("input_layers", "output_layers")
             else _normalized(item, positions)
             for key, item in value.items()
-            if item is not None and item is not False and not _has_no_effect(key)
+            if item is not None and item is not False and not _has_no_effect(key, item)
         }
     if isinstance(value, list | tuple):
         return [_normalized(item, positions) for item in value]
@@ -58,8 +61,10 @@ def _connections(value: Any, positions: Mapping[str, int]) -> Any:
     return value
 
 
-def _has_no_effect(key: str) -> bool:
-    return key in _WITHOUT_EFFECT or key.endswith(_WITHOUT_EFFECT_SUFFIXES)
+def _has_no_effect(key: str, item: Any) -> bool:
+    # A layer's policy says in which precision it computes: the engine's business.
+    is_policy = key == "dtype" and isinstance(item, Mapping)
+    return is_policy or key in _WITHOUT_EFFECT or key.endswith(_WITHOUT_EFFECT_SUFFIXES)
 
 
 def _operations(model: Any) -> Iterator[Any]:

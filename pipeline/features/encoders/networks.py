@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backend import keras
+from pipeline.backend import has_accelerator, keras
 from pipeline.errors import InputError
 from pipeline.features.encoders import pooling
 from pipeline.features.encoders.graph_digest import graph_sha256
 from pipeline.features.feature_spec import FORMAT_VERSION, MAX_INPUT_SIZE, EncoderConfig
 from pipeline.files import fingerprint
+from pipeline.software import software
 
 _EFFICIENTNETS = keras.applications.efficientnet
 _IMAGENET_STD = (0.229, 0.224, 0.225)  # standard deviations of red, green and blue
@@ -39,6 +40,7 @@ def make_encoder_config(
         preprocessing=preprocessing_name(name),
         preprocessing_sha256=preprocessing_sha256(name),
         graphs_sha256=graph_digests(name, build_network(name, input_size)),
+        software=software(accelerated=has_accelerator()),
     )
 
 
