@@ -273,12 +273,28 @@ def _mixed_precision_if_accurate(network: Any, build: Callable[[], Any]) -> Any:
         mixed = build()
     finally:
         keras.config.set_dtype_policy(original_policy)
-    pixels = np.random.default_rng(0).integers(0, 256, (8, *network.input_shape[1:]), np.uint8)
+    pixels = np.stack([_photo_like(network.input_shape[1], seed) for seed in range(8)])
     exact, rounded = (np.asarray(n.predict_on_batch(pixels), np.float32) for n in (network, mixed))
     error = float(np.abs(exact - rounded).max() / np.abs(exact).max())
     accurate = error <= _MIXED_PRECISION_TOLERANCE
     print(f"mixed precision {'used' if accurate else 'not used'}: error {error:.1e} of float32")
     return mixed if accurate else network
+
+
+def _photo_like(side: int, seed: int) -> Pixels:
+    """Draw patches of all sizes with equal contrasts, a spectrum like that of photos, (S, S, 3).
+
+    On independent pixels, mixed precision has half the error that it has on photos (Xception,
+    root mean square: 0.10 % of the vectors, instead of 0.17 % on photos and on these).
+    """
+    random = np.random.default_rng(seed)
+    brightness = np.zeros((side, side, 3))
+    for power in range(1, side.bit_length()):
+        cells = np.arange(side) * 2**power // side
+        patches = random.normal(size=(2**power, 2**power, 3)) + random.normal(size=(1, 1, 3))
+        brightness += patches[cells][:, cells]
+    darkest, brightest = np.percentile(brightness, [5, 95])  # beyond them, it is saturated
+    return ((brightness - darkest) / (brightest - darkest) * 255).clip(0, 255).astype(np.uint8)
 
 
 def _build_network(artifacts: Path, feature_spec: FeatureSpec) -> Any:

@@ -34,6 +34,7 @@ from pipeline.storage import keras_weights
 RANDOM_SEED = 0
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without data
 _FIX = "run `dvc repro encoder`"
+_FORCE = "run `dvc repro --force encoder`"  # where DVC sees no change
 _TOLERANCE = 1e-3  # between two graphs of the same network, relative to the largest number
 
 
@@ -148,8 +149,8 @@ def load_encoder(artifacts: Path, pooling: str = "average", scales: int = 1) -> 
     if built[pooling][scales - 1] != config.graphs_sha256[pooling][scales - 1]:
         raise InputError(
             f"{path}: this code, with Keras {keras.__version__}, computes other vectors than the "
-            f"code that wrote the file: {_FIX}, or check out the code of that run and install its "
-            "requirements.lock"
+            f"code that wrote the file: {_FORCE}, then `dvc repro`, or take the code of that run "
+            "and install its requirements.lock"
         )
     _load_weights(encoder, artifacts, config)
     return encoder
@@ -159,7 +160,7 @@ def _build_network(artifacts: Path, config: EncoderConfig) -> Any:
     if preprocessing_sha256(config.encoder) != config.preprocessing_sha256:
         raise InputError(
             f"{artifacts / 'encoder.json'}: {config.preprocessing} of the installed Keras "
-            f"scales pixels differently: install requirements.lock, or {_FIX}"
+            f"scales pixels differently: install requirements.lock, or {_FORCE}"
         )
     return build_network(config.encoder, config.input_size)
 
