@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import files
 from pipeline.errors import InputError
 from pipeline.files import (
     atomic_path,
@@ -202,3 +205,35 @@ def test_the_error_for_unusable_json_names_file_and_fix(
 def test_a_folder_is_rejected_as_json(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as JSON"):
         read_json(tmp_path, "fix")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks on folders")
+def test_the_next_writer_removes_what_killed_ones_left(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-1-a.txt").write_text("half")
+    (tmp_path / ".tmp-2").mkdir()
+    (tmp_path / ".tmp-2" / "graph.xml").write_text("half")
+    (tmp_path / ".other").write_text("mine")
+    write_text(tmp_path / "b.txt", "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other", "b.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks on folders")
+def test_the_files_of_a_writer_at_work_are_not_removed(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("a")
+        files._cleaned.clear()  # as in another process
+        write_text(tmp_path / "b.txt", "b")
+    assert (tmp_path / "a.txt").read_text() == "a"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks on folders")
+def test_without_locks_on_folders_files_are_written_and_none_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / ".tmp-1-a.txt").write_text("half")
+    write_text(tmp_path / "a.txt", "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-1-a.txt", "a.txt"]
