@@ -9,7 +9,20 @@ import numpy.typing as npt
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.features.store import write_store
 
-NOISE_SPEC = FeatureSpec("Noise", 299, "0", "none", "0", "drawn", "whole", "average", 1, "float16")
+NOISE_SPEC = FeatureSpec(
+    encoder="Noise",
+    input_size=299,
+    weights_sha256="0",
+    preprocessing="none",
+    preprocessing_sha256="0",
+    graph_sha256="0",
+    decoding="drawn",
+    decoding_sha256="0",
+    views="whole",
+    pooling="average",
+    scales=1,
+    dtype="float16",
+)
 _CHUNK = 100  # photos written at a time
 
 

@@ -4,6 +4,7 @@ The import takes seconds, so commands import it only when they need it.
 """
 
 import gc
+import importlib.util
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.memory import address_space_limit
+from pipeline.software import BACKENDS, backend_name
 
 # Bytes that TensorFlow 2.21 reserves on two cores, most of which it never touches.
 _MIN_ADDRESS_SPACE = 2_200_000_000
@@ -67,12 +69,28 @@ def _check_address_space() -> None:
         )
 
 
+def _check_backend(name: str) -> None:
+    """End the process with one line if Keras cannot use the backend.
+
+    Stages import this module before they could catch an `InputError`.
+    """
+    if name not in BACKENDS:
+        problem = f"set it to {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, or unset it"
+        raise SystemExit(f"error: the environment's KERAS_BACKEND is {name!r}: {problem}")
+    if importlib.util.find_spec(name) is None:
+        raise SystemExit(
+            f"error: the environment's KERAS_BACKEND is {name!r}, which is not installed: "
+            f"`pip install {name}`, or unset it"
+        )
+
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # On processors without AVX-512 TensorFlow uses Eigen by default, with which the last bits of a
 # photo's vector depend on its position in the batch; oneDNN rounds the same at every position.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # A keras.json in the home folder could set another backend, which users would not expect.
-os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
+os.environ["KERAS_BACKEND"] = backend_name()
+_check_backend(os.environ["KERAS_BACKEND"])
 _check_address_space()
 with _stderr_held_back(), _without_garbage_collection():
     import keras

@@ -1,11 +1,11 @@
 """Files: atomic writes, locks, JSON, digests and fingerprints."""
 
 import errno
-import functools
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -39,6 +39,9 @@ _KINDS = {
     stat.S_ISBLK: "device",
 }
 
+if sys.platform != "win32":
+    import fcntl
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -50,27 +53,19 @@ def atomic_path(target: Path) -> Iterator[Path]:
     writers are removed by the next process that writes to the folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target.parent.absolute())
     # The temporary name keeps the suffixes, because some writers choose their format by them.
     # It has no process id, because containers that share a folder may have equal ones.
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
-    lock = FileLock(f"{temporary}.lock")  # held for as long as the writer lives
-    try:
-        lock.acquire(timeout=0)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise OSError(error.errno, error.strerror, str(target.parent)) from None
-    try:
-        yield temporary
-        _fsync(temporary)
-        temporary.replace(target)
-        # The file is in place: a folder that cannot be opened or flushed does not undo that.
-        with _suppress_errors(_NOT_SUPPORTED | {errno.EACCES, errno.EPERM}):
-            _fsync(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+    with writing_in(target.parent):
+        try:
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(target)
+            # The file is in place: a folder that cannot be opened or flushed does not undo that.
+            with _suppress_errors(_NOT_SUPPORTED | {errno.EACCES, errno.EPERM}):
+                _fsync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -83,16 +78,40 @@ def _suppress_errors(numbers: set[int]) -> Iterator[None]:
             raise
 
 
-@functools.cache  # once per process: a folder of shards is long
-def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary files whose writers no longer live: nobody holds their locks."""
-    for path in folder.glob(".tmp-????????-*.lock"):
-        lock = FileLock(path)
-        with suppress(Timeout, OSError):
-            lock.acquire(timeout=0)
-            path.with_suffix("").unlink(missing_ok=True)
-            lock.release()
-            path.unlink(missing_ok=True)
+_cleaned: set[Path] = set()  # folders in which this process looked for files of killed writers
+
+
+@contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Protect temporary files in `folder`; first remove those that killed writers left there.
+
+    A writer holds a shared lock on the folder itself, which the system releases when the writer
+    dies. With an exclusive lock there is no other writer, and all temporary files are left over.
+    Where a file system has no such locks, nothing is removed.
+    """
+    if sys.platform == "win32" or not os.access(folder, os.R_OK):
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            if folder.absolute() not in _cleaned:
+                _cleaned.add(folder.absolute())
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_leftovers(folder)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(".tmp-*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def check_disk_space(path: Path, size: int) -> None:

@@ -109,6 +109,26 @@ def test_an_unknown_backend_is_named() -> None:
     assert "bogus" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("module", ["pipeline.backend", "pipeline.stages.train"])
+def test_a_backend_that_keras_does_not_have_is_one_line(module: str) -> None:
+    result = run(f"import {module}", KERAS_BACKEND="bogus")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "error: the environment's KERAS_BACKEND is 'bogus': "
+        "set it to tensorflow, jax or torch, or unset it\n"
+    )
+
+
+def test_a_backend_that_is_not_installed_is_one_line() -> None:
+    hide = "import importlib.util\nimportlib.util.find_spec = lambda _: None\n"
+    result = run(f"{hide}import pipeline.backend", KERAS_BACKEND="jax")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "error: the environment's KERAS_BACKEND is 'jax', which is not installed: "
+        "`pip install jax`, or unset it\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("backend", "compiled"), [("jax", True), ("tensorflow", False), ("torch", False)]
 )

@@ -66,6 +66,7 @@ TIERS = {
     "runs/test_interruption.py": "slow",
     "features/encoders/test_engine_threads.py": "slow",
     "cli/test_inspect.py::what_lies_beside": "slow",
+    "features/encoders/test_graph_digest.py": "slow",
     "metrics/test_meteor.py": "slow",
     "features/executors/test_local.py::processes": "slow",
     "features/test_photos.py::huge": "slow",

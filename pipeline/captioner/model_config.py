@@ -10,7 +10,7 @@ from pipeline.features.feature_spec import FeatureSpec, read_feature_spec
 from pipeline.files import read_json, record_from_json, write_json
 from pipeline.text.vocabulary import Vocabulary
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 FIX = "run `dvc repro train`"
 _MAX_WORDS = 1_000_000
 
@@ -181,3 +181,8 @@ def read_model_config(path: Path, vocabulary: Vocabulary) -> ModelConfig:
     if not same_vocabulary or config.decoder.vocabulary_size != len(vocabulary):
         raise InputError(f"{path} was trained with another vocabulary: {FIX}")
     return config
+
+
+def weights_file(folder: Path, seed: int) -> Path:
+    """Return the path of the weights of the decoder trained from `seed`."""
+    return folder / f"seed_{seed}.weights.h5"

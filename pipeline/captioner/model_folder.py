@@ -9,7 +9,13 @@ import numpy as np
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import DECODERS, Decoder, build_decoder
-from pipeline.captioner.model_config import FIX, Member, ModelConfig, read_model_config
+from pipeline.captioner.model_config import (
+    FIX,
+    Member,
+    ModelConfig,
+    read_model_config,
+    weights_file,
+)
 from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
 from pipeline.storage import keras_weights
@@ -99,8 +105,3 @@ def load_member(folder: Path, config: ModelConfig, member: Member) -> Decoder:
     if keras_weights.digest(decoder.network) != member.weights_sha256:
         raise InputError(f"{file} has other weights than {path} records: {FIX}")
     return decoder
-
-
-def weights_file(folder: Path, seed: int) -> Path:
-    """Return the path of the weights of the decoder trained from `seed`."""
-    return folder / f"seed_{seed}.weights.h5"

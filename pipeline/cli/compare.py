@@ -1,5 +1,6 @@
 """`caption compare`: whether two runs differ by more than chance."""
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -57,6 +58,7 @@ def compare(
         compare_runs,
         difference_lines,
     )
+    from pipeline.comparison.run_software import software_differences  # noqa: PLC0415
 
     if not references.exists():
         raise InputError(
@@ -64,7 +66,9 @@ def compare(
             "file with --references"
         )
     pairing, differences = compare_runs(runs, references, split, search, subset=subset)
-    for note in pairing.notes:
+    with tempfile.TemporaryDirectory(prefix="caption-") as scratch:
+        software = software_differences(runs, Path(scratch))
+    for note in [*pairing.notes, *software]:
         click.echo(one_line(f"note: {note}"), err=True)
     chosen = search or DEFAULT_SEARCH
     click.echo(

@@ -34,7 +34,7 @@ from pipeline.storage.hdf5 import (
     read_text_attribute,
 )
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 FIX = "run `dvc repro extract`"
 _CHUNK = 256  # photos; with a grid of Xception at two scales, each has 1.1 MB
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.errors import one_line
 from pipeline.features.encoders import pretrained
 from pipeline.features.encoders.networks import default_input_size, make_encoder_config
+from pipeline.features.feature_spec import read_encoder_config
 from pipeline.files import atomic_path, write_json
 from pipeline.params import EncoderParams, load_params
 from pipeline.stages.run import run_stage
@@ -29,12 +30,13 @@ def main() -> None:
             folder, encoder.name, encoder.weights, input_size
         )
         if source:
-            _copy(folder, ARTIFACTS)
+            _reuse(folder)
             print(one_line(f"{encoder.name}: reused the weights in {folder}: {source}"))
             return
     source = _fetch_encoder(encoder, input_size)
     if encoder.weights == "imagenet":
-        _copy(ARTIFACTS, cached)
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            _copy(ARTIFACTS / name, cached / name)
     print(f"{encoder.name}, {input_size} x {input_size} pixels, weights: {source}")
 
 
@@ -47,12 +49,20 @@ def _fetch_encoder(encoder: EncoderParams, input_size: int) -> str:
     return source
 
 
+def _reuse(folder: Path) -> None:
+    """Take the weights in `folder`, and describe the graph that the present code builds."""
+    config = read_encoder_config(folder / CONFIG_FILE)
+    if folder != ARTIFACTS:
+        _copy(folder / WEIGHTS_FILE, ARTIFACTS / WEIGHTS_FILE)
+    present = make_encoder_config(
+        config.encoder, config.input_size, config.weights_source, config.weights_sha256
+    )
+    write_json(ARTIFACTS / CONFIG_FILE, asdict(present))
+
+
 def _copy(source: Path, target: Path) -> None:
-    if source == target:
-        return
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        with atomic_path(target / name) as temporary:
-            shutil.copyfile(source / name, temporary)
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 if __name__ == "__main__":

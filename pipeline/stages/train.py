@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.backend import keras
+from pipeline.backend import has_accelerator, keras
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.decoders.openvino import load_openvino_decoder
 from pipeline.captioner.model_config import DecoderConfig
@@ -34,6 +34,7 @@ from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.files import fingerprint, remove_temporary_files, sha256_file, sole_writer
 from pipeline.memory import check_memory
 from pipeline.params import Params, load_params
+from pipeline.software import software
 from pipeline.stages.run import run_stage
 from pipeline.storage import openvino_graphs
 
@@ -179,6 +180,7 @@ class _TrainRun:
             "self_critical": self_critical.model_dump() if self_critical.epochs else None,
             "captions": self.artifacts.table.fingerprint,
             "features": self.data.store.fingerprint,
+            "software": software(accelerated=has_accelerator()),
         }
 
     def save(self, results: Mapping[int, TrainResult]) -> None:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from pipeline.errors import InputError, collapsed_message
@@ -74,20 +75,25 @@ def check_weights_file(path: Path, fix: str, max_size: int) -> None:
     Raises:
         InputError: the file is refused.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file: {fix}")  # to open a FIFO would wait for ever
     with open_self_contained(path, fix) as file:
         for dataset in iter_datasets(file):
             try:
                 problem = _find_problem(dataset, max_size)
-            except CORRUPTION_ERRORS as error:  # an HDF5 type that NumPy lacks, for instance
+            except CORRUPTION_ERRORS as error:  # an HDF5 type that NumPy lacks, or damage
                 problem = f"does not hold numbers ({collapsed_message(error)})"
             if problem:
                 raise InputError(f"{path}: {dataset.name} {problem}: {fix}")
 
 
 def _find_problem(dataset: Any, max_size: int) -> str | None:
+    """Return what is wrong with a member of a weights file."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        return "is not an array"
     if dataset.dtype.kind not in "fiu":
         return f"holds {dataset.dtype}, not numbers"
-    if dataset.shape is None or max(dataset.size, math.prod(dataset.chunks or ())) > max_size:
+    if max(dataset.size, math.prod(dataset.chunks or ())) > max_size:
         return f"has the shape {dataset.shape}, larger than any weights of the network"
     # Keras reads this attribute. A damaged one of variable length crashes HDF5.
     if "dtype" in dataset.attrs:

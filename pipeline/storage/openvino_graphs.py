@@ -6,19 +6,29 @@ from the artifacts and only save time. Loading a graph imports neither Keras nor
 
 import importlib.util
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import atomic_path, sha256_file, write_json
+from pipeline.files import (
+    atomic_path,
+    check_disk_space,
+    fingerprint,
+    sha256_file,
+    write_json,
+    writing_in,
+)
+from pipeline.software import backend_name
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = ".graphs"  # in the folder of artifacts
+_BYTES_PER_WEIGHT = 4
+_MAX_OVERHEAD = 1 << 22  # bytes of a graph in addition to the weights
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -35,12 +45,18 @@ def is_installed() -> bool:
 
 def can_convert() -> bool:
     """Return whether OpenVINO 2026.4 can convert models of Keras' backend: only TensorFlow's."""
-    return (os.environ.get("KERAS_BACKEND") or "tensorflow") == "tensorflow"
+    return backend_name() == "tensorflow"
 
 
 def is_enabled(artifacts: Path) -> bool:
     """Return whether graphs were converted for these artifacts before, and still can be."""
     return is_installed() and can_convert() and (artifacts / FOLDER).is_dir()
+
+
+def code_sha256(*paths: Path) -> str:
+    """Digest source files, and those in folders, whose code decides what a graph computes."""
+    files = [file for path in paths for file in sorted(path.glob("*.py")) or [path]]
+    return fingerprint([[file.name, sha256_file(file)] for file in files])
 
 
 @dataclass(frozen=True)
@@ -50,12 +66,16 @@ class GraphFile:
     Attributes:
         folder: the folder of the files.
         name: name of the model; another model of the same name replaces the files.
-        key: fingerprint of the model and its weights.
+        key: fingerprint of all that decides what the model computes: its configuration, the
+            digest of its weights, and the code that builds it.
+        weights: the file of the model's weights. The graph is valid only beside the file that it
+            was converted from.
     """
 
     folder: Path
     name: str
     key: str
+    weights: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -63,45 +83,84 @@ class GraphFile:
         return self.folder / f"{self.name}.xml"
 
     def is_valid(self) -> bool:
-        """Return whether the files exist, undamaged, for this key and this OpenVINO version."""
+        """Return whether the files exist, undamaged, for this key and the installed versions.
+
+        Prints a line if a graph for this key is there, but damaged.
+        """
         try:
             manifest = json.loads(self._manifest_path.read_text("utf-8"))
-            return bool(manifest == self._manifest(self.path))
+            if not isinstance(manifest, dict):
+                return self._report_damage()
+            source, checksums = manifest.pop("weights", None), manifest.pop("sha256", None)
+            if manifest != self._identity() or not self._is_source(source):
+                return False  # of another model
+            return checksums == _checksums(self.path) or self._report_damage()
+        except FileNotFoundError:
+            return self._report_damage() if self._manifest_path.exists() else False
         except (OSError, ValueError, RecursionError):
-            return False
+            return self._report_damage()
 
     def write(self, model: Any) -> None:
         """Convert a `keras.Model` and write the files.
 
         Raises:
-            OSError: the folder cannot be written to.
+            OSError: the folder cannot be written to, or the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".tmp-") as scratch:
+        with (
+            writing_in(self.folder),
+            tempfile.TemporaryDirectory(dir=self.folder, prefix=".tmp-") as scratch,
+        ):
             exported = Path(scratch) / f"{self.name}.xml"
+            # On a full disk the converter raises a RuntimeError, or leaves half a file.
+            size = model.count_params() * _BYTES_PER_WEIGHT + _MAX_OVERHEAD
+            check_disk_space(exported.with_suffix(".bin"), size)
             _export(model, exported)
             # Checksums of the exported files: another process may be replacing the final ones.
-            manifest = self._manifest(exported)
+            checksums = _checksums(exported)
             # The manifest is removed first and written last: with it, the files are complete.
             self._manifest_path.unlink(missing_ok=True)
             for suffix in (".bin", ".xml"):
                 with atomic_path(self.path.with_suffix(suffix)) as temporary:
                     exported.with_suffix(suffix).replace(temporary)
+        source = None if self.weights is None else _file_state(self.weights)
+        manifest = self._identity() | {"sha256": checksums, "weights": source}
         write_json(self._manifest_path, manifest)
 
     @property
     def _manifest_path(self) -> Path:
         return self.folder / f"{self.name}.json"
 
-    def _manifest(self, graph: Path) -> dict[str, Any]:
-        import openvino  # noqa: PLC0415  (an optional extra)
+    def _identity(self) -> dict[str, Any]:
+        versions = {name: version(name) for name in ("openvino", "keras", "tensorflow")}
+        return {"format_version": FORMAT_VERSION, "key": self.key, "versions": versions}
 
-        return {
-            "format_version": FORMAT_VERSION,
-            "key": self.key,
-            "openvino": openvino.__version__,
-            "sha256": [sha256_file(graph.with_suffix(s)) for s in (".xml", ".bin")],
-        }
+    def _is_source(self, recorded: Any) -> bool:
+        """Whether the file of the weights is the one that the graph was converted from."""
+        if self.weights is None or not isinstance(recorded, dict):
+            return self.weights is recorded
+        if not self.weights.is_file():  # which the graph must not hide
+            return False
+        stat = self.weights.stat()
+        if recorded.get("size") != stat.st_size:
+            return False
+        # Computing the checksum of an encoder's weights takes a fifth of a caption's time.
+        if recorded.get("mtime_ns") == stat.st_mtime_ns:
+            return True
+        return bool(recorded.get("sha256") == sha256_file(self.weights))
+
+    def _report_damage(self) -> bool:
+        print(f"{self.path} is damaged or incomplete: converting it again", file=sys.stderr)
+        return False
+
+
+def _checksums(graph: Path) -> list[str]:
+    return [sha256_file(graph.with_suffix(suffix)) for suffix in (".xml", ".bin")]
+
+
+def _file_state(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_file(path)}
 
 
 def _export(model: Any, path: Path) -> None:
@@ -120,25 +179,47 @@ def _export(model: Any, path: Path) -> None:
 def converted_graph(graph: GraphFile, build: Callable[[], Any]) -> Iterator[Path]:
     """Yield the path of a graph, converting the model first if the graph is not valid.
 
-    If its folder cannot be written to, the graph is removed at the end of the context.
+    If its folder cannot be written to, the graph is in the system's temporary folder, and is
+    removed at the end of the context.
 
     Args:
         graph: the graph.
         build: returns the `keras.Model`; called only to convert it.
+
+    Raises:
+        NoRoomError: neither folder can be written to.
     """
     if graph.is_valid():
         yield graph.path
         return
     model = build()
-    try:
-        graph.write(model)
-    except OSError:
-        with tempfile.TemporaryDirectory(prefix="caption-graph-") as folder:
+    with ExitStack() as stack:
+        try:
+            graph.write(model)
+        except OSError as error:
+            graph = stack.enter_context(_temporary_graph(graph, model, error))
+        yield graph.path
+
+
+class NoRoomError(Exception):
+    """A graph cannot be written anywhere; the model has to run on Keras."""
+
+
+@contextmanager
+def _temporary_graph(graph: GraphFile, model: Any, reason: OSError) -> Iterator[GraphFile]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="caption-graph-"))
             temporary = GraphFile(Path(folder), graph.name, graph.key)
             temporary.write(model)
-            yield temporary.path
-    else:
-        yield graph.path
+        except OSError:
+            print(
+                f"note: {graph.folder} cannot hold {graph.name}.bin ({reason.strerror}); running "
+                "it on Keras, which takes longer",
+                file=sys.stderr,
+            )
+            raise NoRoomError from None
+        yield temporary
 
 
 def compile_graph(path: Path, properties: Mapping[str, str], batch_size: int | None = None) -> Any:

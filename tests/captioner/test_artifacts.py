@@ -15,7 +15,7 @@ from pipeline.captioner.training_artifacts import STAGES
 from pipeline.captioner.word_detector import fit_detector
 from pipeline.datasets.caption_table import read_caption_table
 from pipeline.errors import InputError
-from pipeline.features.feature_spec import FORMAT_VERSION, EncoderConfig
+from pipeline.features.feature_spec import FORMAT_VERSION, POOLINGS, EncoderConfig
 from pipeline.features.store import FeatureStore, write_store
 from pipeline.files import write_json
 from pipeline.text.vocabulary import Vocabulary
@@ -67,6 +67,8 @@ def write_run(
         encoder_sha256,
         FEATURE_SPEC.preprocessing,
         FEATURE_SPEC.preprocessing_sha256,
+        {name: ["c" * 64] for name in POOLINGS},
+        {"keras": "3.15.1"},
     )
     write_json(folder / "encoder.json", asdict(encoder))
     (folder / "encoder.weights.h5").touch()

@@ -6,18 +6,21 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.features.feature_spec import DECODING, EncoderConfig, read_encoder_config
+from pipeline.features.decoding_probe import decoding_sha256
+from pipeline.features.feature_spec import DECODING, POOLINGS, EncoderConfig, read_encoder_config
 from pipeline.files import write_json
 from tests.conftest import FEATURE_SPEC, change_json, slow_imports
 
 CONFIG = EncoderConfig(
-    format_version=1,
+    format_version=2,
     encoder=FEATURE_SPEC.encoder,
     input_size=FEATURE_SPEC.input_size,
     weights_source="random, seed 0",
     weights_sha256=FEATURE_SPEC.weights_sha256,
     preprocessing=FEATURE_SPEC.preprocessing,
     preprocessing_sha256=FEATURE_SPEC.preprocessing_sha256,
+    graphs_sha256={name: [f"{name} 1", f"{name} 2"] for name in POOLINGS},
+    software={"keras": "3.15.1"},
 )
 
 
@@ -39,8 +42,19 @@ def test_an_encoder_config_is_read_back_and_gives_a_feature_spec(path: Path) -> 
     assert read_encoder_config(path) == CONFIG
     feature_spec = read_encoder_config(path).feature_spec("whole", "grid", 2, "float16")
     assert feature_spec == replace(
-        FEATURE_SPEC, decoding=DECODING, pooling="grid", scales=2, dtype="float16"
+        FEATURE_SPEC,
+        graph_sha256="grid 2",
+        decoding=DECODING,
+        decoding_sha256=decoding_sha256("whole"),
+        pooling="grid",
+        scales=2,
+        dtype="float16",
     )
+
+
+def test_more_scales_than_the_network_has_are_refused() -> None:
+    with pytest.raises(InputError, match=r"extract\.scales is 3, but MobileNet has only 2: set it"):
+        CONFIG.feature_spec("whole", "grid", 3, "float16")
 
 
 def test_reading_an_encoder_config_imports_no_keras(path: Path) -> None:
@@ -55,20 +69,27 @@ def test_reading_an_encoder_config_imports_no_keras(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "has format version 2"),
+        ({"format_version": 3}, "has format version 3"),
         ({"more": 1}, "has another format version"),
         ({"encoder": ["MobileNet"]}, "has another format version"),
         ({"encoder": 3}, "has another format version"),
         ({"input_size": "32"}, "has another format version"),
         ({"input_size": 32.5}, "has another format version"),
         ({"input_size": 1_000_000}, ": input_size is 1000000, not 32 to 4096"),
+        ({"input_size": 0}, ": input_size is 0, not 32 to 4096"),
+        ({"graphs_sha256": {"more": ["x"]}}, ": graphs_sha256 does not have lists"),
+        ({"graphs_sha256": {"grid": []}}, ": graphs_sha256 does not have lists"),
+        ({"graphs_sha256": {"grid": [1]}}, ": graphs_sha256 does not have lists"),
+        ({"graphs_sha256": {"grid": "x"}}, ": graphs_sha256 does not have lists"),
     ],
 )
 def test_a_config_with_other_keys_types_or_version_is_refused(
     path: Path, change: dict[str, object], message: str
 ) -> None:
     change_json(path, change)
-    with pytest.raises(InputError, match=rf"{re.escape(str(path))} ?{message}: run `dvc repro enc"):
+    with pytest.raises(
+        InputError, match=rf"{re.escape(str(path))} ?{message}.*: run `dvc repro enc"
+    ):
         read_encoder_config(path)
 
 

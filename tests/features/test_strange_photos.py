@@ -37,7 +37,18 @@ pytestmark = [
 ]
 CORPUS = [] if sys.platform == "win32" else corpus()
 FEATURE_SPEC = FeatureSpec(
-    "Corners", 32, "a" * 64, "none", "b" * 64, "as it is", "whole", "average", 1, "float32"
+    encoder="Corners",
+    input_size=32,
+    weights_sha256="a" * 64,
+    preprocessing="none",
+    preprocessing_sha256="b" * 64,
+    graph_sha256="c" * 64,
+    decoding="as it is",
+    decoding_sha256="d" * 64,
+    views="whole",
+    pooling="average",
+    scales=1,
+    dtype="float32",
 )
 
 

@@ -1,5 +1,7 @@
+import errno
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,8 @@ from pipeline.storage.openvino_graphs import (
     LATENCY,
     THROUGHPUT,
     GraphFile,
+    NoRoomError,
+    code_sha256,
     compile_graph,
     converted_graph,
 )
@@ -120,7 +124,10 @@ DAMAGES: dict[str, Callable[[GraphFile], Any]] = {
     "deeply nested manifest": lambda g: (g.folder / "small.json").write_text("[" * 100_000),
     "not UTF-8": lambda g: (g.folder / "small.json").write_bytes(b"\xff"),
     "another key": lambda g: change_json(g.folder / "small.json", {"key": "other"}),
-    "another OpenVINO": lambda g: change_json(g.folder / "small.json", {"openvino": "1.0"}),
+    "another OpenVINO": lambda g: change_json(
+        g.folder / "small.json", {"versions": {"openvino": "1.0"}}
+    ),
+    "another Keras": lambda g: change_json(g.folder / "small.json", {"versions": {"keras": "3"}}),
     "another format": lambda g: change_json(g.folder / "small.json", {"format_version": 0}),
 }
 
@@ -137,6 +144,9 @@ class FakeModel:
 
     name: str
     exports: int = 0
+
+    def count_params(self) -> int:
+        return 1
 
     def export(self, path: str, *, format: str, verbose: bool) -> None:  # noqa: A002  (as Keras has it)
         assert (format, verbose) == ("openvino", False)
@@ -192,6 +202,116 @@ def test_a_graph_that_cannot_be_cached_exists_only_in_the_context(
         assert not path.parent.exists()
     assert not graph.is_valid()
     assert list(tmp_path.rglob(".tmp-*")) == []
+
+
+def test_a_damaged_graph_is_reported_in_one_line(
+    graph: GraphFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not replace(graph, key="other").is_valid()  # not damaged, but of another model
+    assert not replace(graph, name="new").is_valid()
+    assert capsys.readouterr().err == ""
+    flip(graph.path)
+    assert not graph.is_valid()
+    message = f"{graph.path} is damaged or incomplete: converting it again\n"
+    assert capsys.readouterr().err == message
+
+
+@pytest.fixture
+def graph_of_weights(tmp_path: Path) -> GraphFile:
+    """Write a graph beside the file of the weights that it was converted from."""
+    weights = tmp_path / "small.weights.h5"
+    weights.write_bytes(b"weights")
+    graph = GraphFile(tmp_path / "graphs", "small", "key", weights)
+    graph.write(FakeModel("model"))
+    return graph
+
+
+def test_a_graph_is_valid_beside_the_weights_that_it_was_converted_from(
+    graph_of_weights: GraphFile,
+) -> None:
+    weights = graph_of_weights.weights
+    assert weights is not None
+    assert graph_of_weights.is_valid()
+    os.utime(weights, ns=(0, 0))  # a copy
+    assert graph_of_weights.is_valid()
+    weights.write_bytes(b"another")
+    assert not graph_of_weights.is_valid()
+    weights.write_bytes(b"weights")
+    assert graph_of_weights.is_valid()
+    weights.write_bytes(b"weights and more")
+    assert not graph_of_weights.is_valid()
+    weights.unlink()
+    assert not graph_of_weights.is_valid()
+    assert not replace(graph_of_weights, weights=None).is_valid()
+
+
+def test_a_change_in_code_changes_the_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "step.py").write_text("x = 1")
+    (tmp_path / "b.py").write_text("y = 1")
+    paths = (tmp_path / "a", tmp_path / "b.py")
+    digests = {code_sha256(*paths)}
+    for file in (tmp_path / "a" / "step.py", tmp_path / "b.py"):
+        file.write_text("z = 2")
+        digests.add(code_sha256(*paths))
+    (tmp_path / "a" / "new.py").touch()
+    digests.add(code_sha256(*paths))
+    assert len(digests) == 4
+
+
+def full_disk(folder: Path) -> Callable[[Path, int], None]:
+    """Return a replacement for `check_disk_space` for which the disk of `folder` is full."""
+
+    def check(path: Path, _: int) -> None:
+        if path.is_relative_to(folder):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    return check
+
+
+def test_on_a_full_disk_the_graph_exists_only_in_the_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_graphs, "check_disk_space", full_disk(tmp_path / "artifacts"))
+    graph = GraphFile(tmp_path / "artifacts", "small", "key")
+    with converted_graph(graph, lambda: FakeModel("one")) as path:
+        assert read(path) == ["graph of one", "weights of one"]
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_if_every_disk_is_full_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(openvino_graphs, "check_disk_space", full_disk(Path("/")))
+    graph = GraphFile(tmp_path, "small", "key")
+    with pytest.raises(NoRoomError), converted_graph(graph, lambda: FakeModel("one")):
+        pass
+    assert capsys.readouterr().err == (
+        f"note: {tmp_path} cannot hold small.bin (No space left on device); running it on Keras, "
+        "which takes longer\n"
+    )
+
+
+KILLED_WRITER = """
+import os, sys
+from pathlib import Path
+from pipeline.storage.openvino_graphs import GraphFile
+from tests.storage.test_openvino_graphs import FakeModel
+class Killed(FakeModel):
+    def export(self, path, **options):
+        super().export(path, **options)
+        os.kill(os.getpid(), 15)
+GraphFile(Path(sys.argv[1]), "small", "key").write(Killed("killed"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks on folders")
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGTERM
+    assert [path.name[:5] for path in tmp_path.iterdir()] == [".tmp-"]
+    GraphFile(tmp_path, "small", "key").write(FakeModel("next"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
 
 
 def test_a_failed_conversion_leaves_the_old_graph(graph: GraphFile) -> None:

@@ -15,7 +15,7 @@ from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.history import CrossEntropyEpoch, write_history
 from pipeline.captioner.word_detector import fit_detector
 from pipeline.datasets.caption_table import write_caption_table
-from pipeline.features.feature_spec import EncoderConfig
+from pipeline.features.feature_spec import FORMAT_VERSION, POOLINGS, EncoderConfig
 from pipeline.features.shard_cache import ShardCache
 from pipeline.files import write_json
 from pipeline.text.vocabulary import Vocabulary
@@ -92,7 +92,17 @@ def _write_weights(path: Path) -> None:
 
 
 def _write_texts(folder: Path, vocabulary: Vocabulary) -> None:
-    encoder = EncoderConfig(1, "MobileNet", 32, "drawn", "a" * 64, "x.preprocess_input", "b" * 64)
+    encoder = EncoderConfig(
+        FORMAT_VERSION,
+        "MobileNet",
+        32,
+        "drawn",
+        "a" * 64,
+        "x.preprocess_input",
+        "b" * 64,
+        {pooling: ["c" * 64] for pooling in POOLINGS},
+        {"keras": "3"},
+    )
     write_json(folder / "encoder.json", asdict(encoder))
     best = CrossEntropyEpoch(1, 2.0, 1.0, 9.0)
     training = {"epochs": 1, "best": asdict(best), "stopped": "overfitted"}

@@ -4,6 +4,7 @@ They make `caption image` fast for a single photo: importing Keras takes longer 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.model_config import Member, ModelConfig
+from pipeline.captioner.model_config import Member, ModelConfig, weights_file
 from pipeline.files import fingerprint
 from pipeline.storage import openvino_graphs
 from pipeline.storage.openvino_graphs import GraphFile
@@ -54,8 +55,10 @@ def load_openvino_decoder(
     model_config: ModelConfig,
     member: Member,
     load_decoder: Callable[[], "Decoder"],
-) -> OpenVINODecoder:
+) -> "OpenVINODecoder | Decoder":
     """Load a decoder from the folder `artifacts`; the first time, convert it.
+
+    Where the graphs cannot be written to any disk, the decoder runs on Keras.
 
     Args:
         artifacts: the folder of artifacts; converted graphs are cached in it.
@@ -63,12 +66,16 @@ def load_openvino_decoder(
         member: the decoder of the model to load.
         load_decoder: returns the decoder on Keras; called only for a conversion.
     """
-    key = fingerprint([asdict(model_config.decoder), member.weights_sha256])
+    code = openvino_graphs.code_sha256(Path(__file__).parent)
+    key = fingerprint([asdict(model_config.decoder), member.weights_sha256, code])
+    folder = artifacts / openvino_graphs.FOLDER
+    weights = weights_file(artifacts / "model", member.seed)
     start, unconditional_start, step = (
-        GraphFile(artifacts / openvino_graphs.FOLDER, f"decoder_{member.seed}_{graph}", key)
+        GraphFile(folder, f"decoder_{member.seed}_{graph}", key, weights)
         for graph in ("start", "unconditional_start", "step")
     )
     with (
+        suppress(openvino_graphs.NoRoomError),
         openvino_graphs.converted_graph(start, lambda: load_decoder().graphs.start) as start_path,
         openvino_graphs.converted_graph(
             unconditional_start, lambda: load_decoder().unconditional_start()
@@ -76,6 +83,7 @@ def load_openvino_decoder(
         openvino_graphs.converted_graph(step, lambda: load_decoder().graphs.step) as step_path,
     ):
         return OpenVINODecoder(start_path, unconditional_start_path, step_path)
+    return load_decoder()
 
 
 def _infer(request: Any, inputs: list[Array]) -> list[Array]:

@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from pipeline.features.feature_spec import FeatureSpec
+from pipeline.files import fingerprint
 from pipeline.storage import openvino_graphs
 from pipeline.storage.openvino_graphs import GraphFile
 
@@ -225,14 +227,28 @@ def load_engine(
 
     images = batch_size * feature_spec.view_count
     if kind == "openvino" or (kind == "auto" and _openvino_is_best()):
-        graph = GraphFile(artifacts / openvino_graphs.FOLDER, "encoder", feature_spec.fingerprint)
-        with openvino_graphs.converted_graph(graph, build) as path:
+        graph = _graph_file(artifacts, feature_spec)
+        with (
+            suppress(openvino_graphs.NoRoomError),
+            openvino_graphs.converted_graph(graph, build) as path,
+        ):
             return OpenVINOEngine(path, images, cores)
     network = build()
     if _has_accelerator() and feature_spec.dtype == "float16":
         network = _mixed_precision_if_accurate(network, build)
     # A chunk has as many images as a pass has photos: with more it would need more memory.
     return KerasEngine(network, images, chunk_size=batch_size)
+
+
+def _graph_file(artifacts: Path, feature_spec: FeatureSpec) -> GraphFile:
+    # The fingerprint is about the code that wrote encoder.json; the present code may differ.
+    code = openvino_graphs.code_sha256(Path(__file__).parent)
+    return GraphFile(
+        artifacts / openvino_graphs.FOLDER,
+        "encoder",
+        fingerprint([feature_spec.fingerprint, code]),
+        artifacts / "encoder.weights.h5",
+    )
 
 
 def _openvino_is_best() -> bool:
@@ -257,12 +273,31 @@ def _mixed_precision_if_accurate(network: Any, build: Callable[[], Any]) -> Any:
         mixed = build()
     finally:
         keras.config.set_dtype_policy(original_policy)
-    pixels = np.random.default_rng(0).integers(0, 256, (8, *network.input_shape[1:]), np.uint8)
+    pixels = np.stack([_photo_like(network.input_shape[1], seed) for seed in range(8)])
     exact, rounded = (np.asarray(n.predict_on_batch(pixels), np.float32) for n in (network, mixed))
     error = float(np.abs(exact - rounded).max() / np.abs(exact).max())
     accurate = error <= _MIXED_PRECISION_TOLERANCE
     print(f"mixed precision {'used' if accurate else 'not used'}: error {error:.1e} of float32")
     return mixed if accurate else network
+
+
+def _photo_like(side: int, seed: int) -> Pixels:
+    """Draw patches of all sizes with equal contrasts, a spectrum like that of photos, (S, S, 3).
+
+    On independent pixels, mixed precision has half the error that it has on photos (Xception,
+    root mean square: 0.10 % of the vectors, instead of 0.17 % on photos and on these).
+    """
+    random = np.random.default_rng(seed)
+    brightness = np.zeros((side, side, 3))
+    for power in range(1, side.bit_length()):
+        cells = np.arange(side) * 2**power // side
+        patches = random.normal(size=(2**power, 2**power, 3)) + random.normal(size=(1, 1, 3))
+        brightness += patches[cells][:, cells]
+    darkest, brightest = np.percentile(brightness, [5, 95])  # beyond them, it is saturated
+    pixels: Pixels = (
+        ((brightness - darkest) / (brightest - darkest) * 255).clip(0, 255).astype(np.uint8)
+    )
+    return pixels
 
 
 def _build_network(artifacts: Path, feature_spec: FeatureSpec) -> Any:

@@ -1,40 +1,61 @@
 """Pooling: from the feature maps of a CNN to the vectors of photos."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.backend import keras
 
+_MIN_RATIO = 1.5  # between the sides of two scales
 
-def scale_maps(network: Any) -> Iterator[Any]:
-    """Yield the network's last feature maps of each size, from the smallest to larger ones.
 
-    Each size is about half of the next one; all are smaller than the input. Only maps that
-    every later layer depends on are taken: the sums of residual blocks, not their terms. All
-    but the last maps are rectified, as networks with pre-activation do when they read their sums.
+def scale_maps(network: Any) -> list[Any]:
+    """Return the network's last feature maps of each size, from the smallest to larger ones.
+
+    Each size is about half of the next one; all are smaller than the input. Maps that every later
+    layer depends on are preferred: the sums of residual blocks, not their terms. Where a size has
+    none, because cells also read the output of the cell before the last one (NASNet), it is the
+    last cell's output, a concatenation. All but the last maps are rectified, as networks with
+    pre-activation do when they read their sums.
 
     Args:
         network: a `keras.Model` of layers that are called once, with one input and one output.
 
-    Yields:
+    Returns:
         `keras.KerasTensor`s (B, height, width, channels).
     """
+    bottlenecks, cells = _last_maps(network)
+    scales = [network.output]
+    for side, maps in sorted((cells | bottlenecks).items()):
+        # Convolutions without padding also give sizes of a few positions less.
+        if _MIN_RATIO * scales[-1].shape[1] <= side < network.input.shape[1]:
+            scales.append(keras.layers.ReLU(name=f"scale_{side}")(maps))
+    return scales
+
+
+def _last_maps(network: Any) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Return the last maps of each height that all later layers need, and the cells' outputs."""
     layers = network.operations
     producers = {id(layer.output): position for position, layer in enumerate(layers)}
+    # Tensors inside a nested network are not among the outputs of this network's layers.
+    inputs = [
+        [producers.get(id(tensor), 0) for tensor in keras.tree.flatten(layer.input)]
+        for layer in layers
+    ]
+    readers = Counter(position for positions in inputs for position in positions)
+    bottlenecks: dict[int, Any] = {}
+    cells: dict[int, Any] = {}
     # The earliest layer whose output a later layer (than the current position) uses.
     earliest_used = len(layers)
-    side = 0
     for position in range(len(layers) - 1, 0, -1):
         layer, maps = layers[position], layers[position].output
-        padded = isinstance(layer, keras.layers.ZeroPadding2D)
-        larger = side < maps.shape[1] < network.input.shape[1]
-        if earliest_used >= position and not padded and larger:
-            yield keras.layers.ReLU(name=f"scale_{maps.shape[1]}")(maps) if side else maps
-            side = maps.shape[1]
-        # Tensors inside a nested network are not among the outputs of this network's layers.
-        inputs = (producers.get(id(t), 0) for t in keras.tree.flatten(layer.input))
-        earliest_used = min(earliest_used, *inputs)
+        if earliest_used >= position and not isinstance(layer, keras.layers.ZeroPadding2D):
+            bottlenecks.setdefault(maps.shape[1], maps)
+        elif isinstance(layer, keras.layers.Concatenate) and readers[position] > 1:
+            cells.setdefault(maps.shape[1], maps)
+        earliest_used = min(earliest_used, *inputs[position])
+    return bottlenecks, cells
 
 
 def grid(maps: Sequence[Any]) -> Any:

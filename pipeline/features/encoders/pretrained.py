@@ -16,16 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from pipeline.backend import keras
 from pipeline.errors import InputError
-from pipeline.features.encoders.networks import build_encoder, preprocessing_sha256
-from pipeline.features.feature_spec import read_encoder_config
+from pipeline.features.encoders.networks import (
+    build_encoder,
+    build_network,
+    graph_digests,
+    pool_maps,
+    preprocessing_sha256,
+)
+from pipeline.features.feature_spec import EncoderConfig, read_encoder_config
 from pipeline.files import sha256_file
 from pipeline.storage import keras_weights
 
 RANDOM_SEED = 0
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without data
+_FIX = "run `dvc repro encoder`"
+_FORCE = "run `dvc repro --force encoder`"  # where DVC sees no change
+_TOLERANCE = 1e-3  # between two graphs of the same network, relative to the largest number
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,8 @@ def existing_official_source(
             return None
         if not existing.weights_source.startswith(_OFFICIAL_SOURCES):
             return None
-        load_encoder(artifacts)
+        network = _build_network(artifacts, existing)
+        _load_weights(pool_maps(name, network, "average", 1), artifacts, existing)
     except InputError as error:
         print(f"fetching the weights again: {error}")
         return None
@@ -128,21 +139,37 @@ def load_encoder(artifacts: Path, pooling: str = "average", scales: int = 1) -> 
 
     Raises:
         InputError: a file is absent or damaged, the two do not belong together, or the
-            installed Keras has another preprocessing than encoder.json records.
+            installed code and Keras build another graph than encoder.json records.
     """
-    fix = "run `dvc repro encoder`"
-    config = read_encoder_config(artifacts / "encoder.json")
+    path = artifacts / "encoder.json"
+    config = read_encoder_config(path)
+    network = _build_network(artifacts, config)
+    encoder = pool_maps(config.encoder, network, pooling, scales)
+    built = graph_digests(config.encoder, network)
+    if built[pooling][scales - 1] != config.graphs_sha256[pooling][scales - 1]:
+        raise InputError(
+            f"{path}: this code, with Keras {keras.__version__}, computes other vectors than the "
+            f"code that wrote the file: {_FORCE}, then `dvc repro`, or take the code of that run "
+            "and install its requirements.lock"
+        )
+    _load_weights(encoder, artifacts, config)
+    return encoder
+
+
+def _build_network(artifacts: Path, config: EncoderConfig) -> Any:
     if preprocessing_sha256(config.encoder) != config.preprocessing_sha256:
         raise InputError(
             f"{artifacts / 'encoder.json'}: {config.preprocessing} of the installed Keras "
-            f"scales pixels differently: install requirements.lock, or {fix}"
+            f"scales pixels differently: install requirements.lock, or {_FORCE}"
         )
-    network = build_encoder(config.encoder, config.input_size, pooling, scales)
+    return build_network(config.encoder, config.input_size)
+
+
+def _load_weights(encoder: Any, artifacts: Path, config: EncoderConfig) -> None:
     path = artifacts / "encoder.weights.h5"
-    keras_weights.load(network, path, fix)
-    if keras_weights.digest(network) != config.weights_sha256:
-        raise InputError(f"{path} has other weights than encoder.json records: {fix}")
-    return network
+    keras_weights.load(encoder, path, _FIX)
+    if keras_weights.digest(encoder) != config.weights_sha256:
+        raise InputError(f"{path} has other weights than encoder.json records: {_FIX}")
 
 
 def _load_from_keras(network: Any, name: str, input_size: int) -> str | None:
@@ -171,7 +198,22 @@ def _load_from_keras(network: Any, name: str, input_size: int) -> str | None:
             raise
         return str(error.__context__.reason)
     network.set_weights(official.get_weights())
+    _check_same_output(network, official, name)
     return None
+
+
+def _check_same_output(network: Any, official: Any, name: str) -> None:
+    """Check that our network computes what Keras' own does, with the same weights."""
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, *official.input_shape[1:]))
+    maps = np.asarray(official.predict_on_batch(pixels.astype(np.float32)))
+    vectors = np.asarray(network.predict_on_batch(pixels.astype(np.float32)))
+    expected = maps.mean(axis=(1, 2))
+    if np.abs(vectors - expected).max() > _TOLERANCE * np.abs(expected).max():
+        raise InputError(
+            f"Keras {keras.__version__} builds {name} with its official weights in another way "
+            "than without: install requirements.lock, or set encoder.name in params.yaml to "
+            "another network"
+        )
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import errno
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,12 @@ def not_called() -> Decoder:
 
 
 def load(folder: Path, decoder: Decoder, load_decoder: Callable[[], Decoder]) -> OpenVINODecoder:
-    model = Model.from_decoders(
-        {7: (decoder, {})}, FEATURE_SPEC, make_vocabulary().fingerprint, {}
-    ).config
-    return load_openvino_decoder(folder, model, model.members[0], load_decoder)
+    """Load a decoder from a folder with its weights, which are written if they are new."""
+    model = Model.from_decoders({7: (decoder, {})}, FEATURE_SPEC, make_vocabulary().fingerprint, {})
+    model.save(folder / "model")
+    loaded = load_openvino_decoder(folder, model.config, model.config.members[0], load_decoder)
+    assert isinstance(loaded, OpenVINODecoder)
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,29 @@ def test_only_the_damaged_graph_of_a_decoder_is_converted_again(
     check_equal(
         run_steps(converted, features, IDS[:3]), run_steps(decoder, features, IDS[:3]), 1e-5
     )
+
+
+def test_where_no_graph_can_be_written_the_decoder_runs_on_keras(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(openvino_graphs, "check_disk_space", refuse)
+    decoder = make_peaked_decoder()
+    model = Model.from_decoders({7: (decoder, {})}, FEATURE_SPEC, "vocabulary", {}).config
+    loaded = load_openvino_decoder(tmp_path, model, model.members[0], lambda: decoder)
+    assert loaded is decoder
+
+
+def test_a_graph_of_other_code_is_converted_again(
+    pooled: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, folder = pooled.decoder, pooled.copy_to(tmp_path)
+    load(folder, decoder, not_called)
+    monkeypatch.setattr(openvino_graphs, "code_sha256", lambda *_: "other code")
+    with pytest.raises(AssertionError, match="is converted again"):
+        load(folder, decoder, not_called)
 
 
 def test_an_openvino_decoder_imports_no_keras(pooled: Converted) -> None:

@@ -1,3 +1,4 @@
+import errno
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -274,6 +275,42 @@ def test_a_graph_is_converted_once_per_feature_spec(
     (artifacts / openvino_graphs.FOLDER / "encoder.bin").write_bytes(b"damaged")
     assert load_engine("openvino", artifacts, grid, SIZE).encode(photos(1)).shape == (1, 1, 1024)
     assert built == [average, grid, grid]
+
+
+def test_where_no_graph_can_be_written_the_encoder_runs_on_keras(
+    monkeypatch: pytest.MonkeyPatch, artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(openvino_graphs, "check_disk_space", refuse)
+    engine = load_engine("auto", artifacts, feature_spec_of(artifacts), SIZE)
+    assert type(engine) is KerasEngine
+    assert "cannot hold encoder.bin (No space left on device)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["code", "weights", "no weights"])
+def test_a_graph_of_other_code_or_weights_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, artifacts: Path, change: str
+) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    feature_spec = feature_spec_of(artifacts)
+    load_engine("openvino", artifacts, feature_spec, SIZE)
+    weights = artifacts / "encoder.weights.h5"
+    if change == "code":
+        monkeypatch.setattr(openvino_graphs, "code_sha256", lambda *_: "other code")
+        monkeypatch.setattr(engines, "_build_network", lambda *_: built.append(1))
+    elif change == "weights":
+        weights.write_bytes(b"junk")
+    else:
+        weights.unlink()
+    built: list[int] = []
+    messages = {"weights": r"not a readable HDF5 file", "no weights": "is not there"}
+    with pytest.raises((InputError, AttributeError), match=messages.get(change, "NoneType")):
+        load_engine("openvino", artifacts, feature_spec, SIZE)
+    assert bool(built) is (change == "code")
 
 
 @pytest.mark.parametrize(

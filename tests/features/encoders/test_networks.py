@@ -1,4 +1,6 @@
+import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,10 +10,14 @@ import pytest
 
 from pipeline.backend import keras
 from pipeline.errors import InputError
+from pipeline.features.encoders import pooling
 from pipeline.features.encoders.networks import (
     build_encoder,
+    build_network,
     default_input_size,
+    graph_digests,
     make_encoder_config,
+    pool_maps,
     preprocessing_name,
     preprocessing_sha256,
     with_preprocessing,
@@ -29,12 +35,16 @@ NETWORKS = {
 PHOTOS = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("name", "size"), [("Xception", 299), ("MobileNet", 224)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("Xception", 299), ("MobileNet", 224), ("MobileNetV3Small", 224)]
+)
 def test_the_default_input_size_is_that_of_keras(name: str, size: int) -> None:
     assert default_input_size(name) == size
 
 
-@pytest.mark.parametrize("name", ["InceptionV3", "ResNet50", "ConvNeXtTiny", "NASNetMobile"])
+@pytest.mark.parametrize(
+    "name", ["InceptionV3", "ResNet50", "ConvNeXtTiny", "NASNetMobile", "MobileNetV3Large"]
+)
 def test_networks_are_found_by_their_names(name: str) -> None:
     assert preprocessing_name(name).startswith("keras.applications.")
 
@@ -55,6 +65,70 @@ def test_the_preprocessing_in_the_graph_is_keras_own(module: str) -> None:
     assert scaled.dtype == np.float32
     assert scaled.std() > 0.5
     np.testing.assert_allclose(scaled, expected, atol=2e-6, rtol=0)
+
+
+# The networks' classes, with the smallest inputs that they take. Small ones of different kinds are
+# compared by `make test`, all by `make soak`.
+SIZES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75}
+COMPARED = {"EfficientNetB0", "MobileNetV3Small"}
+ALL_NETWORKS = [
+    pytest.param(name, marks=[] if name in COMPARED else [pytest.mark.soak])
+    for name in vars(keras.applications)
+    if name[0].isupper()
+]
+
+
+def keras_own_network(monkeypatch: pytest.MonkeyPatch, name: str, size: int) -> Any:
+    """Build Keras' own network for its official weights; only their download is left out."""
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about sizes that the weights were not trained on
+        patch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: "weights.h5")
+        patch.setattr(keras.Model, "load_weights", lambda *_: None)
+        return getattr(keras.applications, name)(include_top=False, input_shape=(size, size, 3))
+
+
+def set_lively_weights(network: Any, images: Any) -> None:
+    """Set random weights with which photos have different features, also in deep networks."""
+    random = np.random.default_rng(0)
+    for weight in network.weights:
+        if weight.path.endswith("kernel"):
+            depthwise = "depthwise" in weight.path or "_dw_" in weight.path
+            inputs = np.prod(weight.shape[: 2 if depthwise else len(weight.shape) - 1])
+            weight.assign(random.normal(0, np.sqrt(2 / inputs), weight.shape))
+        elif weight.path.endswith("gamma"):
+            weight.assign(random.normal(1, 0.1, weight.shape))
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+        elif isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    network(images, training=True)  # normalizes by the statistics of these images
+
+
+@pytest.mark.parametrize("name", ALL_NETWORKS)
+def test_every_network_computes_what_keras_own_does_with_official_weights(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    size = SIZES.get(name, 64)
+    photos = np.random.default_rng(1).integers(0, 256, (4, size, size, 3), np.uint8)
+    photos[1] //= 4  # a dark photo
+    photos[2, :, :, 2] = 0  # a yellow one
+    module = getattr(keras.applications, preprocessing_name(name).split(".")[-2])
+    images = module.preprocess_input(photos.astype(np.float32))
+    keras_own = keras_own_network(monkeypatch, name, size)
+    set_lively_weights(keras_own, images)
+    network = build_network(name, size)
+    network.set_weights(keras_own.get_weights())
+    expected = np.mean(keras_own(images), axis=(1, 2))
+    encoder = with_preprocessing(pool_maps(name, network, "average", 1), name)
+    vectors = np.asarray(encoder(photos))
+    largest = np.abs(expected).max()
+    assert np.isfinite(largest)
+    assert np.abs(expected[1:] - expected[0]).max(axis=1).min() > 0.05 * largest > 0
+    np.testing.assert_allclose(vectors, expected, rtol=1e-3, atol=1e-4 * largest)
+    sides = [maps.shape[1] for maps in pooling.scale_maps(network)]
+    assert len(sides) >= 3
+    assert all(1.5 * small <= large <= 3 * small for small, large in pairwise(sides))
 
 
 def test_the_compared_networks_cover_every_kind_of_preprocessing() -> None:
@@ -117,7 +191,8 @@ def test_the_mean_over_the_grid_is_the_average_pooled_vector(
     # The weights do not depend on the input size: a larger input gives a grid of four positions.
     for name in ("encoder.json", "encoder.weights.h5"):
         (tmp_path / name).write_bytes((tiny_encoder / name).read_bytes())
-    change_json(tmp_path / "encoder.json", {"input_size": 64})
+    graphs = graph_digests("MobileNet", build_network("MobileNet", 64))
+    change_json(tmp_path / "encoder.json", {"input_size": 64, "graphs_sha256": graphs})
     pooled, grid = load_encoder(tmp_path), load_encoder(tmp_path, "grid")
     photos = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     positions = np.asarray(grid.predict_on_batch(photos))
@@ -186,6 +261,17 @@ def test_scales_are_the_last_maps_of_each_size(name: str, size: int, layers: lis
     expected = means(network, layers, photos)
     assert expected.std(axis=1).min() > 0
     np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_scales_of_nasnet_are_the_outputs_of_its_cells() -> None:
+    # Its cells also read the output of the cell before the last one.
+    network = build_network("NASNetMobile", 64)
+    last, *larger = pooling.scale_maps(network)
+    cells = ["normal_concat_8", "normal_concat_3", "reduction_concat_stem_1", "stem_bn1"]
+    assert last is network.output
+    assert [maps._keras_history.operation.input for maps in larger] == [
+        network.get_layer(name).output for name in cells
+    ]
 
 
 def test_quarters_contain_every_scale() -> None:

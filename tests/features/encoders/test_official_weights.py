@@ -66,12 +66,26 @@ def test_official_weights_come_from_keras_if_it_can_download_them(
             "include_top": False,
             "input_shape": (32, 32, 3),
         }
-        return network
+        return feature_maps(network)
 
     monkeypatch.setattr(keras.applications, "MobileNet", constructor)
     fetched, source = fetch_encoder("MobileNet", "imagenet", 32)
     assert digest(fetched) == digest(network)
     assert source == f"keras.applications {keras.__version__}"
+
+
+def feature_maps(network: Any, scale: float = 1.0) -> Any:
+    """Return the network without its pooling, as Keras' constructors do."""
+    return keras.Model(network.input, network.layers[-2].output * scale)
+
+
+def test_a_keras_whose_official_network_computes_something_else_is_refused(
+    network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    official = feature_maps(network, scale=1.1)
+    monkeypatch.setattr(keras.applications, "MobileNet", lambda **_: official)
+    with pytest.raises(InputError, match=r"builds MobileNet with its official weights in another"):
+        fetch_encoder("MobileNet", "imagenet", 32)
 
 
 @pytest.mark.parametrize("error", UNREACHABLE)

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,15 @@ def test_absent_truncated_and_other_files_are_refused(tmp_path: Path) -> None:
         assert "is not a readable HDF5 file" in refusal(path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX file types")
+def test_folders_fifos_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.weights.h5")
+    (tmp_path / "folder.weights.h5").mkdir()
+    (tmp_path / "device.weights.h5").symlink_to("/dev/zero")
+    for path in tmp_path.iterdir():
+        assert "is not a file" in refusal(path)
+
+
 VARIABLE = "layers/dense/vars/0"
 
 
@@ -178,6 +188,38 @@ def dates(file: Any) -> None:
     h5py.h5d.create(file["layers/dense/vars"].id, b"0", h5py.h5t.UNIX_D32LE, space)
 
 
+def odd_floats(file: Any) -> None:
+    float_type = h5py.h5t.IEEE_F32LE.copy()
+    float_type.set_fields(31, 23, 8, 0, 23)
+    float_type.set_ebias(1 << 20)
+    space = h5py.h5s.create_simple((4, 3))
+    h5py.h5d.create(file["layers/dense/vars"].id, b"0", float_type, space)
+
+
+def not_numbers(file: Any) -> None:
+    file[VARIABLE] = np.full((4, 3), np.nan, np.float32)
+
+
+def infinite(file: Any) -> None:
+    file[VARIABLE] = np.full((4, 3), -np.inf, np.float64)
+
+
+def huge(file: Any) -> None:
+    file.create_dataset(VARIABLE, (1 << 40, 3), "f4")
+
+
+def compressed(file: Any) -> None:
+    file.create_dataset(VARIABLE, (1 << 40, 3), "f4", compression="gzip")
+
+
+def empty(file: Any) -> None:
+    file[VARIABLE] = h5py.Empty("f4")
+
+
+def a_type(file: Any) -> None:
+    file[VARIABLE] = np.dtype("f4")
+
+
 def a_group(file: Any) -> None:
     file.create_group(VARIABLE)
 
@@ -197,6 +239,13 @@ def nothing(file: Any) -> None:
         (variable_strings, f"/{VARIABLE} holds object, not numbers"),
         (records, f"/{VARIABLE} holds "),
         (dates, f"/{VARIABLE} does not hold numbers"),
+        (odd_floats, f"/{VARIABLE} does not hold numbers"),
+        (not_numbers, f"/{VARIABLE} has NaN or infinite numbers"),
+        (infinite, f"/{VARIABLE} has NaN or infinite numbers"),
+        (huge, f"/{VARIABLE} is larger than the file"),
+        (compressed, f"/{VARIABLE} is larger than the file"),
+        (empty, f"/{VARIABLE} is not an array"),
+        (a_type, f"/{VARIABLE} is not an array"),
         (a_group, "does not fit small"),
         (nothing, "does not fit small"),
     ],
@@ -246,7 +295,7 @@ def test_another_preprocessing_in_the_installed_keras_is_refused(artifacts: Path
     message = str(caught.value)
     assert message.startswith(f"{artifacts / 'encoder.json'}: keras.applications.mobilenet.prep")
     assert "of the installed Keras scales pixels differently: install requirements" in message
-    assert message.endswith("or run `dvc repro encoder`")
+    assert message.endswith("or run `dvc repro --force encoder`")
     assert "\n" not in message
 
 
