@@ -209,8 +209,7 @@ def _describe_table(path: Path, table: _Table) -> FileShape:
     if not captions:
         return FileShape(description, _CONVERT_OTHER)
     if table.separator == "," and (table.width, photo) == (2, 0):
-        action = "replace line 1 by" if table.header_length else "add at the top the line"
-        return FileShape(description, f"{action} image,caption")
+        return FileShape(description, _describe_kaggle_fix(path, table))
     code = _CONVERT_TABLE.format(
         separator=table.separator,
         quoting=int(_quoting(table.separator)),
@@ -219,6 +218,18 @@ def _describe_table(path: Path, table: _Table) -> FileShape:
         captions=captions,
     )
     return FileShape(description, _conversion(path, code))
+
+
+def _describe_kaggle_fix(path: Path, table: _Table) -> str:
+    """Return what a file of a photo's name and one caption a row lacks to be in Kaggle's format."""
+    steps = []
+    if not table.header_length:
+        steps.append("add at the top the line image,caption")
+    elif [cell.lower() for cell in table.rows[0]] != ["image", "caption"]:
+        steps.append("replace line 1 by image,caption")
+    if path.name != "captions.txt":
+        steps.append("name it captions.txt and set dataset.format: kaggle")
+    return ", ".join(steps) or "its form is right"
 
 
 def _conversion(path: Path, code: str) -> str:

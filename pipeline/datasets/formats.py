@@ -140,6 +140,11 @@ def _check_summary(summary: Summary, format_name: str, root: Path) -> None:
     if problem := summary.why_another_format():
         shape = identify_shape(path)
         hint = str(shape) if shape else _format_hint(format_name, root)
+        if shape is None and summary.repaired.get("unquoted_comma"):
+            hint = (
+                "put quotes around every caption that contains commas; if the rows have more than "
+                "one caption or other columns, keep a name and one caption a row"
+            )
         raise InputError(f"{path} is not in the format {format_name}: {problem}; {hint}")
     if problem := summary.why_untrainable():
         raise InputError(f"{root} has {problem}: {_format_hint(format_name, root)}")

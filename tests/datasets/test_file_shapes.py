@@ -105,6 +105,14 @@ def test_other_text_has_no_shape(tmp_path: Path, text: str) -> None:
     assert identify_shape(path) is None
 
 
+def test_a_file_in_kaggles_form_under_another_name_is_to_be_renamed(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("image,caption\n" + "p1.jpg,A dog runs there\n" * 3)
+    shape = identify_shape(path)
+    assert shape is not None
+    assert shape.fix == "name it captions.txt and set dataset.format: kaggle"
+
+
 def test_annotations_of_objects_are_no_captions() -> None:
     box, caption = {"image_id": 1, "bbox": [1, 2, 3, 4]}, {"image_id": 1, "caption": "A dog"}
     value = {"images": [{"id": 1}], "annotations": [box]}

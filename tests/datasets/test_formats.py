@@ -270,3 +270,24 @@ def test_all_missing_photos_and_other_files_are_listed(tmp_path: Path) -> None:
     (other,) = summary.other_files.values()
     assert (other["count"], other["files"]) == (1, ["c.heic"])
     assert "convert it to JPEG" in other["fix"]
+
+
+@pytest.mark.parametrize(
+    ("files", "hint"),
+    [
+        (
+            {"images/a.heic": b"\0\0\0\x18ftypheic"},
+            "photo folder has 1 HEIC photos: convert it",
+        ),
+        ({"photos/a.jpg": b"x"}, "its folder photos has photos: rename it to images"),
+        ({"all.csv": b"image,caption\na.jpg,A dog runs on\n"}, r"all\.csv is there; it looks like"),
+    ],
+)
+def test_the_error_without_photos_names_what_is_there(
+    tmp_path: Path, files: dict[str, bytes], hint: str
+) -> None:
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=f"has no photos.*{hint}"):
+        find_photos("kaggle", tmp_path)

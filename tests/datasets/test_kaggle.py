@@ -91,6 +91,14 @@ def test_a_file_of_which_every_row_needs_repair_has_another_format(
         load(write_dataset(tmp_path, HEADER + rows))
 
 
+def test_commas_without_quotes_in_nearly_every_row_are_to_be_quoted(tmp_path: Path) -> None:
+    rows = "".join(f"a.jpg,A dog{', wet' * (number % 4 + 1)}\n" for number in range(12))
+    with pytest.raises(
+        InputError, match=r"12 of 12 rows do not .* put quotes around every caption"
+    ):
+        load(write_dataset(tmp_path, HEADER + rows))
+
+
 def test_unquoted_commas_in_a_part_of_the_rows_are_repaired(tmp_path: Path) -> None:
     rows = "a.jpg,A dog, wet\n" * 8 + "b.jpg,A cat\n" * 2
     assert load(write_dataset(tmp_path, HEADER + rows)).summary.repaired == {"unquoted_comma": 8}
