@@ -28,6 +28,7 @@ from pipeline.progress import Progress
 
 Task = TypeVar("Task", bound=tuple[Any, ...])
 Result = TypeVar("Result")
+_PendingPasses = deque[tuple[list[str], PendingBatch]]
 
 # Maximum number of passes that are started and not yet written to the cache: one runs while the
 # previous one is written. With more, a kill would lose more work.
@@ -110,26 +111,15 @@ class LocalExecutor:
             bottleneck = describe_bottleneck(idle_seconds(), time.monotonic() - start)
             progress.advance(done - progress.done, f"{status}{failures}; {bottleneck}")
 
-        def store_all() -> None:
-            while pending:
-                store_oldest()
-
-        pending: deque[tuple[list[str], PendingBatch]] = deque()
+        pending: _PendingPasses = deque()
         stop_waiting.clear()
         pool = self._decoding_pool(photos, accelerated=engine.accelerated)
         try:
             with Progress("extract", len(photos), "photos", self.progress_seconds) as progress:
-                try:
-                    for keys, pixels in _decoded_batches(
-                        pool, photos, feature_spec, max_pixels, engine.batch_size, stats.failed
-                    ):
-                        pending.append((keys, engine.start(pixels)))
-                        if len(pending) == _MAX_PENDING:
-                            store_oldest()
-                except InputError:  # a photo could not be read; what is under way is kept
-                    store_all()
-                    raise
-                store_all()
+                batches = _decoded_batches(
+                    pool, photos, feature_spec, max_pixels, engine.batch_size, stats.failed
+                )
+                _run_passes(batches, engine, pending, store_oldest)
         finally:
             # After Ctrl-C or a failure, do not wait for work that has not started.
             for _, batch in pending:
@@ -247,6 +237,26 @@ def prefetch(
     while pending:
         oldest, future = pending.popleft()
         yield oldest, future.result()
+
+
+def _run_passes(
+    batches: Iterable[tuple[list[str], Pixels]],
+    engine: Engine,
+    pending: _PendingPasses,
+    store_oldest: Callable[[], None],
+) -> None:
+    """Start a pass for each batch and store the passes, at most `_MAX_PENDING` later."""
+    try:
+        for keys, pixels in batches:
+            pending.append((keys, engine.start(pixels)))
+            if len(pending) == _MAX_PENDING:
+                store_oldest()
+    except InputError:  # a photo could not be read: what is under way is kept
+        while pending:
+            store_oldest()
+        raise
+    while pending:
+        store_oldest()
 
 
 def _decoded_batches(
