@@ -294,10 +294,8 @@ def _photo_like(side: int, seed: int) -> Pixels:
         patches = random.normal(size=(2**power, 2**power, 3)) + random.normal(size=(1, 1, 3))
         brightness += patches[cells][:, cells]
     darkest, brightest = np.percentile(brightness, [5, 95])  # beyond them, it is saturated
-    pixels: Pixels = (
-        ((brightness - darkest) / (brightest - darkest) * 255).clip(0, 255).astype(np.uint8)
-    )
-    return pixels
+    pixels = (brightness - darkest) / (brightest - darkest) * 255
+    return np.asarray(pixels.clip(0, 255), np.uint8)
 
 
 def _build_network(artifacts: Path, feature_spec: FeatureSpec) -> Any:
