@@ -5,7 +5,6 @@ networks".
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,6 @@ class CrossEntropy(Phase):
         """
         self._decoder, self._network = decoder, decoder.network
         self.batches, self._seed = batches, seed
-        self.steps, self.on_step = len(batches), lambda: None
         self._condition_dropout = condition_dropout
         self._scheduled_sampling = scheduled_sampling
         self.optimizer = optimizer.build(epochs * len(batches))
@@ -84,12 +82,7 @@ class CrossEntropy(Phase):
         if rate:
             sampling_random = np.random.default_rng([self._seed, epoch, 1])
             batches = (self._sample_inputs(batch, rate, sampling_random) for batch in batches)
-        return mean_over_words(self._train_step, batches)
-
-    def _train_step(self, inputs: list[Any], targets: Any) -> Any:
-        loss = self._network.train_on_batch(inputs, targets)
-        self.on_step()
-        return loss
+        return mean_over_words(self._network.train_on_batch, batches)
 
     def _drop_conditions(self, batch: Batch, random: np.random.Generator) -> Batch:
         """Replace the features of some photos, in place, with null features."""

@@ -16,7 +16,6 @@ from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.history import EpochRow, read_rows
 from pipeline.captioner.training.loss import build_eval_model, mean_over_words
 from pipeline.captioner.training.tracing import trace_network, trace_search
-from pipeline.progress import Progress
 
 INTERRUPTED = "interrupted"
 # The perplexity, which is the exponential of the loss, overflows above it.
@@ -32,8 +31,6 @@ class Phase(ABC):
         note: why that number differs from its neighbours in a line of progress.
         learning_rate_param: the param to lower if training diverges.
         optimizer: the `keras.optimizers.Optimizer`.
-        steps: number of training steps of an epoch.
-        on_step: called after each of them.
     """
 
     row_type: ClassVar[type[EpochRow]]
@@ -41,8 +38,6 @@ class Phase(ABC):
     note: ClassVar[str]
     learning_rate_param: ClassVar[str]
     optimizer: Any
-    steps: int
-    on_step: Callable[[], None]
 
     @abstractmethod
     def trace(self) -> None:
@@ -175,9 +170,7 @@ class FitLoop:
     def _run_epoch(self, eval_model: Any) -> None:
         number, network = len(self.history) + 1, self.decoder.network
         start = time.monotonic()
-        with Progress(f"epoch {number}", self.phase.steps, "batches") as progress:
-            self.phase.on_step = progress.advance
-            train_metric = self.phase.train_epoch(number)
+        train_metric = self.phase.train_epoch(number)
         weights = network.get_weights()
         self._average_weights = self._averaged(weights, number)
         network.set_weights(self._average_weights)

@@ -5,7 +5,6 @@ a photo's other samples as the baseline (Kool et al. 2019, "Buy 4 REINFORCE samp
 baseline for free!"). The reward is CIDEr-D against the training captions.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -68,7 +67,6 @@ class SelfCritical(Phase):
         self._image_ids, self._reward = image_ids, reward
         self._samples, self._batch_size = samples, batch_size
         self._max_words, self._seed = max_words, seed
-        self.steps, self.on_step = math.ceil(len(image_ids) / batch_size), lambda: None
         self._model = _WithoutDropout(decoder.network)
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self._model.compile(
@@ -89,10 +87,7 @@ class SelfCritical(Phase):
             Their mean CIDEr-D, x100; each batch is scored before its training step.
         """
         random = np.random.default_rng([self._seed, epoch])
-        rewards = []
-        for photos in self._shuffled(random):
-            rewards.append(self._train_step(photos, random))
-            self.on_step()
+        rewards = [self._train_step(photos, random) for photos in self._shuffled(random)]
         return float(np.concatenate(rewards).mean())
 
     def _shuffled(self, random: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
