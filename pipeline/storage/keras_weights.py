@@ -69,8 +69,8 @@ def check_weights_file(path: Path, fix: str, max_size: int) -> None:
     Args:
         path: the file.
         fix: what the user can do about a bad file; the end of error messages.
-        max_size: the most numbers that an array may have. Chunks can be compressed, so a small
-            file can hold an array that fits into no memory.
+        max_size: the most numbers that an array may have if they take more than the file:
+            compressed chunks can hold an array that fits into no memory.
 
     Raises:
         InputError: the file is refused.
@@ -93,7 +93,8 @@ def _find_problem(dataset: Any, max_size: int) -> str | None:
         return "is not an array"
     if dataset.dtype.kind not in "fiu":
         return f"holds {dataset.dtype}, not numbers"
-    if max(dataset.size, math.prod(dataset.chunks or ())) > max_size:
+    size = max(dataset.size, math.prod(dataset.chunks or ()))
+    if size > max_size and size * dataset.dtype.itemsize > dataset.file.id.get_filesize():
         return f"has the shape {dataset.shape}, larger than any weights of the network"
     # Keras reads this attribute. A damaged one of variable length crashes HDF5.
     if "dtype" in dataset.attrs:
