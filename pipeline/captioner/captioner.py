@@ -21,9 +21,9 @@ from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.generation.settings import SearchSettings
 from pipeline.captioner.model_config import FIX, Member, ModelConfig
 from pipeline.errors import InputError
+from pipeline.features.decoding.photos import decode_photo
+from pipeline.features.decoding.views import merge_views
 from pipeline.features.encoders.engines import Engine, OpenVINOEngine, load_engine
-from pipeline.features.photos import decode_photo
-from pipeline.features.views import merge_views
 from pipeline.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

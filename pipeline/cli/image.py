@@ -191,7 +191,7 @@ def _caption_all(
     as_json: bool,
 ) -> list[Notice]:
     """Print every photo's captions, in the order of `photos`; return the photos that failed."""
-    from pipeline.features.photos import PhotoError, read_photo  # noqa: PLC0415  (imports NumPy)
+    from pipeline.features.decoding.photos import PhotoError, read_photo  # noqa: PLC0415  (imports NumPy)
     from pipeline.progress import Progress  # noqa: PLC0415
 
     failures: list[Notice] = []

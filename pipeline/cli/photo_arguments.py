@@ -102,7 +102,7 @@ def _not_captioned(folder: Path, file_type: FileType, names: Sequence[str]) -> N
 
 
 def _read_standard_input() -> Iterator[Photo | Notice]:
-    from pipeline.features.photos import MAX_BYTES  # noqa: PLC0415  (imports NumPy)
+    from pipeline.features.decoding.photos import MAX_BYTES  # noqa: PLC0415  (imports NumPy)
 
     # Standard input may be closed.
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""

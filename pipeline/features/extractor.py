@@ -11,10 +11,10 @@ from typing import Protocol
 
 from pipeline import dvc_cache
 from pipeline.errors import InputError
+from pipeline.features.decoding.photos import PhotoError, PhotoFile, read_photo
 from pipeline.features.earlier_stores import DamagedRowError, EarlierStores, StoreRow, read_rows
 from pipeline.features.executors.local import EncodeStats, available_cores, prefetch
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.photos import PhotoError, PhotoFile, read_photo
 from pipeline.features.shard_cache import (
     DamagedShardError,
     ShardCache,

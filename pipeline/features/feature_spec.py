@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.features.decoding_probe import decoding_sha256
-from pipeline.features.views import VIEWS
+from pipeline.features.decoding.probe import decoding_sha256
+from pipeline.features.decoding.views import VIEWS
 from pipeline.files import fingerprint, read_json, record_from_json
 
 FORMAT_VERSION = 2
@@ -30,7 +30,7 @@ class FeatureSpec:
         graph_sha256: digest of the graph from pixels to vectors, without the weights, see
             `networks.graph_digests`.
         decoding: how a file is decoded to pixels, see `DECODING`.
-        decoding_sha256: digest of drawn photos' pixels, see `decoding_probe`.
+        decoding_sha256: digest of drawn photos' pixels, see `decoding.probe`.
         views: the views of a photo that are encoded, a key of `views.VIEWS`.
         pooling: "average": one vector per photo; "quarters": one per quarter of the photo;
             "grid": one per position of the network's feature maps.

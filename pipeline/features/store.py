@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError, collapsed_message
+from pipeline.features.decoding.views import merge_views
 from pipeline.features.feature_spec import FeatureSpec, read_feature_spec
-from pipeline.features.views import merge_views
 from pipeline.files import atomic_path, fingerprint, raise_system_error
 from pipeline.storage.hdf5 import (
     CORRUPTION_ERRORS,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.features.photos import PhotoError, read_photo, thumbnail
+from pipeline.features.decoding.photos import PhotoError, read_photo, thumbnail
 
 # The more photos, the smaller: a page stays below about 25 MB up to 5,000 photos. Photos up to a
 # number have a side in pixels; at this quality they take 45, 29, 15, 10 and 5 kB in the page.

@@ -7,11 +7,11 @@ import pytest
 
 from benchmarks import notebook
 from benchmarks.notebook_decoder import NotebookDecoder
+from pipeline.features.decoding.photos import decode_photo, read_photo
 from pipeline.features.encoders.engines import KerasEngine
 from pipeline.features.encoders.networks import with_preprocessing
 from pipeline.features.encoders.pretrained import load_encoder
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.photos import decode_photo, read_photo
 from pipeline.text.vocabulary import END, START
 from tests.support.artifacts import LEARNED, write_photos
 

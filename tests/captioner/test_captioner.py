@@ -18,12 +18,12 @@ from pipeline.captioner.generation.guidance import Guided, with_guidance
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
 from pipeline.captioner.model_config import Member, ModelConfig
 from pipeline.errors import InputError
-from pipeline.features.decoding_probe import decoding_sha256
+from pipeline.features.decoding.photos import PhotoError
+from pipeline.features.decoding.probe import decoding_sha256
 from pipeline.features.encoders.engines import KerasEngine, load_engine
 from pipeline.features.executors.local import LocalExecutor
 from pipeline.features.extractor import Extractor
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.photos import PhotoError
 from pipeline.features.store import FeatureStore
 from pipeline.reporting.predictions import predict
 from pipeline.storage import openvino_graphs

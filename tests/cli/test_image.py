@@ -188,7 +188,7 @@ def test_a_list_may_contain_names_that_are_not_utf_8(caption: Run) -> None:
 def test_endless_standard_input_is_not_read_to_its_end(
     caption: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.features.photos.MAX_BYTES", 1000)
+    monkeypatch.setattr("pipeline.features.decoding.photos.MAX_BYTES", 1000)
     result = caption("-", data=bytes(1001))
     failed(result, "-: more than 1000 bytes, more than any photo has")
 

@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from pipeline import dvc_cache
 from pipeline.errors import InputError
-from pipeline.features import extractor, photos
+from pipeline.features import extractor
+from pipeline.features.decoding import photos
 from pipeline.features.encoders.engines import Engine, KerasEngine, Pixels, Vectors
 from pipeline.features.encoders.networks import with_preprocessing
 from pipeline.features.encoders.pretrained import load_encoder

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.features.decoding_probe import decoding_sha256
+from pipeline.features.decoding.probe import decoding_sha256
 from pipeline.features.feature_spec import DECODING, POOLINGS, EncoderConfig, read_encoder_config
 from pipeline.files import write_json
 from tests.conftest import FEATURE_SPEC, change_json, slow_imports

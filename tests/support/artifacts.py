@@ -14,10 +14,10 @@ from pipeline.captioner.generation.settings import SearchSettings
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.model_folder import Model
 from pipeline.captioner.word_detector import fit_detector
+from pipeline.features.decoding.photos import decode_photo
 from pipeline.features.encoders import pretrained
 from pipeline.features.encoders.engines import KerasEngine
 from pipeline.features.encoders.networks import make_encoder_config, with_preprocessing
-from pipeline.features.photos import decode_photo
 from pipeline.files import write_json
 from pipeline.storage import keras_weights
 from pipeline.text.vocabulary import END, PAD, START, Vocabulary

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.features.decoding.photos import PhotoFile, decode_photo
 from pipeline.features.encoders.engines import Engine, PendingBatch, Pixels, Vectors
 from pipeline.features.executors.local import EncodeStats, LocalExecutor
 from pipeline.features.extractor import ExtractionResult, Extractor
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.photos import PhotoFile, decode_photo
 from pipeline.features.shard_cache import ShardCache
 from pipeline.features.store import FeatureStore
 from pipeline.files import sha256_file

@@ -28,8 +28,8 @@ from pipeline.cli.main import main as caption
 from pipeline.comparison.caption_files import read_captions
 from pipeline.datasets.caption_table import read_caption_table
 from pipeline.errors import InputError
+from pipeline.features.decoding.photos import PhotoError, decode_photo, read_photo
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.photos import PhotoError, decode_photo, read_photo
 from pipeline.features.shard_cache import DamagedShardError, ShardCache, read_vectors
 from pipeline.features.store import FeatureStore
 from pipeline.files import read_texts

@@ -17,6 +17,7 @@ from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.history import EpochRow, read_rows
 from pipeline.captioner.training.loss import build_eval_model, mean_over_words
 from pipeline.captioner.training.tracing import trace_network, trace_search
+from pipeline.progress import Progress
 
 INTERRUPTED = "interrupted"
 _PROGRESS_SECONDS = 60.0  # between lines in a log, which has a line for each epoch too

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import one_line
-from pipeline.features.photos import PhotoError, read_photo, thumbnail
+from pipeline.features.decoding.photos import PhotoError, read_photo, thumbnail
 from pipeline.files import atomic_path, write_text
 
 _SIDE = 240  # pixels of a photo

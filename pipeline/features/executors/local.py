@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
+from pipeline.features.decoding.photos import PhotoError, PhotoFile, decode_photo, stop_waiting
 from pipeline.features.encoders.engines import Engine, PendingBatch, Pixels
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.photos import PhotoError, PhotoFile, decode_photo, stop_waiting
 from pipeline.features.shard_cache import ShardCache
 from pipeline.progress import Progress
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, collapsed_message
+from pipeline.features.decoding.photos import PhotoFile
 from pipeline.features.encoders.engines import Engine
 from pipeline.features.executors.local import EncodeStats, available_cores, describe_bottleneck
 from pipeline.features.executors.ray_worker import (
@@ -29,7 +30,6 @@ from pipeline.features.executors.ray_worker import (
     package_versions,
 )
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.features.photos import PhotoFile
 from pipeline.features.shard_cache import ShardCache
 from pipeline.progress import Progress
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.features.decoding.photos import PhotoError, PhotoFile
 from pipeline.features.encoders.engines import Engine, Pixels
 from pipeline.features.executors.local import read_and_decode, store_batch
-from pipeline.features.photos import PhotoError, PhotoFile
 from pipeline.features.shard_cache import ShardCache
 
 # How often workers may die on one batch. Ray restarts them without end, and a photo that

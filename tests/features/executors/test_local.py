@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.features.decoding.photos import PhotoError, PhotoFile, decode_photo
 from pipeline.features.encoders.engines import Pixels, Vectors
 from pipeline.features.executors import local
 from pipeline.features.executors.local import (
@@ -21,7 +22,6 @@ from pipeline.features.executors.local import (
     read_and_decode,
     store_batch,
 )
-from pipeline.features.photos import PhotoError, PhotoFile, decode_photo
 from pipeline.features.shard_cache import ShardCache, read_vectors
 from pipeline.files import sha256_file
 from tests.conftest import FEATURE_SPEC, encoded, make_photo

@@ -18,12 +18,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.errors import InputError
+from pipeline.features.decoding.photos import PhotoFile
 from pipeline.features.encoders.engines import Engine, load_engine
 from pipeline.features.executors import ray as ray_executor
 from pipeline.features.executors.local import EncodeStats, LocalExecutor
 from pipeline.features.executors.ray import ActorAllocation, allocate_actors
 from pipeline.features.feature_spec import read_encoder_config
-from pipeline.features.photos import PhotoFile
 from pipeline.features.shard_cache import ShardCache
 from pipeline.progress import Progress
 from tests.conftest import FEATURE_SPEC

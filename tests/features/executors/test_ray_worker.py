@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.features.decoding.photos import PhotoFile, decode_photo
 from pipeline.features.encoders.engines import Engine, Pixels, Vectors
 from pipeline.features.executors.ray_worker import (
     EncoderActor,
@@ -19,7 +20,6 @@ from pipeline.features.executors.ray_worker import (
     json_batches,
     package_versions,
 )
-from pipeline.features.photos import PhotoFile, decode_photo
 from pipeline.features.shard_cache import ShardCache, read_vectors
 from tests.conftest import FEATURE_SPEC
 from tests.support.cluster import ClusterWorkspace, LoggingEngine, make_logging_engine

@@ -6,27 +6,27 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipeline.features import decoding_probe, photos, views
-from pipeline.features.decoding_probe import decoding_sha256
-from pipeline.features.views import VIEWS, View
+from pipeline.features.decoding import photos, probe, views
+from pipeline.features.decoding.probe import decoding_sha256
+from pipeline.features.decoding.views import VIEWS, View
 
 
-def probe(name: str = "whole") -> str:
+def digest(name: str = "whole") -> str:
     return str(decoding_sha256.__wrapped__(name))
 
 
 def test_the_digest_is_the_same_each_time_and_differs_between_views() -> None:
-    assert probe() == decoding_sha256("whole") == decoding_sha256("whole")
-    assert len({probe(name) for name in VIEWS}) == len(VIEWS)
+    assert digest() == decoding_sha256("whole") == decoding_sha256("whole")
+    assert len({digest(name) for name in VIEWS}) == len(VIEWS)
 
 
 def test_the_photos_reach_every_branch_of_decoding() -> None:
     decoded = set()
-    for data in decoding_probe._photos():
+    for data in probe._photos():
         pixels = photos.decode_photo(data, 12, 100_000)
         assert len(np.unique(pixels)) > 20
         decoded.add(pixels.tobytes())
-    assert len(decoded) == len(decoding_probe._photos())
+    assert len(decoded) == len(probe._photos())
 
 
 def swapped(image: Image.Image) -> Image.Image:
@@ -57,24 +57,24 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 def test_a_change_in_decoding_changes_the_digest(
     monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    expected = probe()
+    expected = digest()
     CHANGES[change](monkeypatch)
-    assert probe() != expected
+    assert digest() != expected
 
 
 def test_a_change_in_the_views_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = probe("mirror")
+    expected = digest("mirror")
     changed: dict[str, Sequence[View]] = {"mirror": [View(), View(right=0.9, mirrored=True)]}
     monkeypatch.setattr(photos, "VIEWS", changed)
-    assert probe("mirror") != expected
+    assert digest("mirror") != expected
 
 
 def test_every_crop_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = probe("crops")
+    expected = digest("crops")
     crop = views.View.crop
 
     def shifted(view: View, image: Image.Image, size: int) -> Any:
         return crop(view, image, size) if view.left == 0 else crop(View(), image, size)
 
     monkeypatch.setattr(View, "crop", shifted)
-    assert probe("crops") != expected
+    assert digest("crops") != expected

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.features.photos import decode_photo
+from pipeline.features.decoding.photos import decode_photo
+from pipeline.features.decoding.views import VIEWS, View, merge_views
 from pipeline.features.store import FeatureStore
-from pipeline.features.views import VIEWS, View, merge_views
 from tests.conftest import FEATURE_SPEC, encoded
 from tests.support.extraction import MeanColourEngine, Workspace, add_bad_photos
 from tests.support.store import IDS, vectors, write

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from pipeline.features.metadata import remove_metadata
-from pipeline.features.photos import PhotoError, decode_photo
+from pipeline.features.decoding.metadata import remove_metadata
+from pipeline.features.decoding.photos import PhotoError, decode_photo
 from tests.conftest import encoded, make_photo
 from tests.support.photo_parts import (
     as_jpeg,

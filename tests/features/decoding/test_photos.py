@@ -16,8 +16,14 @@ import pytest
 from filelock import FileLock
 from PIL import Image, ImageOps
 
-from pipeline.features import photos
-from pipeline.features.photos import PhotoError, decode_photo, open_rgb, read_photo, thumbnail
+from pipeline.features.decoding import photos
+from pipeline.features.decoding.photos import (
+    PhotoError,
+    decode_photo,
+    open_rgb,
+    read_photo,
+    thumbnail,
+)
 from pipeline.image_types import identify
 from tests.conftest import encoded, make_photo
 from tests.support.photo_parts import mutated
@@ -183,7 +189,7 @@ def test_converting_in_strips_gives_the_same_pixels(
         image = Image.fromarray(values, "RGBA").convert(mode)
     data = encoded(image, "PNG", **options)
     in_one_strip = pixels(data)
-    monkeypatch.setattr("pipeline.features.photos._STRIP_ROWS", 5)
+    monkeypatch.setattr("pipeline.features.decoding.photos._STRIP_ROWS", 5)
     assert np.array_equal(pixels(data), in_one_strip)
 
 
@@ -191,7 +197,7 @@ def test_a_photo_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.Monk
     def out_of_memory(_: Image.Image) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("pipeline.features.photos._rgb", out_of_memory)
+    monkeypatch.setattr("pipeline.features.decoding.photos._rgb", out_of_memory)
     with pytest.raises(PhotoError, match="takes more memory than there is: lower max_pixels"):
         pixels(encoded(make_photo(), "PNG"))
 
@@ -329,7 +335,7 @@ def test_a_huge_size_in_the_header_is_refused_without_allocating_memory(tmp_path
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from pipeline.features.photos import PhotoError, decode_photo\n"
+        "from pipeline.features.decoding.photos import PhotoError, decode_photo\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (2 << 30, {resource.RLIM_INFINITY}))\n"
         "try:\n    decode_photo(Path(sys.argv[1]).read_bytes(), 24, 100_000_000)\n"
         "except PhotoError as error:\n    print(error)\n"
@@ -424,7 +430,7 @@ def test_mutated_files_are_refused_or_decoded_in_little_time(count: int) -> None
 @pytest.fixture
 def all_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Treat every photo as a large one; return the folder of the lock."""
-    monkeypatch.setattr("pipeline.features.photos._LARGE_BYTES", 0)
+    monkeypatch.setattr("pipeline.features.decoding.photos._LARGE_BYTES", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
@@ -441,7 +447,7 @@ def test_large_photos_are_decoded_one_at_a_time(
         running[0] -= 1
         return Image.new("RGB", (20, 16))
 
-    monkeypatch.setattr("pipeline.features.photos._decode", decode)
+    monkeypatch.setattr("pipeline.features.decoding.photos._decode", decode)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(pixels, [encoded(make_photo(), "PNG")] * 8))
     assert counts == [1] * 8
@@ -455,7 +461,7 @@ def test_small_photos_are_decoded_at_the_same_time(monkeypatch: pytest.MonkeyPat
         both.wait()
         return Image.new("RGB", (20, 16))
 
-    monkeypatch.setattr("pipeline.features.photos._decode", decode)
+    monkeypatch.setattr("pipeline.features.decoding.photos._decode", decode)
     with ThreadPoolExecutor(2) as pool:
         assert len(list(pool.map(pixels, [encoded(make_photo(), "PNG")] * 2))) == 2
     assert not both.broken

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.features.photos import decode_photo
+from pipeline.features.decoding.photos import decode_photo
 
 _SIZE = 12  # pixels of the side; not a divisor of the photos' sides
 _ORIENTATION = 0x0112  # the EXIF tag

@@ -19,8 +19,8 @@ from filelock import FileLock
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from pipeline.errors import InputError
-from pipeline.features.metadata import BarePhoto, remove_metadata
-from pipeline.features.views import VIEWS
+from pipeline.features.decoding.metadata import BarePhoto, remove_metadata
+from pipeline.features.decoding.views import VIEWS
 from pipeline.image_types import JPEG, PNG, SIGNATURE_LENGTH, WEBP, FileType, identify
 
 _THUMBNAIL_MAX_PIXELS = 1 << 28
