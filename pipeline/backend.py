@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.memory import address_space_limit
-from pipeline.software import BACKENDS, backend_name
+from pipeline.system.memory import address_space_limit
+from pipeline.system.software import BACKENDS, backend_name
 
 # Bytes that TensorFlow 2.21 reserves on two cores, most of which it never touches.
 _MIN_ADDRESS_SPACE = 2_200_000_000

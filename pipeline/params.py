@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline import dvc_cache
 from pipeline.errors import InputError, collapsed_message
+from pipeline.system import dvc_cache
 
 PARAMS_FILE = Path("params.yaml")
 

@@ -11,16 +11,16 @@ STAGES = YAML(typ="safe").load(TEXT)["stages"]
 # Stages import these, but an edit of them changes no output.
 DECIDE_NO_OUTPUT = {
     "pipeline/__init__.py",  # HDF5's locks
-    "pipeline/dvc.py",  # where DVC keeps its cache
-    "pipeline/dvc_cache.py",  # where vectors lie that are checked when they are read
+    "pipeline/system/dvc.py",  # where DVC keeps its cache
+    "pipeline/system/dvc_cache.py",  # where vectors lie that are checked when they are read
     "pipeline/errors.py",  # the text of errors
-    "pipeline/memory.py",  # refuses sizes
+    "pipeline/system/memory.py",  # refuses sizes
     "pipeline/params.py",  # checks the params, whose values dvc.yaml tracks by themselves
     "pipeline/progress.py",  # lines on standard error
     "pipeline/stages/__init__.py",  # Ctrl-C during imports
     "pipeline/stages/run.py",  # exit codes
-    "pipeline/streams.py",  # how text is printed
-    "pipeline/system_errors.py",  # the text of errors, and signals
+    "pipeline/system/streams.py",  # how text is printed
+    "pipeline/system/failures.py",  # the text of errors, and signals
 }
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dvc_cache
 from pipeline.errors import InputError, one_line
 from pipeline.stages.run import run_stage
+from pipeline.system import dvc_cache
 
 
 @pytest.mark.parametrize(

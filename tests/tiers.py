@@ -75,9 +75,9 @@ TIERS = {
     "captioner/test_model_config.py::imports_no_keras": "slow",
     "cli/test_main.py::neither_numpy_nor_keras": "slow",
     "test_errors.py::test_a_process": "slow",
-    "test_streams.py": "slow",
-    "test_system_errors.py::a_stage_that_is_asked": "slow",
-    "test_system_errors.py::during_imports": "slow",
+    "system/test_streams.py": "slow",
+    "system/test_failures.py::a_stage_that_is_asked": "slow",
+    "system/test_failures.py::during_imports": "slow",
 }
 
 # Tests of several modules at once; every other tests/ROOM/test_NAME.py tests pipeline/ROOM/NAME.py.

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline.system_errors import guard_imports
+from pipeline.system.failures import guard_imports
 
 if sys.argv and Path(sys.argv[0]).stem == "caption":
     guard_imports("interrupted")

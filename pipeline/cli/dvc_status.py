@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import dvc_cache
 from pipeline.datasets import formats
-from pipeline.dvc import DvcError, run_dvc
 from pipeline.errors import InputError
 from pipeline.features.earlier_stores import EarlierStores
 from pipeline.features.extractor import digest_photos, locate_vectors
@@ -18,6 +16,8 @@ from pipeline.features.feature_spec import read_encoder_config
 from pipeline.features.shard_cache import ShardCache
 from pipeline.files import read_texts
 from pipeline.params import Params
+from pipeline.system import dvc_cache
+from pipeline.system.dvc import DvcError, run_dvc
 
 _CODE = "pipeline/"  # how files and folders of code begin in dvc.yaml
 _STAGE_NAME = re.compile(r'"([^"]+)"')

@@ -10,8 +10,8 @@ from pipeline.cli.inspect import inspect
 from pipeline.cli.score import score
 from pipeline.cli.status import status
 from pipeline.errors import InputError
-from pipeline.streams import prepare_streams
-from pipeline.system_errors import describe, raise_on_signals
+from pipeline.system.failures import describe, raise_on_signals
+from pipeline.system.streams import prepare_streams
 
 
 class _Commands(click.Group):

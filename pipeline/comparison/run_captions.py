@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from pipeline.comparison.caption_files import Captions, read_captions
-from pipeline.dvc import DvcError, run_dvc
 from pipeline.errors import InputError
+from pipeline.system.dvc import DvcError, run_dvc
 
 # The search used by default, where a run has several: that of `caption image`.
 DEFAULT_SEARCH = "beam_20"

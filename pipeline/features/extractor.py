@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from pipeline import dvc_cache
 from pipeline.errors import InputError
 from pipeline.features.decoding.photos import PhotoError, PhotoFile, read_photo
 from pipeline.features.earlier_stores import DamagedRowError, EarlierStores, StoreRow, read_rows
@@ -25,6 +24,7 @@ from pipeline.features.shard_cache import (
 from pipeline.features.store import VectorRows, write_store
 from pipeline.files import remove_temporary_files, sole_writer, write_json
 from pipeline.progress import track
+from pipeline.system import dvc_cache
 
 # If shards are damaged right after they were written, the disk is broken: do not try for ever.
 _ATTEMPTS = 3

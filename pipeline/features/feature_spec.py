@@ -1,6 +1,6 @@
 """Feature specifications: everything that decides a photo's vector. Imports no Keras."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,8 @@ class EncoderConfig:
     weights_sha256: str
     preprocessing: str
     preprocessing_sha256: str
-    graphs_sha256: Mapping[str, Sequence[str]]
-    software: Mapping[str, str]
+    graphs_sha256: dict[str, list[str]]
+    software: dict[str, str]
 
     def feature_spec(self, views: str, pooling: str, scales: int, dtype: str) -> FeatureSpec:
         """Return the spec of this encoder's features with the given options of `extract`.

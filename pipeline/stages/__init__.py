@@ -2,7 +2,7 @@
 
 import sys
 
-from pipeline.system_errors import guard_imports
+from pipeline.system.failures import guard_imports
 
 if sys.argv[:1] == ["-m"]:  # `python -m` has not yet found the module to run
     guard_imports("interrupted; run `dvc repro` to resume")

@@ -6,11 +6,11 @@ once in every checkout: in clones and in the workspaces of experiments, too.
 
 from pathlib import Path
 
-from pipeline import dvc_cache
 from pipeline.errors import InputError
 from pipeline.files import write_json
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
+from pipeline.system import dvc_cache
 
 OUTPUT = Path("artifacts/dataset.json")
 SAMPLE = Path("data/sample")  # which the stage `sample` draws

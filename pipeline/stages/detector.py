@@ -6,9 +6,9 @@ from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.captioner.word_detector import fit_detector, fit_memory
 from pipeline.errors import InputError
 from pipeline.files import remove_temporary_files
-from pipeline.memory import check_memory
 from pipeline.params import load_params
 from pipeline.stages.run import run_stage
+from pipeline.system.memory import check_memory
 from pipeline.text.vocabulary import SPECIAL_TOKENS
 
 ARTIFACTS = Path("artifacts")

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from pipeline import dvc_cache
 from pipeline.datasets import formats
 from pipeline.errors import one_line
 from pipeline.features.encoders.engines import load_engine
@@ -15,6 +14,7 @@ from pipeline.features.feature_spec import FeatureSpec, read_encoder_config
 from pipeline.files import write_json
 from pipeline.params import RuntimeParams, load_params
 from pipeline.stages.run import run_stage
+from pipeline.system import dvc_cache
 
 ARTIFACTS = Path("artifacts")
 STORE = ARTIFACTS / "features.h5"

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import dvc_cache
 from pipeline.errors import InputError
-from pipeline.streams import discard_output, prepare_streams
-from pipeline.system_errors import Terminated, describe, raise_on_signals
+from pipeline.system import dvc_cache
+from pipeline.system.failures import Terminated, describe, raise_on_signals
+from pipeline.system.streams import discard_output, prepare_streams
 
 _INTERRUPTED = "interrupted; run `dvc repro` to resume"
 

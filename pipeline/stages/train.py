@@ -32,11 +32,11 @@ from pipeline.captioner.training.trainer import (
 )
 from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.files import fingerprint, remove_temporary_files, sha256_file, sole_writer
-from pipeline.memory import check_memory
 from pipeline.params import Params, load_params
-from pipeline.software import software
 from pipeline.stages.run import run_stage
 from pipeline.storage import openvino_graphs
+from pipeline.system.memory import check_memory
+from pipeline.system.software import software
 
 ARTIFACTS = Path("artifacts")
 TENSORBOARD_LOGS = Path("runs")

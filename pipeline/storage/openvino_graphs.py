@@ -23,7 +23,7 @@ from pipeline.files import (
     write_json,
     writing_in,
 )
-from pipeline.software import backend_name
+from pipeline.system.software import backend_name
 
 FORMAT_VERSION = 2
 FOLDER = ".graphs"  # in the folder of artifacts

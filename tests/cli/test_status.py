@@ -143,6 +143,6 @@ def test_names_and_reasons_that_could_control_a_terminal_are_escaped(
 
 
 def test_a_failing_dvc_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.dvc.sys.executable", shutil.which("false"))
+    monkeypatch.setattr("pipeline.system.dvc.sys.executable", shutil.which("false"))
     with pytest.raises(InputError, match="`dvc status --json` failed: exit code 1"):
         stage_statuses()

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pytest
 from filelock import FileLock
 
-from pipeline import dvc_cache
 from pipeline.errors import InputError
 from pipeline.features import extractor
 from pipeline.features.decoding import photos
@@ -26,6 +25,7 @@ from pipeline.features.extractor import ExtractionResult
 from pipeline.features.shard_cache import ShardCache
 from pipeline.features.store import FeatureStore
 from pipeline.files import read_json
+from pipeline.system import dvc_cache
 from tests.conftest import FEATURE_SPEC, encoded, make_photo
 from tests.support.extraction import BATCH, MeanColourEngine, Workspace, add_bad_photos
 

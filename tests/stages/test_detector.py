@@ -85,7 +85,7 @@ def test_fewer_than_two_training_photos_with_features_are_refused(folder: Path) 
 def test_a_vocabulary_that_the_memory_does_not_allow_is_refused_in_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.memory.memory_limit", lambda: 1000)
+    monkeypatch.setattr("pipeline.system.memory.memory_limit", lambda: 1000)
     message = r"the word detector for 6 features and \d+ words takes .*: raise tokenize\.min_count"
     with pytest.raises(InputError, match=message):
         detector.main()

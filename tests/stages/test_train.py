@@ -76,7 +76,7 @@ def outputs_of(project: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in inputs
+        if path.is_file() and path.name not in inputs and path.name != ".train.lock"
     }
 
 
@@ -407,7 +407,7 @@ def test_the_second_phase_is_kept_only_if_its_captions_score_better(
 def test_a_training_that_the_memory_does_not_allow_is_refused_in_one_line(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.memory.memory_limit", lambda: 8 * 10**9)
+    monkeypatch.setattr("pipeline.system.memory.memory_limit", lambda: 8 * 10**9)
     write_params(project, train=TRAIN_PARAMS | {"units": 16_384})
     message = (
         r"params\.yaml: the training of a decoder with train\.units 16384, train\.embedding_size 8 "

@@ -14,7 +14,7 @@ from pipeline.features.encoders import pooling
 from pipeline.features.encoders.graph_digest import graph_sha256
 from pipeline.features.feature_spec import FORMAT_VERSION, INPUT_SIZES, EncoderConfig
 from pipeline.files import fingerprint
-from pipeline.software import software
+from pipeline.system.software import software
 
 _EFFICIENTNETS = keras.applications.efficientnet
 _IMAGENET_STD = (0.229, 0.224, 0.225)  # standard deviations of red, green and blue

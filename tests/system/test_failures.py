@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.system_errors import describe
+from pipeline.system.failures import describe
 from tests.support.project import ROOT
 
 
@@ -36,12 +36,10 @@ def test_an_error_that_no_system_reported_keeps_its_traceback() -> None:
 
 def start(*command: str, code: str, folder: Path) -> subprocess.Popen[str]:
     """Start Python in a folder where a package of the project's name has one more module."""
-    (folder / "pipeline" / "stages").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "system_errors.py", "stages/__init__.py"):
-        (folder / "pipeline" / name).write_bytes((ROOT / "pipeline" / name).read_bytes())
-    (folder / "pipeline" / "stages" / "run.py").write_bytes(
-        (ROOT / "pipeline" / "stages" / "run.py").read_bytes()
-    )
+    for name in (".", "stages", "system"):
+        (folder / "pipeline" / name).mkdir(parents=True, exist_ok=True)
+        for module in (ROOT / "pipeline" / name).glob("*.py"):
+            (folder / "pipeline" / name / module.name).write_bytes(module.read_bytes())
     (folder / "pipeline" / "stages" / "slow.py").write_text(code)
     return subprocess.Popen(
         [sys.executable, *command],

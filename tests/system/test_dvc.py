@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from pipeline.dvc import DvcError, run_dvc
+from pipeline.system.dvc import DvcError, run_dvc
 
 
 def replace_dvc(monkeypatch: pytest.MonkeyPatch, code: int, output: str, errors: str) -> None:

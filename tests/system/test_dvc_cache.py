@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dvc_cache
 from pipeline.params import load_params
+from pipeline.system import dvc_cache
 from tests.support.project import ROOT
 
 DIGEST, OLDER = "ab" * 16, "cd" * 16

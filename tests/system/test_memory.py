@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import memory
 from pipeline.errors import InputError
-from pipeline.memory import check_memory, memory_limit
+from pipeline.system import memory
+from pipeline.system.memory import check_memory, memory_limit
 
 
 def test_what_fits_is_accepted_and_what_does_not_is_refused_with_both_sizes(

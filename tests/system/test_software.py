@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.software import backend_name, software
+from pipeline.system.software import backend_name, software
 
 
 def test_the_record_names_backend_device_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_a_closed_stream_stops_no_stage_and_is_no_output_file(
 def test_a_file_opened_later_never_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     code = """
 import os
-from pipeline.streams import prepare_streams
+from pipeline.system.streams import prepare_streams
 prepare_streams()
 file = open("output", "w")
 os.write(2, b"a message of a library")

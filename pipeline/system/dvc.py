@@ -20,7 +20,10 @@ def run_dvc(arguments: Sequence[str]) -> str:
         DvcError: it fails.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (arguments are no shell text)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (arguments are no shell text)
+    except OSError as error:
+        raise DvcError(str(error)) from None
     if result.returncode:
         raise DvcError(_reason(result.stderr) or f"exit code {result.returncode}")
     return result.stdout

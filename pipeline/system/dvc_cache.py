@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.dvc import DvcError, run_dvc
+from pipeline.system.dvc import DvcError, run_dvc
 
 _LOCK = "dvc.lock"
 _LAYOUT = ("files", "md5")  # below the cache's folder, since DVC 3
