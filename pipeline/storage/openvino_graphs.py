@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import InputError, collapsed_message
 from pipeline.files import (
     atomic_path,
     check_disk_space,
@@ -87,6 +88,8 @@ class GraphFile:
 
         Prints a line if a graph for this key is there, but damaged.
         """
+        if not self._manifest_path.is_file():  # a pipe would keep the reader waiting
+            return False
         try:
             manifest = json.loads(self._manifest_path.read_text("utf-8"))
             if not isinstance(manifest, dict):
@@ -94,9 +97,9 @@ class GraphFile:
             source, checksums = manifest.pop("weights", None), manifest.pop("sha256", None)
             if manifest != self._identity() or not self._is_source(source):
                 return False  # of another model
-            return checksums == _checksums(self.path) or self._report_damage()
-        except FileNotFoundError:
-            return self._report_damage() if self._manifest_path.exists() else False
+            files = self.path, self.path.with_suffix(".bin")
+            is_whole = all(file.is_file() for file in files) and checksums == _checksums(self.path)
+            return is_whole or self._report_damage()
         except (OSError, ValueError, RecursionError):
             return self._report_damage()
 
@@ -232,11 +235,21 @@ def compile_graph(path: Path, properties: Mapping[str, str], batch_size: int | N
 
     Returns:
         An `openvino.CompiledModel`.
+
+    Raises:
+        InputError: OpenVINO cannot load it.
     """
     import openvino  # noqa: PLC0415  (an optional extra)
 
-    core = openvino.Core()
-    graph = core.read_model(path)
-    if batch_size is not None:
-        graph.reshape([batch_size, *list(graph.input(0).partial_shape)[1:]])
-    return core.compile_model(graph, "CPU", properties)
+    try:
+        core = openvino.Core()
+        graph = core.read_model(path)
+        if batch_size is not None:
+            graph.reshape([batch_size, *list(graph.input(0).partial_shape)[1:]])
+        return core.compile_model(graph, "CPU", properties)
+    except RuntimeError as error:  # for instance if no file can be opened, or memory is short
+        raise InputError(
+            f"{path} cannot be loaded by OpenVINO ({collapsed_message(error)[:200]}): raise the "
+            f"limits of open files and memory (`ulimit`), or remove {path.parent}, which is made "
+            "again"
+        ) from None

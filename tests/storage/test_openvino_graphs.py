@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.files import write_json
 from pipeline.storage import openvino_graphs
 from pipeline.storage.openvino_graphs import (
@@ -384,3 +385,23 @@ def test_graphs_are_enabled_with_openvino_tensorflow_and_earlier_graphs(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert not openvino_graphs.is_installed()
     assert not openvino_graphs.is_enabled(tmp_path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("suffix", [".json", ".bin", ".xml"])
+def test_a_pipe_in_the_place_of_a_file_is_replaced(
+    graph: GraphFile, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = graph.path.with_suffix(suffix)
+    path.unlink()
+    os.mkfifo(path)
+    assert not graph.is_valid()
+    assert bool(capsys.readouterr().err) == (suffix != ".json")
+
+
+def test_a_graph_that_openvino_cannot_load_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text("no graph")
+    with pytest.raises(
+        InputError, match=rf"a\.xml cannot be loaded by OpenVINO .* remove {tmp_path}"
+    ):
+        compile_graph(tmp_path / "a.xml", LATENCY)

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.features.decoding import photos, probe, views
@@ -36,7 +36,7 @@ def swapped(image: Image.Image) -> Image.Image:
 
 original_rgb, resize = photos._rgb, Image.Image.resize
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "no rotation": lambda m: m.setattr(ImageOps, "exif_transpose", lambda *_, **__: None),
+    "no rotation": lambda m: m.setattr(photos, "_TURNS", {}),
     "transparency is black": lambda m: m.setattr(
         photos, "_rgb", lambda image: original_rgb(image.convert("RGB"))
     ),
