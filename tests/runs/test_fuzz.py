@@ -19,8 +19,8 @@ from tests.support.fuzz_reader import READERS
 from tests.support.fuzzing import Reader, mutate_bytes, mutate_hdf5, mutate_json
 
 # What these accept, no digest vouches for: a valid setting may have another value.
-UNVERIFIED = {"weights", "encoder", "model", "search", "extract", "history", "scores", "photo",
-              "score", "inspect"}  # fmt: skip
+UNVERIFIED = {"weights", "encoder", "model", "search", "extract", "summary", "history", "scores",
+              "photo", "score", "inspect"}  # fmt: skip
 KINDS = [kind for kind in READERS if kind != "image"]
 SHORT = range(180, 205)  # with 197, HDF5 hung while the types of attributes were not checked
 LONG = 4000

@@ -7,17 +7,21 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import openvino
 import pandas as pd
+from openvino import opset13 as opset
 
 from pipeline.captioner.generation.settings import SearchSettings
 from pipeline.captioner.model_config import DecoderConfig, Member, ModelConfig
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.history import CrossEntropyEpoch, write_history
 from pipeline.captioner.word_detector import fit_detector
+from pipeline.datasets.annotations import Summary
 from pipeline.datasets.caption_table import write_caption_table
 from pipeline.features.feature_spec import FORMAT_VERSION, POOLINGS, EncoderConfig
 from pipeline.features.shard_cache import ShardCache
 from pipeline.files import write_json
+from pipeline.storage.openvino_graphs import GraphFile
 from pipeline.text.vocabulary import Vocabulary
 from tests.conftest import FEATURE_SPEC, encoded, make_photo
 from tests.support.store import IDS, vectors, write
@@ -62,13 +66,31 @@ def write_sound_files(folder: Path) -> Mapping[str, list[Path]]:
         "model": [folder / "model.json"],
         "search": [folder / "search.json"],
         "extract": [folder / "extract.json"],
+        "summary": [folder / "captions.json"],
         "history": [folder / "history.csv"],
         "scores": [folder / "captions.parquet", folder / "scored.csv", folder / "scored.json"],
         "score": [folder / "scored.csv", folder / "scored.json"],
         "shard": list((folder / "shards").rglob("*.npz")),
         "checkpoint": [checkpoint.folder / "state.npz"],
+        "graph": _write_graph(folder / "graphs"),
         "photo": sorted(folder.glob("photo.*")),
     }
+
+
+class _Doubling:
+    """A model that doubles its input; it is exported as Keras exports its own."""
+
+    def count_params(self) -> int:
+        return 0
+
+    def export(self, path: str, **_: object) -> None:
+        inputs = opset.parameter([-1, 3], np.float32)
+        openvino.save_model(openvino.Model([opset.multiply(inputs, np.float32(2))], [inputs]), path)
+
+
+def _write_graph(folder: Path) -> list[Path]:
+    GraphFile(folder, "drawn", "key").write(_Doubling())
+    return sorted(folder.glob("drawn.*"))
 
 
 def _write_older_hdf5(source: Path, target: Path, *, version: object = None) -> None:
@@ -114,6 +136,9 @@ def _write_texts(folder: Path, vocabulary: Vocabulary) -> None:
         {"params": {"max_words": 9}, "captions": "c" * 64},
     ).write(folder / "model.json")
     SearchSettings(20, 32, 3, 0.2, 0.3, 3.0, ensemble=True).write(folder / "search.json")
+    summary = Summary(captions_read=9, captions_kept=8, photos_there=3)
+    summary.repair("open_quote", "captions.txt:3", "a dog")
+    write_json(folder / "captions.json", summary.as_dict())
     paths = {image_id: f"data/{image_id}" for image_id in IDS}
     write_json(folder / "extract.json", {"failed": {"b.jpg": "empty file"}, "paths": paths})
     write_history(folder / "history.csv", [(1, best), (1, CrossEntropyEpoch(2, 1.5, 0.9, 10.0))])

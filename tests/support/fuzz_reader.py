@@ -10,6 +10,7 @@ the file at PATH as an artefact of that kind, whose other files are in FOLDER, a
 
 import hashlib
 import resource
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from click.testing import CliRunner
 
 from pipeline.captioner.generation.settings import read_search_settings
@@ -34,7 +36,9 @@ from pipeline.features.shard_cache import DamagedShardError, ShardCache, read_ve
 from pipeline.features.store import FeatureStore
 from pipeline.files import read_texts
 from pipeline.reporting.charts import read_history
+from pipeline.reporting.data_summary import read_data_summary
 from pipeline.storage.keras_weights import check_weights_file
+from pipeline.storage.openvino_graphs import LATENCY, GraphFile, compile_graph
 from pipeline.text.vocabulary import Vocabulary
 from tests.conftest import FEATURE_SPEC
 
@@ -92,6 +96,13 @@ def extract(path: Path, _: Path) -> Any:
     dict(TrainingArtifacts(path.parent).image_paths)
 
 
+def summary(path: Path, folder: Path) -> Any:
+    """Read captions.json, as the report does."""
+    path.replace(path.parent / "captions.json")
+    shutil.copy(folder / "extract.json", path.parent)
+    read_data_summary(path.parent, read_caption_table(folder / "captions.parquet"))
+
+
 def history(path: Path, _: Path) -> Any:
     """Read history.csv."""
     read_history(path)
@@ -130,6 +141,17 @@ def photo(path: Path, _: Path) -> Any:
     decode_photo(read_photo(path), 32, 1_000_000)
 
 
+def graph(path: Path, folder: Path) -> Any:
+    """Use a converted graph, one of whose three files is the one at `path`."""
+    graphs = path.parent / "graphs"
+    shutil.copytree(folder / "graphs", graphs, dirs_exist_ok=True)
+    path.replace(graphs / f"drawn{path.suffix}")
+    file = GraphFile(graphs, "drawn", "key")
+    if not file.is_valid():
+        raise InputError("damaged")
+    return compile_graph(file.path, LATENCY)([np.ones((2, 3), np.float32)])[0].tolist()
+
+
 def inspect(path: Path, _: Path) -> Any:
     """Run `caption inspect`."""
     return _command("inspect", str(path))
@@ -160,7 +182,7 @@ READERS: dict[str, Callable[[Path, Path], Any]] = {
     function.__name__: function
     for function in (
         *(features, detector, weights, vocabulary, captions, encoder, model, search, extract),
-        *(history, scores, shard, checkpoint, photo, inspect, score, image),
+        *(summary, history, scores, shard, checkpoint, graph, photo, inspect, score, image),
     )
 }
 
