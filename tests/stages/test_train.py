@@ -456,7 +456,7 @@ def test_a_checkpoint_is_named_by_the_code_that_determines_a_training(
     assert (project / "artifacts" / "model").is_dir()
     names = {path.relative_to(ROOT).as_posix() for path in hashed}
     # Not the code that reads inputs: what it reads is part of the name itself.
-    input_code = ("pipeline/datasets/", "pipeline/stages/")
+    input_code = ("pipeline/datasets/", "pipeline/stages/", "pipeline/system/")
     imported = {p for p in closure("pipeline.stages.train") if p.count("/") > 1}
     assert {path for path in imported if not path.startswith(input_code)} <= names
     assert {"pipeline/captioner/decoders/lstm.py", "pipeline/metrics/cider.py"} <= names
