@@ -9,7 +9,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
@@ -44,19 +44,24 @@ if sys.platform != "win32":
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary path next to `target`; on success it replaces `target` durably.
 
     The file is flushed to disk before the rename and the folder after it, so a reader sees
     the old file or the new one, never a partial one, even after a power failure. On an
     exception the temporary file is removed and `target` is unchanged. Temporary files of killed
     writers are removed by the next process that writes to the folder.
+
+    Args:
+        target: the file to write.
+        shared: whether other machines may write to the folder, too. Some network file systems
+            do not show them this machine's locks, so temporary files of killed writers stay.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name keeps the suffixes, because some writers choose their format by them.
     # It has no process id, because containers that share a folder may have equal ones.
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
-    with writing_in(target.parent):
+    with nullcontext() if shared else writing_in(target.parent):
         try:
             yield temporary
             _fsync(temporary)

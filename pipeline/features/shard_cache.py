@@ -102,7 +102,10 @@ class ShardCache:
     def add(self, keys: list[str], vectors: StoredVectors) -> None:
         """Write a batch as a shard: `vectors[i]` belongs to the photo with sha256 `keys[i]`."""
         shard = self._path(keys)
-        with atomic_path(shard) as temporary, zipfile.ZipFile(temporary, "w") as members:
+        with (
+            atomic_path(shard, shared=True) as temporary,
+            zipfile.ZipFile(temporary, "w") as members,
+        ):
             # Members have no dates, so that equal batches give equal bytes.
             members.writestr(zipfile.ZipInfo(_KEYS), _npy_bytes(np.array(keys, dtype="S64")))
             members.writestr(zipfile.ZipInfo(_VECTORS), _npy_bytes(vectors))

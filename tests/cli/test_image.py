@@ -309,7 +309,7 @@ def test_several_batches_are_captioned_in_order_with_progress(
         "caption: 4 of 40 photos, 0.4 photos/s, 90 s left",
         "caption: 12 of 40 photos, 0.6 photos/s, 47 s left",
         "caption: 28 of 40 photos, 0.9 photos/s, 13 s left",
-        "photos/33.png: a text file: if it should be a photo, download that again",
+        "photos/33.png: a text file: download the photo again",
         "caption: 40 of 40 photos, 1.0 photos/s, 0 s left",
         "1 of 40 failed: photos/33.png",
     ]

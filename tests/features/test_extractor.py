@@ -169,7 +169,8 @@ def test_without_any_usable_photo_no_store_is_written(tmp_path: Path, names: lis
     workspace.draw()
     for name in names:
         workspace.write(name, b"<html>")
-    with pytest.raises(InputError, match=rf"{len(names)} of {len(names)} photos failed"):
+    message = f"{len(names)} of {len(names)} photos failed" if names else "there are no photos"
+    with pytest.raises(InputError, match=message):
         workspace.extract(max_failed_share=1)
     assert not workspace.store.exists()
 

@@ -37,7 +37,7 @@ def clone(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
 def test_in_a_clone_a_new_photo_costs_one_forward_pass(clone: Project) -> None:
     assert not (clone.folder / ".cache").exists()
     add_photo(clone)
-    assert "12 computed, 1 new, 0 unreadable" in clone.run("caption", "status").output
+    assert "12 computed, 1 new, 0 failed" in clone.run("caption", "status").output
     assert clone.repro("extract").forward_passes == (1, 1)
     assert clone.repro("--force", "--single-item", "extract").forward_passes == (0, 0)
 
