@@ -18,6 +18,7 @@ from pipeline.captioner.model_config import (
 )
 from pipeline.errors import InputError, collapsed_message
 from pipeline.features.feature_spec import FeatureSpec
+from pipeline.files import check_regular
 from pipeline.storage import keras_weights
 from pipeline.storage.hdf5 import open_self_contained
 from pipeline.text.vocabulary import Vocabulary
@@ -92,10 +93,10 @@ def load_member(folder: Path, config: ModelConfig, member: Member) -> Decoder:
         raise InputError(f"{path} names an unknown decoder {config.decoder.name!r}: {FIX}")
     file = weights_file(folder, member.seed)
     # Before memory is allocated for sizes that nobody but model.json vouches for.
-    with open_self_contained(file, FIX) as weights:
-        file_size = weights.id.get_filesize()
-    if config.decoder.min_weights * np.float32().nbytes > file_size:
-        raise InputError(f"{path} describes a larger decoder than {file} has: {FIX}")
+    check_regular(file, FIX)
+    if config.decoder.min_weights * np.float32().nbytes > file.stat().st_size:
+        with open_self_contained(file, FIX):  # refuses a damaged file by its own name
+            raise InputError(f"{path} describes a larger decoder than {file} has: {FIX}")
     try:
         decoder = build_decoder(config.decoder)
     except (InputError, TypeError, ValueError) as error:

@@ -73,7 +73,7 @@ def test_bytes_decide_for_files_without_a_photos_suffix(tmp_path: Path) -> None:
         "empty": "an empty file",
         "lost": "an unreadable file",
         "notes.txt": "a text file",
-        "pipe": "a pipe, socket or device",
+        "pipe": "a special file",
     }
 
 

@@ -132,7 +132,7 @@ def soft_link(file: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_version, "format version 1, not 5"),
+        (other_version, "format version 1, not 6"),
         (no_version, "is not a valid feature store"),
         (other_fingerprint, "its fingerprint does not match its rows"),
         (other_spec, "its fingerprint does not match its rows"),

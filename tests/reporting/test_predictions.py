@@ -137,7 +137,7 @@ def test_each_word_of_a_decoder_with_attention_has_its_map(tmp_path: Path) -> No
         make_peaked_decoder(feature_shape=(4, 6), name="attention"),
         make_vocabulary(),
     )
-    predictions = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
+    predictions = predict(decoder, store, vocabulary, PHOTOS, 3, 12)
     expected = compute_attention_maps(
         decoder, store.read(PHOTOS), [vocabulary.encode(p.caption) for p in predictions]
     )

@@ -492,13 +492,13 @@ def _links() -> Iterator[StrangePhoto]:
     yield StrangePhoto("link inside.png", link("plain.png"), plain)
     yield StrangePhoto("deep/link up and inside.png", link("../plain.png"), plain)
     yield StrangePhoto("link of a link.png", link("link inside.png"), plain)
-    yield StrangePhoto("link out.png", link("../secret.png"), reason=OUTSIDE)
+    yield StrangePhoto("link out.png", link("../../secret.png"), reason=OUTSIDE)
     yield StrangePhoto(
-        "link out and in and out.png", link("../images/../secret.png"), reason=OUTSIDE
+        "link out and in and out.png", link("../images/../../secret.png"), reason=OUTSIDE
     )
     yield StrangePhoto(
         "absolute link out.png",
-        lambda path: path.symlink_to(path.parents[1].resolve() / "secret.png"),
+        lambda path: path.symlink_to(path.parents[2].resolve() / "secret.png"),
         reason=OUTSIDE,
     )
     yield StrangePhoto("link to a device.png", link("/dev/zero"), reason=OUTSIDE)
@@ -527,16 +527,16 @@ def _no_files() -> Iterator[StrangePhoto]:
 
 
 def write_data_set(root: Path, files: list[StrangePhoto]) -> None:
-    """Write `files` as the photo folder of a data set in the Kaggle format."""
-    images, alternative = root / "images", root / "elsewhere"
+    """Write `files` as the photos of a data set in the Kaggle format, and others beside it."""
+    images, alternative = root / "images", root.parent / "elsewhere"
     for folder in (images / "deep", alternative):
         folder.mkdir(parents=True)
-    for path in (root / "secret.png", alternative / "photo.png"):
+    for path in (root.parent / "secret.png", alternative / "photo.png"):
         path.write_bytes(as_png(picture("secret")))
     for name, target in {
         "link to a folder inside": "deep",
-        "link to a folder outside": "../elsewhere",
-        "link to a folder above": "..",
+        "link to a folder outside": "../../elsewhere",
+        "link to a folder above": "../..",
         "link to the folder itself": ".",
         "no photo, a link to itself": "no photo, a link to itself",
     }.items():

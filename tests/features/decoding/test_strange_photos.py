@@ -105,7 +105,7 @@ class Extracted:
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> Extracted:
-    root = tmp_path_factory.mktemp("strange")
+    root = tmp_path_factory.mktemp("strange") / "data"
     write_data_set(root, CORPUS)
     with opened_files() as opened:
         store = extract(root, max_failed_share=1)
@@ -153,11 +153,11 @@ def test_the_corpus_has_distinct_corner_colours() -> None:
     assert len(set(colours)) == len(colours) > 90
 
 
-def test_no_file_outside_the_photo_folder_is_read(extracted: Extracted) -> None:
+def test_no_file_outside_the_data_set_is_read(extracted: Extracted) -> None:
     root = Path(os.path.realpath(extracted.root))
     assert str(root / "images/plain.png") in extracted.opened
     assert str(root / "captions.txt") in extracted.opened
-    outside = {root / "secret.png", root / "elsewhere/photo.png", Path("/dev/zero")}
+    outside = {root.parent / "secret.png", root.parent / "elsewhere/photo.png", Path("/dev/zero")}
     assert not {str(path) for path in outside} & extracted.opened
 
 
