@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pytest
 from filelock import FileLock
 
+from pipeline import files
 from pipeline.errors import InputError
 from pipeline.features import extractor
 from pipeline.features.decoding import photos
@@ -277,17 +279,18 @@ def test_another_spec_has_its_own_vectors_and_going_back_is_free(workspace: Work
 
 
 def test_a_second_writer_of_the_cache_waits_and_finds_the_vectors_of_the_first(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = FileLock(workspace.shards().folder / "lock", thread_local=False)
     workspace.shards().folder.mkdir(parents=True)
+    lines: Queue[str] = Queue()
+    monkeypatch.setattr(files, "print", lambda line, **_: lines.put(line), raising=False)
     with ThreadPoolExecutor() as pool:
         with lock:
             other = replace(FEATURE_SPEC, dtype="float16")
             assert workspace.extract(feature_spec=other).stats.computed == 10
             second = pool.submit(workspace.extract)
-            while "waiting until it ends" not in capsys.readouterr().err:
-                assert not second.done()
+            assert "waiting until it ends" in lines.get(timeout=60)
             workspace.encode(workspace.executor())
         assert (second.result().cached, second.result().stats.computed) == (10, 0)
 

@@ -16,8 +16,10 @@ from pipeline.reporting.predictions import (
     search_name,
     write_predictions,
 )
+from pipeline.text.vocabulary import END
 from tests.support.captioner import (
     PHOTOS,
+    add_to_logit,
     log_probability,
     make_peaked_decoder,
     make_store,
@@ -137,7 +139,8 @@ def test_each_word_of_a_decoder_with_attention_has_its_map(tmp_path: Path) -> No
         make_peaked_decoder(feature_shape=(4, 6), name="attention"),
         make_vocabulary(),
     )
-    predictions = predict(decoder, store, vocabulary, PHOTOS, 3, 12)
+    add_to_logit(decoder, END, 5.0)  # captions of several lengths
+    predictions = predict(decoder, store, vocabulary, PHOTOS, 3, 6)
     expected = compute_attention_maps(
         decoder, store.read(PHOTOS), [vocabulary.encode(p.caption) for p in predictions]
     )
