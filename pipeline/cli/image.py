@@ -146,8 +146,9 @@ def image(
         failures += _caption_all(captioner, generate, readable, top, as_json)
     if failures:
         if count > _MAX_BATCH:  # their lines may be far away by now
-            names = ", ".join(printable_name(failure.name) for failure in failures[:_MAX_LISTED])
-            n_more = len(failures) - _MAX_LISTED
+            failed = list(dict.fromkeys(failure.name for failure in failures))
+            names = ", ".join(map(printable_name, failed[:_MAX_LISTED]))
+            n_more = len(failed) - _MAX_LISTED
             more = f" and {n_more} more" if n_more > 0 else ""
             click.echo(f"{len(failures)} of {count} failed: {names}{more}", err=True)
         raise SystemExit(1)

@@ -234,7 +234,7 @@ def _no_photos_hint(format_name: str, root: Path, files: FolderContents) -> str:
     hint = _format_hint(format_name, root)
     types = Counter(files.other_files.values())
     hint += "".join(
-        f"; its photo folder has {count} {file_type.plural}: {file_type.fix}"
+        f"; its photo folder has {file_type.count(count)}: {file_type.fix}"
         for file_type, count in types.most_common(_MAX_HINTS)
     )
     folders = [

@@ -69,7 +69,7 @@ def _print_summary(summary: Summary) -> None:
     for name, nearest in summary.nearest_photos.items():
         print(f"    not there: {name!r}; the photo most like it: {nearest!r}")
     for file_types, entry in summary.other_files.items():
-        print(f"  no photos: {entry['count']} {file_types} ({entry['fix']})")
+        print(f"  no photos: {file_types}: {entry['count']} ({entry['fix']})")
     print(f"details, with the names of all photos and files that were left out: {SUMMARY}")
 
 

@@ -277,7 +277,7 @@ def test_all_missing_photos_and_other_files_are_listed(tmp_path: Path) -> None:
     [
         (
             {"images/a.heic": b"\0\0\0\x18ftypheic"},
-            "photo folder has 1 HEIC photos: convert to",
+            "photo folder has 1 HEIC photo: convert to",
         ),
         ({"photos/a.jpg": b"x"}, "its folder photos has photos: rename it to images"),
         ({"all.csv": b"image,caption\na.jpg,A dog runs on\n"}, r"all\.csv is there; it looks like"),

@@ -74,7 +74,7 @@ def test_the_terminal_says_what_is_wrong_in_plain_words(
         "noted: same_photo_in_two_splits 2 (photos of equal bytes in different splits",
         "for example equal bytes: 'a.jpg (dev), b.jpg (test)'",
         "not there: 'z.jpg'; the photo most like it: ",
-        "no photos: 1 HEIC photos (convert to JPEG",
+        "no photos: HEIC photos: 1 (convert to JPEG",
     ):
         assert line in output
     assert output.endswith(f"were left out: {clean.SUMMARY}\n")
