@@ -43,8 +43,8 @@ def _signal_at(project: Project, signal_: signal.Signals, text: str, *command: s
 def test_a_killed_extraction_computes_only_the_rest(project: Project) -> None:
     stage = ("python", "-m", "pipeline.stages.extract")
     photos = len(list((project.folder / "data/mine/images").iterdir()))
-    # No store in DVC's cache has vectors of this type.
-    with _params(project, "extract", dtype="float32"):
+    # No store in DVC's cache has these vectors.
+    with _params(project, "extract", scales=1):
         with _params(project, "runtime", batch_size=4, cache=".whole"):
             assert project.run(*stage).forward_passes == (photos, -(-photos // 2))
             whole = project.read("artifacts/features.h5")
