@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from pipeline.datasets.caption_table import CaptionTable
+from pipeline.datasets.reasons import DROPPED, NOTED, REPAIRED
 from pipeline.datasets.splits import SPLITS
 from pipeline.files import read_json
 
 _MAX_LENGTHS = 12  # rows in the chart of caption lengths
 _MOST_FREQUENT = 20  # words
 # The kinds of entries that `clean` counts, and the keys that are shown elsewhere.
-_CHANGES = ("dropped", "repaired", "noted")
+_CHANGES = {"dropped": DROPPED, "repaired": REPAIRED, "noted": NOTED}
 _SHOWN_ELSEWHERE = {
     *(*_CHANGES, "examples", "captions_per_split", "photos_per_split"),
     *("captions_read", "captions_kept", "photos_there", "photos_kept"),
@@ -53,7 +54,7 @@ class Change:
 
     Attributes:
         kind: "dropped", "repaired" or "noted".
-        reason: why.
+        reason: why, as captions.json and `clean` name it.
         count: how often.
         examples: the first few places.
     """
@@ -118,11 +119,7 @@ def read_data_summary(folder: Path, table: CaptionTable) -> DataSummary:
         frequent_words=ranked[:_MOST_FREQUENT],
         changes=_changes(counted),
         counts=[(_label(key), n) for key, n in others.items() if _is_count(n) and n],
-        listed=[
-            (_label(key), _lines(value))
-            for key, value in others.items()
-            if value and isinstance(value, list | dict)
-        ],
+        listed=[entry for key, value in others.items() for entry in _listed(_label(key), value)],
         failed=[
             (image_id, split_by_id.get(image_id, ""), str(reason))
             for image_id, reason in sorted(_mapping(extracted.get("failed")).items())
@@ -167,11 +164,30 @@ def _lengths(captions_by_length: Mapping[int, int]) -> list[tuple[str, int]]:
 def _changes(counted: Mapping[str, Any]) -> list[Change]:
     examples = _mapping(counted.get("examples"))
     return [
-        Change(kind, reason, count, _lines(examples.get(reason)))
-        for kind in _CHANGES
+        Change(kind, _with_meaning(reason, meanings), count, _lines(examples.get(reason)))
+        for kind, meanings in _CHANGES.items()
         for reason, count in _mapping(counted.get(kind)).items()
         if _is_count(count)
     ]
+
+
+def _with_meaning(reason: str, meanings: Mapping[str, str]) -> str:
+    return f"{reason} ({meanings[reason]})" if reason in meanings else reason
+
+
+def _listed(label: str, value: Any) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield what a list has, or each list of an object of lists, such as `photo_lists`.
+
+    Each entry of `other_files` has the names of its files, too, after what to do with them.
+    """
+    if isinstance(value, dict) and all(isinstance(entry, list | dict) for entry in value.values()):
+        for name, entry in value.items():
+            files = entry.get("files") if isinstance(entry, dict) else None
+            lines = [str(entry.get("fix")), *_lines(files)] if files else _lines(entry)
+            if lines:
+                yield f"{label}: {_label(name)}", lines
+    elif value and isinstance(value, list | dict):
+        yield label, _lines(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

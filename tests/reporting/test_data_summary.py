@@ -7,6 +7,7 @@ from pipeline.datasets.annotations import Summary
 from pipeline.datasets.caption_table import read_caption_table
 from pipeline.errors import InputError
 from pipeline.files import write_json
+from pipeline.image_types import identify
 from pipeline.reporting.data_summary import Change, DataSummary, SplitSummary, read_data_summary
 from tests.support.captioner import write_captions
 
@@ -46,15 +47,28 @@ def test_many_lengths_share_rows(tmp_path: Path) -> None:
 
 def test_what_clean_and_extract_left_out_is_listed_with_its_reasons(tmp_path: Path) -> None:
     counted = Summary(photos_not_there=3)
+    counted.photo_lists |= {"photo_not_there": ["b.jpg", "c.jpg"], "in_no_split": []}
+    counted.add_other_files({"d.heic": identify(b"\0\0\0\x18ftypheic")})
+    counted.drop("photo_not_there", "captions.txt, line 9", "b.jpg")
     counted.drop("no words", "captions.txt, line 7", "!")
     counted.repair("two spaces", "captions.txt, line 8", "a  b", 2)
     failed = {"y.jpg": "empty file", "no-captions.jpg": "not a file", "a.jpg": "damaged image"}
     data = summary(tmp_path, counted.as_dict(), {"failed": failed})
     assert data.changes == [
         Change("dropped", "no words", 1, ["captions.txt, line 7: '!'"]),
+        Change(
+            "dropped",
+            "photo_not_there (no such photo in the photo folder)",
+            1,
+            ["captions.txt, line 9: 'b.jpg'"],
+        ),
         Change("repaired", "two spaces", 2, ["captions.txt, line 8: 'a  b'"]),
     ]
     assert ("photos not there", 3) in data.counts
+    (other, photos) = data.listed
+    assert photos == ("photo lists: photo not there", ["b.jpg", "c.jpg"])
+    assert (other[0], other[1][1:]) == ("other files: HEIC photos", ["d.heic"])
+    assert other[1][0].startswith("convert to JPEG")
     assert data.failed == [
         ("a.jpg", "train", "damaged image"),
         ("no-captions.jpg", "", "not a file"),
@@ -75,7 +89,7 @@ def test_entries_of_other_versions_are_shown_as_they_are(tmp_path: Path) -> None
     }
     data = summary(tmp_path, counted, {"failed": None})
     assert data.listed == [
-        ("by split", ["train: a.jpg"]),
+        ("by split: train", ["a.jpg"]),
         ("same photos", ["a.jpg, x.jpg", "test: y.jpg, train: b.jpg"]),
     ]
     assert data.counts == [("odd", 4)]
