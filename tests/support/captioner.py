@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import Decoder, build_decoder
+from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.batches import Batches
 from pipeline.datasets.caption_table import SCHEMA, write_caption_table
@@ -129,6 +130,41 @@ def sequence_logits(decoder: Decoder, features: Any, ids: Any) -> npt.NDArray[np
     """Return the logits (B, T, V) of the whole-sequence network."""
     logits = decoder.network([features, np.asarray(ids, np.int32)], training=False)
     return np.asarray(keras.ops.convert_to_numpy(logits), np.float64)
+
+
+class StatelessDecoder:
+    """A `StepDecoder` without a network: subclasses predict from the last word alone."""
+
+    def predict(self, words: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+        """Return the logits (R, V) after words (R,)."""
+        raise NotImplementedError
+
+    def begin(self, features: npt.NDArray[np.float32]) -> None:
+        """Return no state."""
+
+    def advance(
+        self,
+        ids: npt.NDArray[np.int32],
+        photos: npt.NDArray[np.int_],
+        parents: npt.NDArray[np.int_],
+        state: None,
+    ) -> tuple[npt.NDArray[Any], None]:
+        """Return the prediction; see `StepDecoder`."""
+        assert len(ids) == len(photos) == len(parents) > 0
+        assert (np.diff(photos) >= 0).all()
+        return self.predict(ids[:, -1]), state
+
+
+def step_logits(
+    decoder: StepDecoder, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
+) -> npt.NDArray[Any]:
+    """Return the logits (B, T, V) after each word of one caption for each photo, (B, T)."""
+    state, rows = decoder.begin(features), np.arange(len(ids))
+    all_logits = []
+    for position in range(ids.shape[1]):
+        logits, state = decoder.advance(ids[:, : position + 1], rows, rows, state)
+        all_logits.append(logits)
+    return np.stack(all_logits, axis=1)
 
 
 def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -26,7 +26,7 @@ from pipeline.errors import InputError
 def build(config: DecoderConfig) -> DecoderGraphs:
     """Build the graphs.
 
-    The state is [values (B, P, units), keys (B, P, units), image (B, units), hidden, cell].
+    The context is [values (P, positions, units), keys (P, positions, units), image (P, units)].
 
     Raises:
         InputError: the features have only one position, so there is nothing to attend to.
@@ -63,14 +63,28 @@ def build(config: DecoderConfig) -> DecoderGraphs:
     )
     values_in, keys_in, image_in, *lstm_state_in = state
     hidden, lstm_state_out = lstm.cell(text.embed_token(word), lstm_state_in)
-    add_time_axis = layers.Reshape((1, units), name="add_time_axis")
-    attended, _ = attention(add_time_axis(hidden), values_in, keys_in, add_time_axis(image_in))
-    logits = text.logits(layers.Reshape((units,), name="drop_time_axis")(attended))
-    outputs = [logits, values_in, keys_in, image_in, *lstm_state_out]
-    step = keras.Model([word, *state], outputs, name="attention_step")
+    # The hypotheses of a photo attend to its positions as the words of a sequence do.
+    queries = layers.Lambda(_group_by_photo, (None, units), name="group_by_photo")(
+        [hidden, image_in]
+    )
+    image_per_photo = layers.Reshape((1, units), name="image_per_photo")(image_in)
+    attended, _ = attention(queries, values_in, keys_in, image_per_photo)
+    vectors = layers.Lambda(_ungroup, (units,), name="ungroup")(attended)
+    step = keras.Model([word, *state], [vectors, *lstm_state_out], name="attention_step")
 
     attention_maps = keras.Model([features, ids], maps, name="attention_maps")
-    return DecoderGraphs(network, start, step, attention_maps)
+    return DecoderGraphs(network, start, step, text.logits_graph(units), attention_maps)
+
+
+def _group_by_photo(rows_and_photos: list[Any]) -> Any:
+    """Group rows (B, N), those of a photo consecutive, by photos (P, ...): (P, B / P, N)."""
+    rows, photos = rows_and_photos
+    return keras.ops.reshape(rows, (keras.ops.shape(photos)[0], -1, rows.shape[-1]))
+
+
+def _ungroup(groups: Any) -> Any:
+    """Return the rows of groups (P, B / P, N): (B, N)."""
+    return keras.ops.reshape(groups, (-1, groups.shape[-1]))
 
 
 class _Attention:

@@ -1,19 +1,19 @@
 """Decoders: graphs with shared weights, for training on whole sequences and for stepwise search."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import keras
+from pipeline.backend import JIT_COMPILE, keras
 from pipeline.captioner.decoders import attention, inject, merge
 from pipeline.captioner.decoders.layers import DecoderGraphs
+from pipeline.captioner.decoders.state import Array, DecoderState, Positions, next_power_of_two
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.errors import InputError
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Decoder:
             return np.asarray(self.network.get_layer("feature_norm").mean)
         return np.zeros(self.config.feature_shape[-1], np.float32)
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
+    def begin(self, features: npt.NDArray[np.float32]) -> DecoderState:
         """Run `graphs.start`."""
-        state = self.graphs.start.predict_on_batch(features)
-        return [np.asarray(array) for array in (state if isinstance(state, list) else [state])]
+        *context, hidden, cell = _run(self.graphs.start, [features])
+        return DecoderState(context, hidden, cell)
 
-    def begin_unconditional(self, features: npt.NDArray[np.float32]) -> list[Array]:
+    def begin_unconditional(self, features: npt.NDArray[np.float32]) -> DecoderState:
         """Run `graphs.start` on null features; see `interfaces.SupportsUnconditional`."""
         return self.begin(np.broadcast_to(self.null_features, features.shape).astype(np.float32))
 
@@ -57,12 +57,31 @@ class Decoder:
         )(features)
         return keras.Model(features, self.graphs.start(null_features), name="unconditional_start")
 
+    def step(
+        self,
+        ids: npt.NDArray[np.int32],
+        photos: Positions,
+        parents: Positions,
+        state: DecoderState,
+    ) -> tuple[Array, DecoderState]:
+        """Run `graphs.step`; see `interfaces.SupportsUnconditional`."""
+        run = partial(_run, self.graphs.step)
+        return state.step(run, ids[:, -1], photos, parents, few_shapes=JIT_COMPILE)
+
+    def logits(self, vectors: Array) -> Array:
+        """Run `graphs.logits`."""
+        return np.require(_run(self.graphs.logits, [vectors])[0], requirements="W")
+
     def advance(
-        self, words: npt.NDArray[np.int32], state: list[Array]
-    ) -> tuple[Array, list[Array]]:
-        """Run `graphs.step`."""
-        logits, *next_state = self.graphs.step.predict_on_batch([words, *state])
-        return np.asarray(logits), [np.asarray(array) for array in next_state]
+        self,
+        ids: npt.NDArray[np.int32],
+        photos: Positions,
+        parents: Positions,
+        state: DecoderState,
+    ) -> tuple[Array, DecoderState]:
+        """Run `graphs.step` and `graphs.logits`; see `interfaces.StepDecoder`."""
+        vectors, next_state = self.step(ids, photos, parents, state)
+        return self.logits(vectors), next_state
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
@@ -95,3 +114,19 @@ def build_decoder(config: DecoderConfig) -> Decoder:
             f"{', '.join(DECODERS)}"
         )
     return Decoder(config, build(config))
+
+
+def _run(graph: Any, inputs: Sequence[Array]) -> list[Array]:
+    """Run a graph on arrays and return its outputs as NumPy arrays."""
+    count = len(inputs[0])
+    if JIT_COMPILE:  # every shape takes a compilation
+        inputs = [_pad_rows(array) for array in inputs]
+    outputs = graph.predict_on_batch(inputs[0] if len(inputs) == 1 else list(inputs))
+    outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return [np.asarray(array)[:count] for array in outputs]
+
+
+def _pad_rows(array: Array) -> Array:
+    """Pad an array with rows of 0 to a power of two."""
+    size = next_power_of_two(len(array))
+    return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)])

@@ -21,7 +21,7 @@ from pipeline.captioner.model_config import DecoderConfig
 
 
 def build_init_inject(config: DecoderConfig) -> DecoderGraphs:
-    """Build the graphs of init-inject; the state is [hidden, cell], each (B, units)."""
+    """Build the graphs of init-inject, which has no context."""
     text, lstm = TextLayers(config), _make_lstm(config)
     features, ids = sequence_inputs(config)
     hidden = image_vector(features, config.units, "tanh", config)
@@ -30,7 +30,7 @@ def build_init_inject(config: DecoderConfig) -> DecoderGraphs:
 
 
 def build_pre_inject(config: DecoderConfig) -> DecoderGraphs:
-    """Build the graphs of pre-inject; the state is [hidden, cell], each (B, units)."""
+    """Build the graphs of pre-inject, which has no context."""
     text, lstm = TextLayers(config), _make_lstm(config)
     features, ids = sequence_inputs(config)
     image = image_vector(features, config.embedding_size, "linear", config)
@@ -42,7 +42,7 @@ def build_pre_inject(config: DecoderConfig) -> DecoderGraphs:
 
 
 def build_par_inject(config: DecoderConfig) -> DecoderGraphs:
-    """Build the graphs of par-inject; the state is [image, hidden, cell]."""
+    """Build the graphs of par-inject; the context is [image], (P, embedding_size)."""
     layers, size, units = keras.layers, config.embedding_size, config.units
     text, lstm = TextLayers(config), _make_lstm(config)
     features, ids = sequence_inputs(config)
@@ -61,9 +61,8 @@ def build_par_inject(config: DecoderConfig) -> DecoderGraphs:
     image_in, *lstm_state_in = state
     lstm_input = layers.Concatenate(name="inject_step")([text.embed_token(word), image_in])
     hidden, lstm_state_out = lstm.cell(lstm_input, lstm_state_in)
-    outputs = [text.logits(hidden), image_in, *lstm_state_out]
-    step = keras.Model([word, *state], outputs, name="par_inject_step")
-    return DecoderGraphs(network, start, step)
+    step = keras.Model([word, *state], [hidden, *lstm_state_out], name="par_inject_step")
+    return DecoderGraphs(network, start, step, text.logits_graph(units))
 
 
 def _make_lstm(config: DecoderConfig) -> Any:
@@ -85,8 +84,8 @@ def _build_from_initial_state(
     start = keras.Model(features, initial_state, name=f"{name}_start")
     word, state = step_inputs(hidden=config.units, cell=config.units)
     hidden, state_out = lstm.cell(text.embed_token(word), state)
-    outputs = [text.logits(hidden), *state_out]
-    return DecoderGraphs(network, start, keras.Model([word, *state], outputs, name=f"{name}_step"))
+    step = keras.Model([word, *state], [hidden, *state_out], name=f"{name}_step")
+    return DecoderGraphs(network, start, step, text.logits_graph(config.units))
 
 
 def _repeat_per_word(image_and_words: list[Any]) -> Any:

@@ -14,8 +14,13 @@ class DecoderGraphs(NamedTuple):
     Attributes:
         network: maps [features (B, D) or (B, P, D), ids (B, T)] to logits (B, T, V). The logits
             at each position predict the next word, given the words so far (teacher forcing).
-        start: maps features to the state before the first word, a list of arrays (B, ...).
-        step: maps [ids (B,), *state] to [logits (B, V), *state].
+        start: maps features (P, ...) to the state before the first word, [*context, hidden, cell]:
+            context arrays (P, ...), which no word changes, and an LSTM's state (P, units).
+        step: maps [ids (B,), *context, hidden (B, units), cell (B, units)] to [vectors (B, N),
+            hidden, cell]. If the context has an array (P, positions, N), B is a multiple of P and
+            the rows of a photo are consecutive; otherwise B is P.
+        logits: maps the vectors (B, N) to the logits of the next word (B, V), an affine map:
+            guidance mixes vectors where it means logits.
         maps: maps the network's inputs to attention maps (B, T, P): the weight of each position
             in the photo for the next word; they sum to 1. None for a decoder without attention.
     """
@@ -23,6 +28,7 @@ class DecoderGraphs(NamedTuple):
     network: Any
     start: Any
     step: Any
+    logits: Any
     maps: Any = None
 
 
@@ -65,6 +71,11 @@ class TextLayers:
     def embed_token(self, ids: Any) -> Any:
         """Return the embeddings of single words (B,), for a search: (B, embedding_size)."""
         return self._embedding(ids)
+
+    def logits_graph(self, size: int) -> Any:
+        """Return `DecoderGraphs.logits` for vectors (B, size)."""
+        vectors = keras.Input((size,), name="vectors")
+        return keras.Model(vectors, self.logits(vectors), name="logits_graph")
 
     def logits(self, hidden: Any) -> Any:
         """Return the logits of the next word, (..., V), from hidden vectors (..., N)."""

@@ -19,7 +19,7 @@ from pipeline.captioner.model_config import DecoderConfig
 
 
 def build(config: DecoderConfig) -> DecoderGraphs:
-    """Build the graphs; the state is [image, hidden, cell], each (B, units)."""
+    """Build the graphs; the context is [image], (P, units)."""
     layers, units = keras.layers, config.units
     text = TextLayers(config)
     lstm = LSTM(units, name="lstm")
@@ -40,6 +40,6 @@ def build(config: DecoderConfig) -> DecoderGraphs:
     word, state = step_inputs(image=units, hidden=units, cell=units)
     image_in, *lstm_state_in = state
     hidden, lstm_state_out = lstm.cell(text.embed_token(word), lstm_state_in)
-    logits = text.logits(fusion(layers.Add(name="merge_step")([hidden, image_in])))
-    step = keras.Model([word, *state], [logits, image_in, *lstm_state_out], name="merge_step")
-    return DecoderGraphs(network, start, step)
+    vectors = fusion(layers.Add(name="merge_step")([hidden, image_in]))
+    step = keras.Model([word, *state], [vectors, *lstm_state_out], name="merge_step")
+    return DecoderGraphs(network, start, step, text.logits_graph(units))

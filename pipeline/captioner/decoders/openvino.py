@@ -6,12 +6,14 @@ They make `caption image` fast for a single photo: importing Keras takes longer 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.captioner.decoders.state import Array, DecoderState, Positions
 from pipeline.captioner.model_config import Member, ModelConfig, weights_file
 from pipeline.files import fingerprint
 from pipeline.storage import openvino_graphs
@@ -20,34 +22,60 @@ from pipeline.storage.openvino_graphs import GraphFile
 if TYPE_CHECKING:
     from pipeline.captioner.decoders.decoder import Decoder
 
-Array = npt.NDArray[Any]
+# Inputs of a step besides the context, and its outputs; see `DecoderGraphs`.
+_STEP_INPUTS = len(("ids", "hidden", "cell"))
+_STEP_OUTPUTS = len(("vectors", "hidden", "cell"))
 
 
 class OpenVINODecoder:
     """A decoder for search only; see `interfaces.SupportsUnconditional`."""
 
-    def __init__(self, start: Path, unconditional_start: Path, step: Path) -> None:
+    def __init__(self, start: Path, unconditional_start: Path, step: Path, logits: Path) -> None:
         """Compile the converted graphs."""
-        self._start, self._unconditional_start, self._step = (
+        self._start, self._unconditional_start, self._step, self._logits = (
             openvino_graphs.compile_graph(path, openvino_graphs.LATENCY).create_infer_request()
-            for path in (start, unconditional_start, step)
+            for path in (start, unconditional_start, step, logits)
         )
+        self._context_size = len(self._step.model_inputs) - _STEP_INPUTS
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
+    def begin(self, features: npt.NDArray[np.float32]) -> DecoderState:
         """Return the state before the first word."""
-        return _infer(self._start, [features])
+        return self._begin(self._start, features)
 
-    def begin_unconditional(self, features: npt.NDArray[np.float32]) -> list[Array]:
+    def begin_unconditional(self, features: npt.NDArray[np.float32]) -> DecoderState:
         """Return the state before the first word for as many photos without information."""
-        return _infer(self._unconditional_start, [features])
+        return self._begin(self._unconditional_start, features)
+
+    def step(
+        self,
+        ids: npt.NDArray[np.int32],
+        photos: Positions,
+        parents: Positions,
+        state: DecoderState,
+    ) -> tuple[Array, DecoderState]:
+        """Return the vectors of the next word; see `interfaces.SupportsUnconditional`."""
+        run = partial(_infer, self._step, n_outputs=_STEP_OUTPUTS)
+        return state.step(run, ids[:, -1], photos, parents)
+
+    def logits(self, vectors: Array) -> Array:
+        """Return the logits that vectors stand for."""
+        return _infer(self._logits, [vectors], n_outputs=1)[0]
 
     def advance(
-        self, words: npt.NDArray[np.int32], state: list[Array]
-    ) -> tuple[Array, list[Array]]:
-        """Return the logits of the next word, and the state after `words`."""
-        # A converted graph may have further outputs, left over from operations inside it.
-        logits, *next_state = _infer(self._step, [words, *state])[: 1 + len(state)]
-        return logits, next_state
+        self,
+        ids: npt.NDArray[np.int32],
+        photos: Positions,
+        parents: Positions,
+        state: DecoderState,
+    ) -> tuple[Array, DecoderState]:
+        """Return the logits of the next word, and the state after `ids`."""
+        vectors, next_state = self.step(ids, photos, parents, state)
+        return self.logits(vectors), next_state
+
+    def _begin(self, request: Any, features: npt.NDArray[np.float32]) -> DecoderState:
+        n_outputs = self._context_size + 2
+        *context, hidden, cell = _infer(request, [features], n_outputs=n_outputs)
+        return DecoderState(context, hidden, cell)
 
 
 def load_openvino_decoder(
@@ -70,9 +98,9 @@ def load_openvino_decoder(
     key = fingerprint([asdict(model_config.decoder), member.weights_sha256, code])
     folder = artifacts / openvino_graphs.FOLDER
     weights = weights_file(artifacts / "model", member.seed)
-    start, unconditional_start, step = (
+    start, unconditional_start, step, logits = (
         GraphFile(folder, f"decoder_{member.seed}_{graph}", key, weights)
-        for graph in ("start", "unconditional_start", "step")
+        for graph in ("start", "unconditional_start", "step", "logits")
     )
     with (
         suppress(openvino_graphs.NoRoomError),
@@ -81,11 +109,15 @@ def load_openvino_decoder(
             unconditional_start, lambda: load_decoder().unconditional_start()
         ) as unconditional_start_path,
         openvino_graphs.converted_graph(step, lambda: load_decoder().graphs.step) as step_path,
+        openvino_graphs.converted_graph(
+            logits, lambda: load_decoder().graphs.logits
+        ) as logits_path,
     ):
-        return OpenVINODecoder(start_path, unconditional_start_path, step_path)
+        return OpenVINODecoder(start_path, unconditional_start_path, step_path, logits_path)
     return load_decoder()
 
 
-def _infer(request: Any, inputs: list[Array]) -> list[Array]:
+def _infer(request: Any, inputs: list[Array], n_outputs: int) -> list[Array]:
+    """Run a graph; it may have further outputs, left over from operations inside it."""
     outputs = request.infer(dict(enumerate(inputs)))
-    return [outputs[position].copy() for position in range(len(outputs))]
+    return [outputs[position].copy() for position in range(n_outputs)]

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.generation.interfaces import Array, StepDecoder, attention_maps_of
+from pipeline.captioner.generation.interfaces import (
+    Array,
+    Ids,
+    LogProbs,
+    Positions,
+    StepDecoder,
+    attention_maps_of,
+)
+from pipeline.captioner.generation.logits import BLOCK
 
 
 class Ensemble:
@@ -19,29 +27,26 @@ class Ensemble:
     def __init__(self, members: Sequence[StepDecoder]) -> None:
         """Take decoders with the same vocabulary."""
         self._members = members
-        self._state_sizes: list[int] = []
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return the states of all members, concatenated."""
-        states = [member.begin(features) for member in self._members]
-        self._state_sizes = [len(state) for state in states]
-        return [array for state in states for array in state]
+    def begin(self, features: npt.NDArray[np.float32]) -> list[Any]:
+        """Return the members' states."""
+        return [member.begin(features) for member in self._members]
 
     def advance(
-        self, words: npt.NDArray[np.int32], state: list[Array]
-    ) -> tuple[Array, list[Array]]:
+        self, ids: Ids, photos: Positions, parents: Positions, state: list[Any]
+    ) -> tuple[LogProbs, list[Any]]:
         """Return the logarithm of the members' mean probabilities, and their next states."""
-        total: Any = 0.0
-        next_state: list[Array] = []
-        for member, size in zip(self._members, self._state_sizes, strict=True):
-            first = len(next_state)
-            logits, member_state = member.advance(words, state[first : first + size])
-            next_state += member_state
-            total = total + _softmax(logits.astype(np.float64))
+        total = np.zeros(())
+        next_state: list[Any] = []
+        for member, member_state in zip(self._members, state, strict=True):
+            logits, next_member_state = member.advance(ids, photos, parents, member_state)
+            next_state.append(next_member_state)
+            total = total + _softmax(logits)
         # A word that is impossible for all members has a probability below what float64 can
         # represent; its logarithm must stay finite.
-        mean = np.maximum(total / len(self._members), np.finfo(np.float64).tiny)
-        return np.log(mean), next_state
+        total /= len(self._members)
+        np.maximum(total, np.finfo(np.float64).tiny, out=total)
+        return np.log(total, out=total), next_state
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
@@ -57,7 +62,13 @@ def make_ensemble(members: Sequence[StepDecoder]) -> StepDecoder:
     return members[0] if len(members) == 1 else Ensemble(members)
 
 
-def _softmax(logits: Array) -> Array:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+def _softmax(logits: Array) -> LogProbs:
+    """Return the probabilities of each row of logits (R, V), in float64."""
+    probabilities = np.empty(logits.shape)
+    for start in range(0, len(logits), BLOCK):
+        rows = slice(start, start + BLOCK)
+        block = probabilities[rows]
+        np.subtract(logits[rows], logits[rows].max(axis=1, keepdims=True), out=block)
+        np.exp(block, out=block)
+        block /= block.sum(axis=1, keepdims=True)
     return probabilities

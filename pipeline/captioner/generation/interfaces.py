@@ -12,18 +12,35 @@ import numpy.typing as npt
 
 LogProbs = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.int32]
+Positions = npt.NDArray[np.int_]
 
 
 class StepDecoder(Protocol):
-    """A decoder that can be searched word by word, whatever runtime computes it."""
+    """A decoder that can be searched word by word, whatever runtime computes it.
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return the state before the first word, arrays (B, ...), for features (B, ...)."""
+    A step extends R hypotheses of P photos, each by a word. Photos whose captions are complete
+    have no hypotheses any more. A state is of the decoder's own type.
+    """
+
+    def begin(self, features: npt.NDArray[np.float32]) -> Any:
+        """Return the state before the first word for features (P, ...): a row for each photo."""
 
     def advance(
-        self, words: npt.NDArray[np.int32], state: list[Array]
-    ) -> tuple[Array, list[Array]]:
-        """Return the logits of the next word, (B, V), and the state after `words` (B,)."""
+        self, ids: Ids, photos: Positions, parents: Positions, state: Any
+    ) -> tuple[Array, Any]:
+        """Extend hypotheses.
+
+        Args:
+            ids: the words of each hypothesis so far, <start> first, (R, T).
+            photos: the position of its photo in the features of `begin`, (R,), ascending.
+            parents: the row of the state that it extends by its last word, (R,).
+            state: the state that `begin` or the previous step returned.
+
+        Returns:
+            The logits of the next word, (R, V), which the caller may change, and the state after
+            the words, with a row for each hypothesis.
+        """
 
 
 @dataclass(frozen=True)
@@ -78,10 +95,21 @@ class Reranker(Protocol):
 
 
 class SupportsUnconditional(StepDecoder, Protocol):
-    """A decoder that can predict words without a photo too, for classifier-free guidance."""
+    """A decoder that can predict words without a photo too, for classifier-free guidance.
 
-    def begin_unconditional(self, features: npt.NDArray[np.float32]) -> list[Array]:
+    Its logits are an affine map of vectors, so what guidance does to logits it can do to them.
+    """
+
+    def begin_unconditional(self, features: npt.NDArray[np.float32]) -> Any:
         """Return the state before the first word for as many photos without information."""
+
+    def step(
+        self, ids: Ids, photos: Positions, parents: Positions, state: Any
+    ) -> tuple[Array, Any]:
+        """Extend hypotheses as `advance` does, but return vectors (R, N) in place of logits."""
+
+    def logits(self, vectors: Array) -> Array:
+        """Return the logits (R, V) of vectors (R, N): those of `advance` for those of `step`."""
 
 
 @runtime_checkable

@@ -6,12 +6,9 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.generation.beam_search import (
-    ROWS_PER_STEP,
-    fixed_size_batches,
-    log_softmax,
-)
-from pipeline.captioner.generation.interfaces import Array, Hypothesis, LogProbs, StepDecoder
+from pipeline.captioner.generation.beam_search import photo_batches
+from pipeline.captioner.generation.interfaces import Array, Hypothesis, Ids, StepDecoder
+from pipeline.captioner.generation.logits import exclude_special_tokens, log_sum_exp
 from pipeline.text.vocabulary import END, PAD, START
 
 
@@ -55,13 +52,10 @@ def sample(
         Their log-probabilities are those of the decoder, whatever the temperature.
     """
     captions: list[list[Hypothesis]] = []
-    for batch in fixed_size_batches(features, max(1, ROWS_PER_STEP // count)):
+    for batch in photo_batches(features, count):
         samples = _sample_batch(decoder, batch, count, max_words, sampling)
         captions += [samples[row * count : (row + 1) * count] for row in range(len(batch))]
-    return [
-        sorted(hypotheses, key=lambda h: (-h.score, h.ids))
-        for hypotheses in captions[: len(features)]
-    ]
+    return [sorted(hypotheses, key=lambda h: (-h.score, h.ids)) for hypotheses in captions]
 
 
 def _sample_batch(
@@ -72,53 +66,71 @@ def _sample_batch(
     sampling: Sampling,
 ) -> list[Hypothesis]:
     """Sample `count` captions for each photo; the captions of a photo are consecutive."""
-    # Each photo has a generator of its own, so its position in the batch does not matter.
-    generators = [np.random.default_rng([sampling.seed, crc32(photo)]) for photo in features]
-    rows = len(features) * count
-    state: list[Array] = [np.repeat(array, count, axis=0) for array in decoder.begin(features)]
-    words = np.full(rows, START, np.int32)
-    ids: list[npt.NDArray[np.int32]] = []
-    totals, ended = np.zeros(rows), np.zeros(rows, bool)
+    n_samples = len(features) * count
+    uniforms = _draw_uniforms(features, count, max_words + 1, sampling.seed)
+    ids = np.full((n_samples, max_words + 1), PAD, np.int32)
+    ids[:, 0] = START
+    totals, finished = np.zeros(n_samples), np.zeros(n_samples, bool)
+    live = np.arange(n_samples)
+    parents = photos = live // count
+    state = decoder.begin(features)
     for position in range(max_words + 1):  # one more than words, for <end>
-        logits, state = decoder.advance(words, state)
-        log_probs = log_softmax(logits.astype(np.float64))
-        noise = [generator.gumbel(size=(count, log_probs.shape[1])) for generator in generators]
-        words = _draw_words(log_probs, sampling, np.concatenate(noise))
-        words[ended] = PAD
+        logits, state = decoder.advance(ids[live, : position + 1], photos[live], parents, state)
+        normalizers = log_sum_exp(logits)
+        exclude_special_tokens(logits)
+        words = _draw_words(logits, sampling, uniforms[position, live])
+        ended = words == END
         at_limit = position == max_words
         # What is drawn in place of <end> at the limit is cut off.
         scored = np.full_like(words, END) if at_limit else words
-        totals += np.where(ended, 0.0, log_probs[np.arange(rows), scored])
-        if not at_limit:
-            ids.append(words)
-        ended |= words == END
-        if ended.all():
+        totals[live] += logits[np.arange(len(live)), scored] - normalizers
+        finished[live] = ended
+        parents = np.flatnonzero(~ended)
+        live = live[parents]
+        if at_limit or not len(live):
             break
-    captions = np.array(ids).T
+        ids[live, position + 1] = words[parents]
     return [
-        Hypothesis(tuple(row[row > END].tolist()), float(total), finished=bool(finished))
-        for row, total, finished in zip(captions, totals, ended, strict=True)
+        Hypothesis(tuple(row[row > END].tolist()), total, is_finished)
+        for row, total, is_finished in zip(ids, totals.tolist(), finished.tolist(), strict=True)
     ]
 
 
-def _draw_words(
-    log_probs: LogProbs, sampling: Sampling, gumbel_noise: LogProbs
-) -> npt.NDArray[np.int32]:
-    """Draw a word for each row of log-probabilities."""
+def _draw_uniforms(
+    features: npt.NDArray[np.float32], count: int, steps: int, seed: int
+) -> npt.NDArray[np.float64]:
+    """Draw a number in [0, 1) for each step and each of `count` samples of each photo.
+
+    Each photo has a generator of its own, so its position in the batch does not matter.
+
+    Returns:
+        (steps, photos x count).
+    """
+    generators = [np.random.default_rng([seed, crc32(photo.tobytes())]) for photo in features]
+    numbers = [generator.random((steps, count)) for generator in generators]
+    return np.concatenate(numbers, axis=1)
+
+
+def _draw_words(logits: Array, sampling: Sampling, uniforms: npt.NDArray[np.float64]) -> Ids:
+    """Draw a word for each row of logits (R, V) by a number in [0, 1) for each, (R,)."""
     # The largest becomes 0, which stays finite at any temperature; the others may overflow.
+    scaled = logits - logits.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
-        scaled = (log_probs - log_probs.max(axis=1, keepdims=True)) / sampling.temperature
+        scaled /= max(sampling.temperature, float(np.finfo(scaled.dtype).tiny))
     if sampling.top_k is not None and sampling.top_k < scaled.shape[1]:
         threshold = np.partition(scaled, -sampling.top_k, axis=1)[:, -sampling.top_k]
         scaled = np.where(scaled >= threshold[:, None], scaled, -np.inf)
     if sampling.top_p < 1:
         scaled = np.where(_nucleus(scaled, sampling.top_p), scaled, -np.inf)
-    # Gumbel-max trick: the argmax of log-probabilities plus Gumbel noise is a draw from them.
-    words: npt.NDArray[np.int32] = np.argmax(scaled + gumbel_noise, axis=1).astype(np.int32)
+    # Inverse transform sampling: one random number for a word, not one for each possible word.
+    cumulative = np.cumsum(np.exp(scaled, out=scaled), axis=1, dtype=np.float64)
+    largest = cumulative[:, -1]
+    thresholds = np.minimum(uniforms * largest, np.nextafter(largest, 0))
+    words: Ids = np.argmax(cumulative > thresholds[:, None], axis=1).astype(np.int32)
     return words
 
 
-def _nucleus(scaled: LogProbs, top_p: float) -> npt.NDArray[np.bool_]:
+def _nucleus(scaled: Array, top_p: float) -> npt.NDArray[np.bool_]:
     """Return a mask of the most likely words that together have `top_p` of the probability."""
     order = np.argsort(-scaled, axis=1, kind="stable")
     probs = np.exp(scaled - scaled.max(axis=1, keepdims=True))

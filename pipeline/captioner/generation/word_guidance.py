@@ -8,6 +8,7 @@ the effect of both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,9 @@ import numpy.typing as npt
 from pipeline.captioner.generation.interfaces import (
     Array,
     Hypothesis,
+    Ids,
     LogProbs,
+    Positions,
     StepDecoder,
     attention_maps_of,
     rank,
@@ -43,21 +46,24 @@ class WordGuided:
     # The latest features array, and the words detected in it.
     _memo: tuple[npt.NDArray[np.float32], Array] | None = field(default=None, repr=False)
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[Array]:
-        """Return the bias of each word's logit, (B, V), followed by the decoder's state."""
+    def begin(self, features: npt.NDArray[np.float32]) -> tuple[Array, Any]:
+        """Return the bias of each word's logit, (P, V), and the decoder's state."""
         bias = self.logit_bias * self.detector.log_odds(self._detect(features))
-        return [bias, *self.decoder.begin(features)]
+        return bias, self.decoder.begin(features)
 
     def advance(
-        self, words: npt.NDArray[np.int32], state: list[Array]
-    ) -> tuple[Array, list[Array]]:
-        """Return the biased logits, and the state after `words`."""
-        bias, *decoder_state = state
-        bias = bias.copy()
-        last_words = np.arange(len(words)), words
-        bias[last_words] = np.minimum(bias[last_words], 0)
-        logits, next_state = self.decoder.advance(words, decoder_state)
-        return logits + bias, [bias, *next_state]
+        self, ids: Ids, photos: Positions, parents: Positions, state: tuple[Array, Any]
+    ) -> tuple[Array, tuple[Array, Any]]:
+        """Return the biased logits, and the state after the words."""
+        bias, decoder_state = state
+        logits, decoder_state = self.decoder.advance(ids, photos, parents, decoder_state)
+        used_words = np.arange(len(ids))[:, None], ids
+        used_logits = logits[used_words] + np.minimum(bias[photos[:, None], ids], 0)
+        for photo in np.unique(photos):
+            first, end = np.searchsorted(photos, [photo, photo + 1])
+            logits[first:end] += bias[photo]
+        logits[used_words] = used_logits
+        return logits, (bias, decoder_state)
 
     def rerank(
         self, features: npt.NDArray[np.float32], beams: Sequence[Sequence[Hypothesis]]

@@ -42,4 +42,5 @@ def trace_search(decoder: Decoder) -> None:
         return
     for size in _SIZES:
         state = decoder.begin(np.zeros((size, *decoder.config.feature_shape), np.float32))
-        decoder.advance(np.full(size, START, np.int32), state)
+        photos = np.arange(size)
+        decoder.advance(np.full((size, 1), START, np.int32), photos, photos, state)

@@ -1,10 +1,11 @@
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from pipeline.backend import keras
+from pipeline.captioner.decoders import decoder as decoder_module
 from pipeline.captioner.decoders.decoder import DECODERS, Decoder, build_decoder
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.initialization import set_feature_mean
@@ -22,11 +23,13 @@ def as_list(value: Any) -> list[Any]:
 
 
 def logits_step_by_step(decoder: Decoder, features: Any, ids: Any) -> Any:
-    state = as_list(decoder.graphs.start(features))
+    *context, hidden, cell = as_list(decoder.graphs.start(features))
     all_logits = []
     for position in range(ids.shape[1]):
-        logits, *state = as_list(decoder.graphs.step([ids[:, position], *state]))
-        all_logits.append(logits)
+        inputs = [ids[:, position], *context, hidden, cell]
+        outputs = vectors_out, hidden, cell = as_list(decoder.graphs.step(inputs))
+        assert len(outputs) == 3
+        all_logits += as_list(decoder.graphs.logits(vectors_out))
     return np.stack(all_logits, axis=1)
 
 
@@ -71,23 +74,40 @@ def test_begin_and_advance_return_the_same_logits_as_numpy_arrays(
     shape: tuple[int, ...], count: int
 ) -> None:
     decoder = make_peaked_decoder(feature_shape=shape)
-    features = vectors(shape, count)
+    features, rows = vectors(shape, count), np.arange(count)
     state = decoder.begin(features)
     all_logits = []
-    for words in IDS[:count].T:
-        logits, state = decoder.advance(np.ascontiguousarray(words), state)
+    for position in range(IDS.shape[1]):
+        logits, state = decoder.advance(IDS[:count, : position + 1], rows, rows, state)
         all_logits.append(logits)
-    assert all(type(array) is np.ndarray for array in (*all_logits, *state))
+    arrays = (*all_logits, *state.context, state.hidden, state.cell)
+    assert all(type(array) is np.ndarray for array in arrays)
+    assert all(logits.flags.writeable for logits in all_logits)  # a search changes them
     expected = sequence_logits(decoder, features, IDS[:count])
     np.testing.assert_allclose(np.stack(all_logits, axis=1), expected, atol=1e-5)
 
 
-def test_a_state_of_one_array_is_a_list_too() -> None:
-    image = keras.Input((6,), name="features")
-    start = keras.Model(image, keras.layers.Dense(4)(image))
-    decoder = make_peaked_decoder()
-    decoder = replace(decoder, graphs=decoder.graphs._replace(start=start))
-    assert [array.shape for array in decoder.begin(vectors()[:3])] == [(3, 4)]
+@pytest.mark.parametrize("few_shapes", [False, True])
+@every_decoder
+def test_a_step_takes_the_hypotheses_of_some_photos_in_any_number(
+    name: str, shape: tuple[int, ...], few_shapes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "JIT_COMPILE", few_shapes)
+    decoder = make_peaked_decoder(feature_shape=shape, name=name)
+    features = vectors(shape, 5)
+    start = np.full((5, 1), START, np.int32)
+    _, state = decoder.advance(start, np.arange(5), np.arange(5), decoder.begin(features))
+    # Three hypotheses of photo 1 and two of photo 4; each then gets a word of its own.
+    photos, words = np.array([1, 1, 1, 4, 4]), np.array([4, 5, 6, 6, 7], np.int32)
+    ids = np.column_stack([np.full(5, START), words]).astype(np.int32)
+    _, state = decoder.advance(ids, photos, photos, state)
+    # Of these, one of photo 1 is extended twice, and the last one of photo 4.
+    parents = np.array([1, 1, 4])
+    ids = np.column_stack([ids[parents], [8, 9, 4]]).astype(np.int32)
+    logits, state = decoder.advance(ids, photos[parents], parents, state)
+    assert state.hidden.shape == state.cell.shape == (3, 8)
+    expected = sequence_logits(decoder, features[photos[parents]], ids)[:, -1]
+    np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["pooled", "grid"])

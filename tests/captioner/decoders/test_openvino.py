@@ -75,12 +75,12 @@ def run_steps(
     decoder: StepDecoder, features: Any, ids: npt.NDArray[np.int32]
 ) -> list[npt.NDArray[Any]]:
     """Run a decoder over words; return the first state, all logits and the last state."""
-    state = decoder.begin(features)
-    arrays = list(state)
-    for words in ids.T:
-        logits, state = decoder.advance(np.ascontiguousarray(words), state)
+    state, rows = decoder.begin(features), np.arange(len(ids))
+    arrays = [*state.context, state.hidden, state.cell]
+    for position in range(ids.shape[1]):
+        logits, state = decoder.advance(ids[:, : position + 1], rows, rows, state)
         arrays.append(logits)
-    return [*arrays, *state]
+    return [*arrays, *state.context, state.hidden, state.cell]
 
 
 def check_equal(arrays: Any, expected: Any, tolerance: float) -> None:
@@ -112,9 +112,9 @@ def test_every_decoder_searches_as_on_keras_with_guidance_and_without(
         assert [[h.ids for h in beam] for beam in beams] == [
             [h.ids for h in beam] for beam in expected
         ]
-    check_equal(
-        converted.begin_unconditional(features), decoder.begin_unconditional(features), 1e-4
-    )
+    states = [d.begin_unconditional(features) for d in (converted, decoder)]
+    arrays, expected_arrays = ([*s.context, s.hidden, s.cell] for s in states)
+    check_equal(arrays, expected_arrays, 1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -136,12 +136,13 @@ def test_later_calls_do_not_overwrite_earlier_results(
 ) -> None:
     decoder, converted = pair
     features = vectors(decoder.config.feature_shape, 8)
+    rows = np.arange(7)
     state = converted.begin(features[:7])
-    logits, next_state = converted.advance(IDS[:, 1], state)
-    results = (*state, logits, *next_state)
+    logits, next_state = converted.advance(IDS[:, :2], rows, rows, state)
+    results = (*state.context, state.hidden, logits, next_state.hidden, next_state.cell)
     copies = [array.copy() for array in results]
     run_steps(converted, features[7:], IDS[:1])
-    converted.advance(IDS[:, 2], next_state)
+    converted.advance(IDS, rows, rows, next_state)
     for array, copy in zip(results, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -175,15 +176,16 @@ def test_a_decoder_is_converted_once_and_again_for_other_weights(
     features = vectors()[:3]
     files = [
         f"decoder_7_{graph}.{suffix}"
-        for graph in ("start", "step", "unconditional_start")
+        for graph in ("logits", "start", "step", "unconditional_start")
         for suffix in ("bin", "json", "xml")
     ]
     assert graph_files(folder) == files
     reloaded = load(folder, first, not_called)
-    np.testing.assert_allclose(reloaded.begin(features)[0], first.begin(features)[0], atol=1e-6)
+    images = [d.begin(features).context[0] for d in (first, second, reloaded)]
+    np.testing.assert_allclose(images[2], images[0], atol=1e-6)
     reconverted = load(folder, second, lambda: second)
-    np.testing.assert_allclose(reconverted.begin(features)[0], second.begin(features)[0], atol=1e-6)
-    assert not np.allclose(second.begin(features)[0], first.begin(features)[0], atol=1e-3)
+    np.testing.assert_allclose(reconverted.begin(features).context[0], images[1], atol=1e-6)
+    assert not np.allclose(images[1], images[0], atol=1e-3)
     assert graph_files(folder) == files
 
 
@@ -233,7 +235,7 @@ def test_an_openvino_decoder_imports_no_keras(pooled: Converted) -> None:
         "from pipeline.captioner.decoders.openvino import OpenVINODecoder\n"
         "from pipeline.captioner.generation.beam_search import search\n"
         f"folder = Path({str(folder)!r})\n"
-        "graphs = ('start', 'unconditional_start', 'step')\n"
+        "graphs = ('start', 'unconditional_start', 'step', 'logits')\n"
         "decoder = OpenVINODecoder(*(folder / f'decoder_7_{graph}.xml' for graph in graphs))\n"
         "print(len(search(decoder, np.ones((2, 6), np.float32), 3, 4)))\n"
     )

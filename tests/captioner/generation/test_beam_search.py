@@ -1,5 +1,6 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import Hypothesis, rank
 from pipeline.text.vocabulary import END, PAD, START, UNK
 from tests.support.captioner import (
+    StatelessDecoder,
     add_to_logit,
     log_probability,
     log_softmax,
@@ -239,20 +241,15 @@ def test_a_caption_of_exactly_the_limit_is_finished() -> None:
     assert [(h.ids, h.finished) for h in beam] == [((4, 5), True)]
 
 
-class Sentence:
+class Sentence(StatelessDecoder):
     """A decoder that predicts the words 4 to 9 in turn, and hardly <end> before the last."""
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-        return [np.zeros((len(features), 1), np.float32)]
-
-    def advance(
-        self, words: npt.NDArray[np.int32], state: list[npt.NDArray[np.float32]]
-    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+    def predict(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         probabilities = np.full((len(words), 10), 1e-9, np.float32)
         for row, word in enumerate(words.tolist()):
             probabilities[row, END] = 1e-4 if word < 9 else 0.9
             probabilities[row, 4 if word == START else min(word + 1, 9)] = 0.9
-        return np.log(probabilities), state
+        return np.log(probabilities)
 
 
 @pytest.mark.parametrize("width", [1, 3, 20])
@@ -268,8 +265,8 @@ def test_a_finished_hypothesis_beats_a_likelier_one_whose_forced_end_is_unlikely
     finished = Hypothesis((4,), -4.0, finished=True)
     cut_off = Hypothesis((4, 4, 4), -0.3 - 12, finished=False)
     empty = Hypothesis((), -0.1, finished=True)
-    beam = module._Beam(3, no_repeat_ngram_size=0, live=[], completed=[empty, cut_off, finished])
-    assert beam.ranked() == [finished, cut_off, empty]
+    beam = [empty, cut_off, finished]
+    assert rank(beam, [h.score for h in beam]) == [finished, cut_off, empty]
     assert rank([cut_off, finished], [-2.0, -3.0]) == [cut_off, finished]
 
 
@@ -294,20 +291,15 @@ def test_photos_get_the_same_captions_in_a_batch_as_alone(
         assert all(are_close(a, b) for a, b in zip(beams, alone, strict=True))
 
 
-class FixedCaption:
+class FixedCaption(StatelessDecoder):
     """A decoder without a network: predicts the words 4, 5 and <end> for every photo."""
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-        return [np.zeros((len(features), 1), np.float32)]
-
-    def advance(
-        self, words: npt.NDArray[np.int32], state: list[npt.NDArray[np.float32]]
-    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+    def predict(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         next_words = {START: 4, 4: 5, 5: END}
         logits = np.zeros((len(words), 6), np.float32)
         for row, word in enumerate(words.tolist()):
             logits[row, next_words.get(word, END)] = 20
-        return logits, [state[0] + 1]
+        return logits
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -375,32 +367,56 @@ def test_a_wide_beam_with_no_repeated_ngrams_finds_all_captions_without_any(size
     np.testing.assert_allclose(log_probabilities(beam), log_probabilities(expected), atol=1e-4)
 
 
-def test_top_k_returns_the_earlier_position_of_equal_values() -> None:
+def brute_force_extensions(
+    logits: npt.NDArray[Any],
+    offsets: npt.NDArray[np.float64],
+    photos: npt.NDArray[np.int_],
+    counts: npt.NDArray[np.int_],
+) -> list[tuple[int, int]]:
+    """Return row and word of each photo's best extensions by sorting all of them."""
+    result: list[tuple[int, int]] = []
+    for photo, count in enumerate(counts.tolist()):
+        extensions = [
+            (-(offsets[row] + logits[row, word]), int(row), word)
+            for row in np.flatnonzero(photos == photo)
+            for word in np.flatnonzero(np.isfinite(offsets[row] + logits[row])).tolist()
+        ]
+        result += [(row, word) for _, row, word in sorted(extensions)[:count]]
+    return result
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("levels", [4, 100_000], ids=["many equal", "few equal"])
+@pytest.mark.parametrize("vocabulary_size", [7, 300, 700])
+def test_the_best_extensions_of_each_photo_are_found_earlier_ones_first_among_equals(
+    vocabulary_size: int, levels: int, dtype: Any
+) -> None:
     rng = np.random.default_rng(0)
-    for _ in range(300):
-        values = rng.integers(0, 4, 40).astype(np.float64)
-        values[rng.random(40) < 0.1] = -np.inf
-        k = int(rng.integers(1, 50))
-        expected = sorted(range(40), key=lambda position: (-values[position], position))[:k]
-        assert module._top_k(values, k).tolist() == expected
+    for _ in range(30):
+        photos = np.sort(rng.integers(0, 4, 12))
+        shape = len(photos), vocabulary_size
+        logits = (rng.integers(0, levels, shape) * (9 / levels) - 30).astype(dtype)
+        logits[rng.random(shape) < 0.1] = -np.inf
+        logits[rng.random(len(photos)) < 0.05] = np.nan
+        offsets = rng.integers(0, 3, len(photos)) * rng.choice([1.0, 0.1])
+        counts = rng.integers(0, 20, 4)
+        expected = brute_force_extensions(logits, offsets, photos, counts)
+        rows, words, totals = module._best_extensions(logits, offsets, photos, counts)
+        assert list(zip(rows.tolist(), words.tolist(), strict=True)) == expected
+        np.testing.assert_array_equal(totals, offsets[rows] + logits[rows, words])
 
 
-def test_top_k_ranks_nan_below_all_numbers() -> None:
-    values = np.array([np.nan, 1.0, -np.inf, np.nan, 1.0])
-    for k in range(1, 6):
-        assert module._top_k(values, k).tolist() == [1, 4, 2, 0, 3][:k]
+def test_numbers_beyond_float32_and_infinite_ones_are_no_exception() -> None:
+    logits = np.array([[1e30, -1e30, 5e29, -np.inf], [np.nan, 1, 2, 3]])
+    rows, words, _ = module._best_extensions(logits, np.zeros(2), np.zeros(2, int), np.array([3]))
+    assert (rows.tolist(), words.tolist()) == ([0, 0, 1], [0, 2, 3])
 
 
-class Uniform:
+class Uniform(StatelessDecoder):
     """A decoder for which all words, and <end>, are equally likely."""
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-        return [np.zeros((len(features), 1), np.float32)]
-
-    def advance(
-        self, words: npt.NDArray[np.int32], state: list[npt.NDArray[np.float32]]
-    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
-        return np.zeros((len(words), 1000), np.float32), state
+    def predict(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        return np.zeros((len(words), 1000), np.float32)
 
 
 def test_of_equally_likely_words_the_ones_with_lower_ids_are_chosen() -> None:
@@ -412,10 +428,8 @@ def test_of_equally_likely_words_the_ones_with_lower_ids_are_chosen() -> None:
 
 def test_nan_logits_give_a_cut_off_hypothesis() -> None:
     class Broken(Uniform):
-        def advance(
-            self, words: npt.NDArray[np.int32], state: list[npt.NDArray[np.float32]]
-        ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
-            return np.full((len(words), 1000), np.nan, np.float32), state
+        def predict(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+            return np.full((len(words), 1000), np.nan, np.float32)
 
     (beam,) = search(Broken(), vectors()[:1], beam_width=4, max_words=3)
     assert beam == [Hypothesis((), 0.0, finished=False)]

@@ -1,7 +1,6 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from pipeline.captioner.decoders.decoder import Decoder
@@ -14,6 +13,7 @@ from tests.support.captioner import (
     log_softmax,
     make_peaked_decoder,
     sequence_logits,
+    step_logits,
     vectors,
 )
 
@@ -27,21 +27,9 @@ def members() -> list[Decoder]:
     return [make_peaked_decoder(seed=seed, name=name) for seed, name in enumerate(names, 1)]
 
 
-def step_by_step(
-    decoder: Any, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float64]:
-    """Return what `advance` returns after each word, (B, T, V)."""
-    state = decoder.begin(features)
-    log_probs = []
-    for words in ids.T:
-        logits, state = decoder.advance(np.ascontiguousarray(words), state)
-        log_probs.append(logits)
-    return np.stack(log_probs, axis=1)
-
-
 def test_probabilities_are_the_mean_of_the_members(members: list[Decoder]) -> None:
     features = vectors(count=3)
-    probs = np.exp(step_by_step(Ensemble(members), features, IDS))
+    probs = np.exp(step_logits(Ensemble(members), features, IDS))
     member_probs = [
         np.exp(log_softmax(sequence_logits(member, features, IDS))) for member in members
     ]
@@ -50,14 +38,16 @@ def test_probabilities_are_the_mean_of_the_members(members: list[Decoder]) -> No
     assert np.abs(member_probs[0] - member_probs[1]).max() > 0.1
 
 
-def test_a_search_may_reorder_the_rows_of_the_state(members: list[Decoder]) -> None:
-    features, order = vectors(count=3), [2, 0, 0]
+def test_a_search_may_drop_and_repeat_rows_of_the_state(members: list[Decoder]) -> None:
+    features, parents = vectors(count=3), np.array([0, 0, 2])
     ensemble = Ensemble(members)
-    first, state = ensemble.advance(IDS[:, 0], ensemble.begin(features))
-    assert len(state) == sum(len(member.begin(features)) for member in members)
-    reordered, _ = ensemble.advance(IDS[order, 1], [array[order] for array in state])
-    expected = step_by_step(ensemble, features[order], IDS[order, :2])
-    np.testing.assert_allclose(first[order], expected[:, 0], atol=1e-5)
+    photos = np.arange(3)
+    first, state = ensemble.advance(IDS[:, :1], photos, photos, ensemble.begin(features))
+    assert len(state) == len(members)
+    # Photo 1 has no hypothesis any more, photo 0 has two.
+    reordered, _ = ensemble.advance(IDS[parents, :2], parents, parents, state)
+    expected = step_logits(ensemble, features[parents], IDS[parents, :2])
+    np.testing.assert_allclose(first[parents], expected[:, 0], atol=1e-5)
     np.testing.assert_allclose(reordered, expected[:, 1], atol=1e-5)
 
 
@@ -87,10 +77,10 @@ def test_a_word_that_is_impossible_for_one_member_stays_possible() -> None:
     certain, refusing = make_peaked_decoder(seed=7), make_peaked_decoder(seed=7)
     add_to_logit(certain, word, 100.0)
     add_to_logit(refusing, word, -1e6)
-    log_probs = step_by_step(Ensemble([certain, refusing]), vectors(count=3), IDS)
+    log_probs = step_logits(Ensemble([certain, refusing]), vectors(count=3), IDS)
     np.testing.assert_allclose(np.exp(log_probs[..., word]), 0.5, atol=1e-6)
     # If it is impossible for all, its log-probability is still finite: a bias may be added to it.
-    log_probs = step_by_step(Ensemble([refusing, refusing]), vectors(count=3), IDS)
+    log_probs = step_logits(Ensemble([refusing, refusing]), vectors(count=3), IDS)
     assert np.isfinite(log_probs).all()
     assert (log_probs[..., word] < -700).all()
 

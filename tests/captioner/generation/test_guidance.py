@@ -1,24 +1,12 @@
-from typing import Any
-
 import numpy as np
 import pytest
 
 from pipeline.captioner.decoders.decoder import DECODERS
 from pipeline.captioner.generation.guidance import with_guidance
-from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.text.vocabulary import START
-from tests.support.captioner import make_peaked_decoder, vectors
+from tests.support.captioner import make_peaked_decoder, step_logits, vectors
 
 IDS = np.array([[START, 4, 5, 6], [START, 9, 7, 4]], np.int32)
-
-
-def step_logits(decoder: StepDecoder, features: Any) -> Any:
-    """Return the logits of each step, (T, B, V)."""
-    state, all_logits = decoder.begin(features), []
-    for words in IDS.T:
-        logits, state = decoder.advance(np.ascontiguousarray(words), state)
-        all_logits.append(logits)
-    return np.array(all_logits)
 
 
 @pytest.mark.parametrize("norm", ["none", "center", "l2"])
@@ -33,22 +21,22 @@ def test_guidance_adds_a_part_of_the_difference_to_unconditional_logits(
     features = vectors(shape)[:2]
     null_features = np.zeros_like(features) + decoder.null_features
     assert decoder.null_features.any() == (norm == "center")
-    conditional = step_logits(decoder, features)
-    unconditional = step_logits(decoder, null_features)
+    conditional = step_logits(decoder, features, IDS)
+    unconditional = step_logits(decoder, null_features, IDS)
     assert np.abs(conditional - unconditional).max() > 0.1
     # Without a photo, both rows predict the same after the same word.
-    np.testing.assert_array_equal(unconditional[:, 0][0], unconditional[:, 1][0])
+    np.testing.assert_array_equal(unconditional[0, 0], unconditional[1, 0])
     expected = conditional + 0.5 * (conditional - unconditional)
-    guided = step_logits(with_guidance(decoder, 0.5), features)
+    guided = step_logits(with_guidance(decoder, 0.5), features, IDS)
     np.testing.assert_allclose(guided, expected, atol=1e-3)
 
 
 def test_guidance_works_with_pooled_features_too() -> None:
     decoder = make_peaked_decoder()
     features = vectors()[:2]
-    conditional = step_logits(decoder, features)
-    unconditional = step_logits(decoder, np.zeros_like(features))
-    guided = step_logits(with_guidance(decoder, 0.5), features)
+    conditional = step_logits(decoder, features, IDS)
+    unconditional = step_logits(decoder, np.zeros_like(features), IDS)
+    guided = step_logits(with_guidance(decoder, 0.5), features, IDS)
     np.testing.assert_allclose(guided, 1.5 * conditional - 0.5 * unconditional, atol=1e-3)
 
 

@@ -9,7 +9,7 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import Hypothesis
 from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.text.vocabulary import END, PAD, START, UNK
-from tests.support.captioner import log_probability, make_peaked_decoder, vectors
+from tests.support.captioner import StatelessDecoder, log_probability, make_peaked_decoder, vectors
 
 MAX_WORDS = 6
 
@@ -19,18 +19,13 @@ def decoder() -> Decoder:
     return make_peaked_decoder(vocabulary_size=8)
 
 
-class FixedDistribution:
+class FixedDistribution(StatelessDecoder):
     """A decoder with the same distribution at every step, whatever the photo and the words."""
 
     LOGITS = np.log([1e-9, 1e-9, 0.1, 1e-9, 0.6, 0.2, 0.1])  # of ids 0 to 6; 2 is <end>
 
-    def begin(self, features: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-        return [features]
-
-    def advance(
-        self, words: npt.NDArray[np.int32], state: list[npt.NDArray[np.float32]]
-    ) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.float32]]]:
-        return np.repeat(self.LOGITS[None], len(words), axis=0), state
+    def predict(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        return np.repeat(self.LOGITS[None], len(words), axis=0)
 
 
 def first_words(sampling: Sampling, count: int = 4000) -> dict[int, float]:

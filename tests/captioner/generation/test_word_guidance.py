@@ -53,23 +53,23 @@ def test_detected_words_are_biased_by_their_log_odds_until_the_caption_has_them(
     decoder, features = make_peaked_decoder(), vectors(count=2)
     detector = make_detector({5: 0.9, 6: 0.0})
     guided = WordGuided(decoder, detector, 0.5, 0.0)
-    start = np.full(2, START, np.int32)
-    logits, state = decoder.advance(start, decoder.begin(features))
-    guided_logits, guided_state = guided.advance(start, guided.begin(features))
+    start, rows = np.full((2, 1), START, np.int32), np.arange(2)
+    logits, state = decoder.advance(start, rows, rows, decoder.begin(features))
+    guided_logits, guided_state = guided.advance(start, rows, rows, guided.begin(features))
     bias = np.zeros(SIZE)
     bias[5], bias[6] = 0.5 * np.log(0.92 / 0.12), 0.5 * np.log(0.02 / 0.12)
     np.testing.assert_allclose(guided_logits - logits, np.tile(bias, (2, 1)), atol=1e-5)
     # The first caption goes on with the detected word, the second with an undetected one.
-    words = np.array([5, 6], np.int32)
-    logits, _ = decoder.advance(words, state)
-    guided_logits, _ = guided.advance(words, guided_state)
+    ids = np.array([[START, 5], [START, 6]], np.int32)
+    logits, _ = decoder.advance(ids, rows, rows, state)
+    guided_logits, _ = guided.advance(ids, rows, rows, guided_state)
     bias_after_word = bias.copy()
     bias_after_word[5] = 0
     np.testing.assert_allclose(guided_logits - logits, [bias_after_word, bias], atol=1e-5)
 
 
-def test_a_search_may_reorder_the_rows_of_the_state() -> None:
-    decoder, features, order = make_peaked_decoder(), vectors(count=3), [2, 0, 0]
+def test_a_search_may_drop_and_repeat_rows_of_the_state() -> None:
+    decoder, features = make_peaked_decoder(), vectors(count=3)
     rng = np.random.default_rng(0)
     detector = WordDetector(
         np.zeros(6, np.float32),
@@ -78,12 +78,13 @@ def test_a_search_may_reorder_the_rows_of_the_state() -> None:
         np.ones(SIZE, np.float32),
     )
     guided = WordGuided(decoder, detector, 1.0, 0.0)
-    words = np.array([5, 6, 7], np.int32)
-    logits, state = guided.advance(words, guided.begin(features))
-    reordered, _ = guided.advance(words[order], [array[order] for array in guided.begin(features)])
-    np.testing.assert_allclose(reordered, logits[order], atol=1e-4)
-    assert len(state) == 1 + len(decoder.begin(features))
-    assert np.abs(logits - decoder.advance(words, decoder.begin(features))[0]).max() > 0.1
+    ids, rows = np.array([[START, 5], [START, 6], [START, 7]], np.int32), np.arange(3)
+    logits, state = guided.advance(ids, rows, rows, guided.begin(features))
+    # Photo 1 has no hypothesis any more, photo 0 has two.
+    order = np.array([0, 0, 2])
+    some_logits, _ = guided.advance(ids[order], order, order, guided.begin(features))
+    np.testing.assert_allclose(some_logits, logits[order], atol=1e-4)
+    assert np.abs(logits - decoder.advance(ids, rows, rows, state[1])[0]).max() > 0.1
 
 
 LIKELY = make_hypothesis([5, 6, 7], -0.5)
