@@ -48,7 +48,7 @@ def _make_training(path: Path) -> Callable[[], tuple[float, int]]:
     from pipeline.captioner.decoders.decoder import build_decoder  # noqa: PLC0415
     from pipeline.captioner.model_config import DecoderConfig  # noqa: PLC0415
     from pipeline.captioner.training.batches import Batches  # noqa: PLC0415
-    from pipeline.captioner.training.loss import compile_network  # noqa: PLC0415
+    from pipeline.captioner.training.loss import LossModel  # noqa: PLC0415
     from pipeline.captioner.training.validation import Validation  # noqa: PLC0415
     from pipeline.features.store import FeatureStore  # noqa: PLC0415
     from pipeline.text.vocabulary import Vocabulary  # noqa: PLC0415
@@ -61,15 +61,14 @@ def _make_training(path: Path) -> Callable[[], tuple[float, int]]:
     batches = Batches(pairs, store, vocabulary, batch_size=_BATCH_SIZE, max_words=50)
     config = DecoderConfig("attention", len(vocabulary), store.shape, 256, 256, 0.5, 0.5)
     decoder = build_decoder(config)
-    network = decoder.network
-    compile_network(network, keras.optimizers.Adam(5e-4))
+    model = LossModel(decoder, keras.optimizers.Adam(5e-4))
     references = {image_id: [text] for image_id, text in pairs[-_DEV_PHOTOS:]}
     validation = Validation(store, vocabulary, references, beam_width=3, max_words=_LENGTH)
 
     def train() -> tuple[float, int]:
         start, n_captions = time.perf_counter(), 0
         for batch in batches.train_batches(seed=1, epoch=1):
-            network.train_on_batch([batch.features, batch.inputs], batch.targets)
+            model.train_on_batch([batch.features, batch.inputs], batch.targets)
             n_captions += len(batch.inputs)
             if n_captions >= _BATCHES * _BATCH_SIZE:
                 break

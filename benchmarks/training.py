@@ -30,7 +30,7 @@ from pipeline.captioner.decoders.decoder import build_decoder
 from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.training.batches import Batches
-from pipeline.captioner.training.loss import compile_network, mean_loss, mean_over_words
+from pipeline.captioner.training.loss import LossModel, mean_loss, mean_over_words
 from pipeline.datasets.sample.scenes import generate_scene
 from pipeline.datasets.sample.wordings import caption_scene
 from pipeline.features.store import FeatureStore, write_store
@@ -168,12 +168,11 @@ def _make_epoch(path: Path, pairs: list[tuple[str, str]], vocabulary: Vocabulary
     config = DecoderConfig(
         "init_inject", len(vocabulary), (2048,), _UNITS, _UNITS, _DROPOUT, _DROPOUT
     )
-    network = build_decoder(config).network
-    compile_network(network, keras.optimizers.Adam(5e-4))
+    model = LossModel(build_decoder(config), keras.optimizers.Adam(5e-4))
     batches = Batches(pairs, FeatureStore.open(path), vocabulary, _BATCH_SIZE, _MAX_WORDS)
     epochs = itertools.count(1)
     return make_timer(
-        lambda: mean_over_words(network.train_on_batch, batches.train_batches(_SEED, next(epochs)))
+        lambda: mean_over_words(model.train_on_batch, batches.train_batches(_SEED, next(epochs)))
     )
 
 
@@ -227,12 +226,12 @@ class _MergeTrainer:
         sizes = {"embedding_size": 256, "units": 256, "dropout": 0.5, "output_dropout": 0.5}
         config = DecoderConfig("merge", len(data.vocabulary), (2048,), **sizes)  # type: ignore[arg-type]
         self.decoder = build_decoder(config)
-        compile_network(self.decoder.network, keras.optimizers.Adam(1e-3))
+        self._model = LossModel(self.decoder, keras.optimizers.Adam(1e-3))
         self._batches, self._epochs = data.train, itertools.count(1)
 
     def train_epoch(self) -> None:
         batches = self._batches.train_batches(_SEED, next(self._epochs))
-        mean_over_words(self.decoder.network.train_on_batch, batches)
+        mean_over_words(self._model.train_on_batch, batches)
 
     def caption_photos(self, features: Any) -> None:
         search(self.decoder, features, 1, _MAX_WORDS)

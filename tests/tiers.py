@@ -30,6 +30,7 @@ TIERS = {
     "runs/test_fuzz.py::hundreds": "soak",
     "features/encoders/test_engines.py": "slow",
     "captioner/training/test_fit.py": "slow",
+    "captioner/training/test_loss.py::training_step": "slow",
     "runs/test_crash.py": "slow",
     "runs/test_clones.py": "slow",
     "features/encoders/test_networks.py": "slow",

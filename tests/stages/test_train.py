@@ -378,7 +378,7 @@ def test_the_second_phase_is_kept_only_if_its_captions_score_better(
     first_weights: list[list[Any]] = []
 
     def record(phase: CrossEntropy, _: int) -> float:
-        variables = phase._network.trainable_variables
+        variables = phase._model.trainable_variables
         first_weights.append([np.array(variable) for variable in variables])
         return 1.0
 

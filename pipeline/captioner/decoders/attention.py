@@ -52,7 +52,7 @@ def build(config: DecoderConfig) -> DecoderGraphs:
     hidden = lstm(text.embed_sequence(ids))
     image_broadcast = layers.Reshape((1, units), name="image_broadcast")(image)
     attended, maps = attention(hidden, values, keys, image_broadcast)
-    network = keras.Model([features, ids], text.logits(attended), name="attention")
+    network, output = text.network([features, ids], attended, "attention")
 
     lstm_state = [zero_state(image, units, name) for name in ("hidden", "cell")]
     start = keras.Model(features, [values, keys, image, *lstm_state], name="attention_start")
@@ -73,7 +73,7 @@ def build(config: DecoderConfig) -> DecoderGraphs:
     step = keras.Model([word, *state], [vectors, *lstm_state_out], name="attention_step")
 
     attention_maps = keras.Model([features, ids], maps, name="attention_maps")
-    return DecoderGraphs(network, start, step, text.logits_graph(units), attention_maps)
+    return DecoderGraphs(network, start, step, text.logits_graph(units), output, attention_maps)
 
 
 def _group_by_photo(rows_and_photos: list[Any]) -> Any:

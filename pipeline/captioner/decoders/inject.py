@@ -52,7 +52,7 @@ def build_par_inject(config: DecoderConfig) -> DecoderGraphs:
         [image, embeddings]
     )
     hidden, *_ = lstm(layers.Concatenate(name="inject")([embeddings, image_per_word]))
-    network = keras.Model([features, ids], text.logits(hidden), name="par_inject")
+    network, output = text.network([features, ids], hidden, "par_inject")
 
     lstm_state = [zero_state(image, units, name) for name in ("hidden", "cell")]
     start = keras.Model(features, [image, *lstm_state], name="par_inject_start")
@@ -62,7 +62,7 @@ def build_par_inject(config: DecoderConfig) -> DecoderGraphs:
     lstm_input = layers.Concatenate(name="inject_step")([text.embed_token(word), image_in])
     hidden, lstm_state_out = lstm.cell(lstm_input, lstm_state_in)
     step = keras.Model([word, *state], [hidden, *lstm_state_out], name="par_inject_step")
-    return DecoderGraphs(network, start, step, text.logits_graph(units))
+    return DecoderGraphs(network, start, step, text.logits_graph(units), output)
 
 
 def _make_lstm(config: DecoderConfig) -> Any:
@@ -80,12 +80,12 @@ def _build_from_initial_state(
     """Build the graphs of an LSTM that sees the photo only in its initial [hidden, cell]."""
     name = config.name
     hidden, *_ = lstm(text.embed_sequence(ids), initial_state=initial_state)
-    network = keras.Model([features, ids], text.logits(hidden), name=name)
+    network, output = text.network([features, ids], hidden, name)
     start = keras.Model(features, initial_state, name=f"{name}_start")
     word, state = step_inputs(hidden=config.units, cell=config.units)
     hidden, state_out = lstm.cell(text.embed_token(word), state)
     step = keras.Model([word, *state], [hidden, *state_out], name=f"{name}_step")
-    return DecoderGraphs(network, start, step, text.logits_graph(config.units))
+    return DecoderGraphs(network, start, step, text.logits_graph(config.units), output)
 
 
 def _repeat_per_word(image_and_words: list[Any]) -> Any:

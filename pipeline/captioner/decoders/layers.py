@@ -1,11 +1,25 @@
 """What all decoders share: the set of graphs that they consist of, and common layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.backend import keras
 from pipeline.captioner.model_config import DecoderConfig
+
+
+class Output(NamedTuple):
+    """The end of a network, in parts: its logits are `vectors @ kernel + bias`.
+
+    The loss computes them itself, together with its gradients.
+
+    Attributes:
+        vectors: the network before its last layer, a `keras.Model`; returns (B, T, N).
+        weights: returns kernel (N, V) and bias (V,).
+    """
+
+    vectors: Any
+    weights: Callable[[], tuple[Any, Any]]
 
 
 class DecoderGraphs(NamedTuple):
@@ -21,6 +35,7 @@ class DecoderGraphs(NamedTuple):
             the rows of a photo are consecutive; otherwise B is P.
         logits: maps the vectors (B, N) to the logits of the next word (B, V), an affine map:
             guidance mixes vectors where it means logits.
+        output: the network's end in parts.
         maps: maps the network's inputs to attention maps (B, T, P): the weight of each position
             in the photo for the next word; they sum to 1. None for a decoder without attention.
     """
@@ -29,6 +44,7 @@ class DecoderGraphs(NamedTuple):
     start: Any
     step: Any
     logits: Any
+    output: Output
     maps: Any = None
 
 
@@ -78,11 +94,35 @@ class TextLayers:
         return keras.Model(vectors, self.logits(vectors), name="logits_graph")
 
     def logits(self, hidden: Any) -> Any:
-        """Return the logits of the next word, (..., V), from hidden vectors (..., N)."""
+        """Return the logits of the next word, (..., V), from hidden vectors (..., units)."""
+        return self._project(self._vectors(hidden))
+
+    def network(self, inputs: list[Any], hidden: Any, name: str) -> tuple[Any, Output]:
+        """Return the graph from inputs to logits, and its end in parts.
+
+        Args:
+            inputs: the network's inputs.
+            hidden: hidden vectors (B, T, units).
+            name: the network's name.
+        """
+        vectors = self._vectors(hidden)
+        network = keras.Model(inputs, self._project(vectors), name=name)
+        return network, Output(keras.Model(inputs, vectors, name=name), self._weights)
+
+    def _vectors(self, hidden: Any) -> Any:
+        """Return the vectors that are projected to logits, (..., N)."""
         hidden = self._output_dropout(hidden)
+        return self._output_projection(hidden) if self._tied_embeddings else hidden
+
+    def _project(self, vectors: Any) -> Any:
         if self._tied_embeddings:  # Press and Wolf 2017, "Using the output embedding"
-            return self._output_bias(self._embedding(self._output_projection(hidden), reverse=True))
-        return self._output(hidden)
+            return self._output_bias(self._embedding(vectors, reverse=True))
+        return self._output(vectors)
+
+    def _weights(self) -> tuple[Any, Any]:
+        if self._tied_embeddings:
+            return keras.ops.transpose(self._embedding.embeddings), self._output_bias.bias
+        return self._output.kernel, self._output.bias
 
 
 class _AddBias(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types

@@ -32,7 +32,7 @@ def build(config: DecoderConfig) -> DecoderGraphs:
     embeddings = text.embed_sequence(ids)
     image_broadcast = layers.Reshape((1, units), name="image_broadcast")(image)
     fused = fusion(layers.Add(name="merge")([lstm(embeddings), image_broadcast]))
-    network = keras.Model([features, ids], text.logits(fused), name="merge")
+    network, output = text.network([features, ids], fused, "merge")
 
     lstm_state = [zero_state(image, units, name) for name in ("hidden", "cell")]
     start = keras.Model(features, [image, *lstm_state], name="merge_start")
@@ -42,4 +42,4 @@ def build(config: DecoderConfig) -> DecoderGraphs:
     hidden, lstm_state_out = lstm.cell(text.embed_token(word), lstm_state_in)
     vectors = fusion(layers.Add(name="merge_step")([hidden, image_in]))
     step = keras.Model([word, *state], [vectors, *lstm_state_out], name="merge_step")
-    return DecoderGraphs(network, start, step, text.logits_graph(units))
+    return DecoderGraphs(network, start, step, text.logits_graph(units), output)

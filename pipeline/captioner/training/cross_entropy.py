@@ -13,7 +13,7 @@ from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batch, Batches
 from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import CrossEntropyEpoch
-from pipeline.captioner.training.loss import compile_network, mean_over_words
+from pipeline.captioner.training.loss import LossModel, mean_over_words
 from pipeline.captioner.training.optimizer import OptimizerConfig
 from pipeline.captioner.training.tracing import trace_network
 from pipeline.text.vocabulary import PAD, START
@@ -50,7 +50,7 @@ class CrossEntropy(Phase):
             optimizer: the optimizer's settings.
             epochs: maximum number of epochs, for the learning rate schedule.
             seed: seed of the batches' order and of all draws.
-            label_smoothing: see `compile_network`.
+            label_smoothing: see `LossModel`.
             condition_dropout: probability that a caption is trained with null features instead
                 of its photo's. Classifier-free guidance needs a decoder trained this way (Ho
                 and Salimans 2022).
@@ -59,20 +59,20 @@ class CrossEntropy(Phase):
                 the true words (Mihaylova and Martins 2019, "Scheduled sampling for
                 transformers"). The probability rises linearly over the first epochs.
         """
-        self._decoder, self._network = decoder, decoder.network
+        self._decoder = decoder
         self.batches, self._seed = batches, seed
         self.size = len(batches.sequences)
         self._condition_dropout = condition_dropout
         self._scheduled_sampling = scheduled_sampling
         self.optimizer = optimizer.build(epochs * len(batches))
-        compile_network(self._network, self.optimizer, label_smoothing)
-        self.optimizer.build(self._network.trainable_variables)
+        self._model = LossModel(decoder, self.optimizer, label_smoothing)
+        self.optimizer.build(decoder.network.trainable_variables)
 
     def trace(self) -> None:
         """Trace the training step and, for scheduled sampling, the predictions."""
-        network = self._network
-        trace_network(self._decoder, lambda x, y, _: network.train_on_batch(x, y))
+        trace_network(self._decoder, lambda x, y, _: self._model.train_on_batch(x, y))
         if self._scheduled_sampling:
+            network = self._decoder.network
             trace_network(self._decoder, lambda x, *_: network.predict_on_batch(x))
 
     def train_epoch(self, epoch: int) -> float:
@@ -85,7 +85,7 @@ class CrossEntropy(Phase):
         if rate:
             sampling_random = np.random.default_rng([self._seed, epoch, 1])
             batches = (self._sample_inputs(batch, rate, sampling_random) for batch in batches)
-        return mean_over_words(self._network.train_on_batch, self._counted(batches))
+        return mean_over_words(self._model.train_on_batch, self._counted(batches))
 
     def _counted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:
@@ -101,7 +101,8 @@ class CrossEntropy(Phase):
 
     def _sample_inputs(self, batch: Batch, rate: float, random: np.random.Generator) -> Batch:
         """Replace some input words with words sampled from the decoder's predictions."""
-        logits = np.array(self._network.predict_on_batch([batch.features, batch.inputs]))
+        network = self._decoder.network
+        logits = np.array(network.predict_on_batch([batch.features, batch.inputs]))
         logits[..., [PAD, START]] = -np.inf
         # The argmax of logits with Gumbel noise is a sample from their softmax.
         samples = (logits + random.gumbel(size=logits.shape)).argmax(axis=-1).astype(np.int32)

@@ -15,7 +15,7 @@ from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.history import EpochRow, read_rows
-from pipeline.captioner.training.loss import build_eval_model, mean_over_words
+from pipeline.captioner.training.loss import LossModel, mean_over_words
 from pipeline.captioner.training.tracing import trace_network, trace_search
 from pipeline.progress import Progress
 
@@ -140,7 +140,7 @@ class FitLoop:
         Raises:
             KeyboardInterrupt: before the end of the first epoch, so there is nothing to keep.
         """
-        eval_model = build_eval_model(self.decoder)
+        eval_model = LossModel(self.decoder)
         self._trace(eval_model)
         self._resume()
         try:

@@ -1,4 +1,10 @@
-"""The loss: mean negative log-likelihood of a word, in nats, with teacher forcing."""
+"""The loss: mean negative log-likelihood of a word, in nats, with teacher forcing.
+
+The logits of all words, (B, T, V), are the largest array of a training step: after its matrix
+products, reading and writing them took most of its time. Here the last layer, the softmax and the
+cross-entropy are one function with a gradient of its own, which is simple: the difference between
+predicted and target probabilities.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,39 +14,79 @@ from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batch, Batches
 from pipeline.text.vocabulary import PAD
 
+ops = keras.ops
 
-def compile_network(network: Any, optimizer: Any, label_smoothing: float = 0.0) -> None:
-    """Compile a decoder's network with this loss, for training or evaluation.
+# Words less likely than this count as if they had this probability, in the loss, not in its
+# gradient. Nearly the least that float32 has with all its digits.
+_MIN_PROBABILITY = 1e-37
 
-    Args:
-        network: see `DecoderGraphs`.
-        optimizer: a `keras.optimizers.Optimizer`, or its name.
-        label_smoothing: share of the target distribution that is spread evenly over the
-            vocabulary (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).
-    """
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=PAD)
-    if label_smoothing:
-        loss = _SmoothedCrossEntropy(label_smoothing)
-    network.compile(optimizer=optimizer, loss=loss, jit_compile=JIT_COMPILE)
+
+class LossModel(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """A decoder's network that ends in its loss; `train_on_batch` and `test_on_batch` return it."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        optimizer: Any = "sgd",
+        label_smoothing: float = 0.0,
+        *,
+        dropout: bool = True,
+    ) -> None:
+        """Compile the model; it shares the decoder's layers.
+
+        Args:
+            decoder: the decoder to train or evaluate.
+            optimizer: a `keras.optimizers.Optimizer`. Keras requires one for evaluation too.
+            label_smoothing: share of the target distribution that is spread evenly over the
+                vocabulary (Szegedy et al. 2016, "Rethinking the Inception architecture",
+                section 7).
+            dropout: whether training uses dropout and noise.
+        """
+        super().__init__(name=decoder.network.name)
+        self._network = decoder.network  # Keras finds the weights here
+        self._decoder = decoder
+        self._label_smoothing = label_smoothing
+        self._dropout = dropout
+        self.compile(optimizer=optimizer, jit_compile=JIT_COMPILE)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the vectors (B, T, N) from which the logits are computed."""
+        return self._decoder.graphs.output.vectors(inputs, training=training and self._dropout)
+
+    def compute_loss(
+        self,
+        x: Any = None,  # noqa: ARG002  (Keras passes it)
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,  # noqa: ARG002
+    ) -> Any:
+        """Return the sum of the words' losses with these weights, by default their mean.
+
+        Args:
+            x: the inputs; not used.
+            y: targets (B, T).
+            y_pred: vectors (B, T, N).
+            sample_weight: the words' weights (B, T), 0 for <pad>.
+            training: not used.
+        """
+        targets = ops.cast(ops.reshape(y, (-1,)), "int32")
+        if sample_weight is None:
+            mask = ops.cast(targets != PAD, "float32")
+            weights = mask / ops.sum(mask)
+        else:
+            weights = ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
+        vectors = ops.reshape(y_pred, (-1, y_pred.shape[-1]))
+        kernel, bias = self._decoder.graphs.output.weights()
+        return _cross_entropy(vectors, kernel, bias, targets, weights, self._label_smoothing)
 
 
 def mean_loss(decoder: Decoder, batches: Batches) -> float:
-    """Return the mean loss of a word of `batches`, without dropout.
+    """Return the mean loss of a word of `batches`, without dropout or label smoothing.
 
     Its exponential is the perplexity.
     """
-    return mean_over_words(build_eval_model(decoder).test_on_batch, batches.eval_batches())
-
-
-def build_eval_model(decoder: Decoder) -> Any:
-    """Return a network that shares the decoder's layers and has the loss without smoothing.
-
-    It is a model of its own because the decoder's network may be compiled with another loss.
-    """
-    network = decoder.network
-    eval_model = keras.Model(network.inputs, network.outputs, name=network.name)
-    compile_network(eval_model, "sgd")  # Keras requires an optimizer; it is not used
-    return eval_model
+    return mean_over_words(LossModel(decoder).test_on_batch, batches.eval_batches())
 
 
 def mean_over_words(run_batch: Callable[[list[Any], Any], Any], batches: Iterable[Batch]) -> float:
@@ -53,20 +99,50 @@ def mean_over_words(run_batch: Callable[[list[Any], Any], Any], batches: Iterabl
     return total / words
 
 
-class _SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
-    """Cross-entropy with label smoothing, over the targets that are not <pad>."""
+def _cross_entropy(
+    vectors: Any, kernel: Any, bias: Any, targets: Any, weights: Any, smoothing: float
+) -> Any:
+    """Return the weighted sum of the words' losses, a scalar.
 
-    def __init__(self, smoothing: float) -> None:
-        super().__init__()
-        self._smoothing = smoothing
+    Args:
+        vectors: (n, N).
+        kernel: (N, V).
+        bias: (V,).
+        targets: ids (n,).
+        weights: the words' weights (n,).
+        smoothing: share of the target distribution that is spread evenly.
+    """
+    share = smoothing / kernel.shape[-1]  # of each word
 
-    def call(self, targets: Any, logits: Any) -> Any:
-        ops = keras.ops
-        targets = ops.cast(targets, "int32")  # Keras casts them to the dtype of the logits
-        log_probs = ops.log_softmax(logits, axis=-1)
-        target_log_probs = ops.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
-        mean_log_probs = ops.mean(log_probs, axis=-1)
-        losses = -(1 - self._smoothing) * target_log_probs - self._smoothing * mean_log_probs
-        mask = ops.cast(targets != PAD, losses.dtype)
-        # The mean over all words; Keras then takes the mean of this single number.
-        return ops.sum(losses * mask) / ops.sum(mask)
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def loss(vectors: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
+        columns = targets[:, None]
+        logits = ops.matmul(vectors, kernel) + bias
+        probs = ops.softmax(logits, axis=-1)
+        target_probs = ops.take_along_axis(probs, columns, axis=-1)
+        losses = -ops.log(ops.maximum(target_probs, _MIN_PROBABILITY))
+        if smoothing:
+            # The same as the targets' share of the loss and the mean over all words.
+            target_logits = ops.take_along_axis(logits, columns, axis=-1)
+            mean_kernel = ops.mean(kernel, axis=-1, keepdims=True)
+            mean_logits = ops.matmul(vectors, mean_kernel) + ops.mean(bias)
+            losses += smoothing * (target_logits - mean_logits)
+
+        def gradient(*d_losses: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
+            (d_loss,) = d_losses if upstream is None else (upstream,)
+            row_weights = (weights * d_loss)[:, None]
+            d_logits = probs - share if smoothing else probs
+            d_targets = target_probs[:, 0] - (1 - smoothing + share)
+            rows = ops.arange(ops.shape(targets)[0], dtype="int32")
+            indices = ops.stack([rows, targets], axis=1)
+            d_logits = ops.scatter_update(d_logits, indices, d_targets)
+            return (
+                ops.matmul(d_logits, ops.transpose(kernel)) * row_weights,
+                ops.matmul(ops.transpose(vectors * row_weights), d_logits),
+                ops.matmul(ops.transpose(row_weights), d_logits)[0],
+            )
+
+        return ops.sum(losses[:, 0] * weights), gradient
+
+    # A custom gradient works for tensors only: variables would get no gradient.
+    return loss(vectors, ops.copy(kernel), ops.copy(bias))

@@ -6,18 +6,18 @@ baseline for free!"). The reward is CIDEr-D against the training captions.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import JIT_COMPILE, keras
+from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.generation.interfaces import Hypothesis
 from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.training.batches import Ids, teacher_forcing
 from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import SelfCriticalEpoch
+from pipeline.captioner.training.loss import LossModel
 from pipeline.captioner.training.tracing import trace_network
 from pipeline.features.store import FeatureStore
 from pipeline.metrics.cider import CiderD
@@ -69,13 +69,10 @@ class SelfCritical(Phase):
         self.size = len(image_ids)
         self._samples, self._batch_size = samples, batch_size
         self._max_words, self._seed = max_words, seed
-        self._model = _WithoutDropout(decoder.network)
         self.optimizer = keras.optimizers.Adam(learning_rate)
-        self._model.compile(
-            optimizer=self.optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
-            jit_compile=JIT_COMPILE,
-        )
+        # The gradient of the expected reward is that of the distribution that the samples are
+        # drawn from, and they are drawn without dropout.
+        self._model = LossModel(decoder, self.optimizer, dropout=False)
         self.optimizer.build(decoder.network.trainable_variables)
 
     def trace(self) -> None:
@@ -120,21 +117,6 @@ class SelfCritical(Phase):
         )
         self.advance(len(photos))
         return rewards
-
-
-class _WithoutDropout(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """A network that is trained without dropout and noise.
-
-    The gradient of the expected reward is that of the distribution that the samples are drawn
-    from, and they are drawn without dropout.
-    """
-
-    def __init__(self, network: Any) -> None:
-        super().__init__(name=network.name)
-        self._network = network
-
-    def call(self, inputs: Any) -> Any:
-        return self._network(inputs, training=False)
 
 
 def advantages(rewards: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

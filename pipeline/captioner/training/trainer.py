@@ -69,7 +69,7 @@ class TrainConfig:
         batch_size: captions in a batch.
         max_words: only this many words of a longer caption are used.
         optimizer: settings of the optimizer.
-        label_smoothing: see `compile_network`.
+        label_smoothing: see `LossModel`.
         condition_dropout: see `CrossEntropy`.
         scheduled_sampling: see `CrossEntropy`.
         epochs: maximum number of epochs.

@@ -102,7 +102,7 @@ def test_the_first_state_is_the_image_and_zeros() -> None:
 
 def test_weights_and_outputs_have_the_configured_sizes() -> None:
     config = DecoderConfig("merge", 11, (3, 6), 5, 7, dropout=0.0, output_dropout=0.0)
-    network, start, step, logits, _ = merge.build(config)
+    network, start, step, logits, *_ = merge.build(config)
     shapes = {weight.path: tuple(weight.shape) for weight in network.weights}
     assert shapes["embedding/embeddings"] == (11, 5)
     assert shapes["image/kernel"] == (6, 7)

@@ -7,6 +7,7 @@ import pytest
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batch, Batches, Ids
 from pipeline.captioner.training.cross_entropy import CrossEntropy
+from pipeline.captioner.training.loss import LossModel
 from pipeline.captioner.training.optimizer import OptimizerConfig
 from pipeline.text.vocabulary import END, PAD, START
 from tests.support.captioner import (
@@ -25,13 +26,13 @@ SEED = 5
 
 
 class TrainSpy:
-    """Records a network's training batches instead of training it."""
+    """Records the training batches instead of training on them."""
 
-    def __init__(self, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.features: list[Any] = []
         self.inputs: list[Ids] = []
         self.targets: list[Ids] = []
-        monkeypatch.setattr(network, "train_on_batch", self._record)
+        monkeypatch.setattr(LossModel, "train_on_batch", self._record)
 
     def _record(self, inputs: list[Any], targets: Ids) -> float:
         features, ids = inputs
@@ -66,7 +67,7 @@ def train_one_epoch(
     phase = CrossEntropy(
         decoder, batches, OptimizerConfig(0.001), 20, SEED, scheduled_sampling=rate
     )
-    spy = TrainSpy(decoder.network, monkeypatch)
+    spy = TrainSpy(monkeypatch)
     assert phase.train_epoch(epoch) == 1.0
     (batch,) = batches.train_batches(SEED, epoch)
     (inputs,), (targets,) = spy.inputs, spy.targets
@@ -120,7 +121,7 @@ def test_condition_dropout_replaces_some_photos_with_null_features(
 ) -> None:
     decoder = make_peaked_decoder(feature_norm=norm)
     phase = CrossEntropy(decoder, batches, OptimizerConfig(0.001), 20, SEED, condition_dropout=0.25)
-    spy = TrainSpy(decoder.network, monkeypatch)
+    spy = TrainSpy(monkeypatch)
     for epoch in (1, 1, 2):
         phase.train_epoch(epoch)
     first, again, second = spy.features

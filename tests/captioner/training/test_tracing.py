@@ -12,7 +12,7 @@ from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.cross_entropy import CrossEntropy
 from pipeline.captioner.training.fit import FitLoop
 from pipeline.captioner.training.history import EpochRow
-from pipeline.captioner.training.loss import build_eval_model
+from pipeline.captioner.training.loss import LossModel
 from pipeline.captioner.training.optimizer import OptimizerConfig
 from tests.captioner.training import test_fit, test_self_critical
 from tests.support.captioner import (
@@ -44,14 +44,14 @@ def test_no_batch_of_a_training_gets_a_graph_of_its_own(
     phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = 0
-    compute_loss = keras.Model.compute_loss
+    compute_loss = LossModel.compute_loss
 
     def count(*arguments: Any, **options: Any) -> Any:  # runs only while a graph is traced
         nonlocal graphs
         graphs += 1
         return compute_loss(*arguments, **options)
 
-    monkeypatch.setattr(keras.Model, "compute_loss", count)
+    monkeypatch.setattr(LossModel, "compute_loss", count)
     loop = make_loop(tmp_path, phase)
     searched = loop.decoder.graphs.start, loop.decoder.graphs.step
     by_epoch: list[list[int]] = []
@@ -75,7 +75,7 @@ def test_no_batch_of_a_training_gets_a_graph_of_its_own(
 def test_tracing_changes_nothing(tmp_path: Path) -> None:
     loop = make_loop(tmp_path, "cross_entropy")
     before = [variable.numpy().tobytes() for variable in loop._state()]
-    loop._trace(build_eval_model(loop.decoder))
+    loop._trace(LossModel(loop.decoder))
     assert [variable.numpy().tobytes() for variable in loop._state()] == before
 
 
