@@ -1,7 +1,6 @@
 """The training loop: train an epoch, validate it, save a checkpoint, stop early."""
 
 import math
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,8 @@ from pipeline.progress import Progress
 
 INTERRUPTED = "interrupted"
 _PROGRESS_SECONDS = 60.0  # between lines in a log, which has a line for each epoch too
-# The perplexity, which is the exponential of the loss, overflows above it.
-_MAX_LOSS = math.log(sys.float_info.max)
+# Nats a word. To guess costs log V, 14 for a million words; above this, a training has diverged.
+_MAX_LOSS = 30.0
 
 
 class Phase(ABC):
