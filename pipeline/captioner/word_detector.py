@@ -200,7 +200,8 @@ def fit_detector(
         captions: image_id of each training photo to the ids of its captions.
         read_features: returns the features of photos, (n, D) or (n, P, D).
         vocabulary_size: number of ids, special tokens included.
-        ridge_alpha: strength of the L2 penalty; the inputs are unit vectors.
+        ridge_alpha: strength of the L2 penalty, relative to the mean squared error of a photo; the
+            inputs are unit vectors.
 
     Raises:
         ValueError: the penalty is too small for so few photos.
@@ -215,8 +216,8 @@ def fit_detector(
             yield read_features(chunk), shares
 
     mean, prior, idf = _statistics(chunks(), len(image_ids))
-    # The normal equations: (X'X + alpha I) weights = X'Y.
-    gram = np.eye(len(mean)) * ridge_alpha
+    # The normal equations: (X'X + n alpha I) weights = X'Y.
+    gram = np.eye(len(mean)) * (len(image_ids) * ridge_alpha)
     moments = np.zeros((len(mean), vocabulary_size))
     for features, shares in chunks():
         directions = _unit_directions(features, mean).astype(np.float64)

@@ -12,6 +12,7 @@ from pipeline.captioner.generation.settings import SEARCH_FILE, SearchSettings
 from pipeline.captioner.model_config import Member
 from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.loss import mean_loss
+from pipeline.datasets.caption_table import read_caption_table
 from pipeline.files import fingerprint, write_json, write_text
 from pipeline.metrics import tokenizer
 from pipeline.metrics.perplexity import adjusted_perplexity
@@ -37,7 +38,8 @@ _DETECTED_WORDS = 6  # shown for each photo in the report
 
 def main() -> None:
     """Write search.json, metrics.json, predictions.parquet, report.html and model_card.md."""
-    params = load_params().evaluate
+    table = read_caption_table(ARTIFACTS / "captions.parquet")
+    params = load_params(training_captions=len(table.texts("train"))).evaluate
     settings = _search_settings(params)
     # Written first, so that `caption image` works even if the evaluation fails.
     settings.write(ARTIFACTS / SEARCH_FILE)

@@ -14,9 +14,10 @@ ARTIFACTS = Path("artifacts")
 
 def main() -> None:
     """Write artifacts/vocabulary.json."""
-    min_count = load_params().tokenize.min_count
     table = read_caption_table(ARTIFACTS / "captions.parquet")
-    vocabulary = Vocabulary.build(table.texts("train"), min_count, table.fingerprint)
+    texts = table.texts("train")
+    min_count = load_params(training_captions=len(texts)).tokenize.min_count
+    vocabulary = Vocabulary.build(texts, min_count, table.fingerprint)
     if not vocabulary.words:
         raise InputError(
             f"params.yaml: no word of the training captions occurs tokenize.min_count "

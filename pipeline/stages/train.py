@@ -48,10 +48,10 @@ _CODE = ("captioner", "features", "metrics", "storage", "text")
 
 def main() -> None:
     """Write artifacts/model/, history.csv, self_critical.csv and samples/."""
-    params = load_params()
     artifacts = TrainingArtifacts.open(
         ARTIFACTS, "captions.parquet", "vocabulary.json", "features.h5"
     )
+    params = load_params(training_captions=len(artifacts.table.texts("train")))
     cache = Path(params.runtime.cache)
     with (
         sole_writer(ARTIFACTS, "training", ".train.lock", alternative=""),

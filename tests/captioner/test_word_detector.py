@@ -60,7 +60,7 @@ def test_the_detector_is_a_ridge_regression_on_unit_directions(
     if len(shape) > 1:
         directions = normalize(directions.mean(axis=1))
     # The dual solution: with the Gram matrix of the photos instead of the features.
-    products = directions @ directions.T + RIDGE_ALPHA * np.eye(len(features))
+    products = directions @ directions.T + len(features) * RIDGE_ALPHA * np.eye(len(features))
     weights = directions.T @ np.linalg.solve(products, targets - targets.mean(axis=0))
     expected = np.maximum(directions @ weights + targets.mean(axis=0), 0)
     detected = make_detector(shape).detect(vectors(shape))
@@ -85,7 +85,7 @@ def test_photos_read_in_several_chunks_are_one_regression() -> None:
     def read(chunk: Iterable[str]) -> npt.NDArray[np.float32]:
         return np.stack([features[image_id] for image_id in chunk])
 
-    detector = fit_detector(captions, read, 7, RIDGE_ALPHA)
+    detector = fit_detector(captions, read, 7, 0.002)
     detected = detector.detect(np.stack([*features.values()]))
     right = (detected[:, 4] > detected[:, 6]) == [captions[i] == [[4, 5]] for i in ids]
     assert right.mean() > 0.9

@@ -15,6 +15,8 @@ Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int32]
 Positions = npt.NDArray[np.int_]
 
+_LENGTH_PENALTY = 0.8  # exponent of the number of steps; docs/results.md compares it with others
+
 
 class StepDecoder(Protocol):
     """A decoder that can be searched word by word, whatever runtime computes it.
@@ -60,11 +62,12 @@ class Hypothesis:
 
     @property
     def score(self) -> float:
-        """Mean log-probability per step, by which the hypotheses of a beam are ranked.
+        """Log-probability, normalized by length; the hypotheses of a beam are ranked by it.
 
-        The sum instead of the mean would prefer short captions (Wu et al. 2016, section 7).
+        The sum over all steps would prefer short captions, their mean long ones (Wu et al. 2016,
+        "Google's neural machine translation system", section 7).
         """
-        return self.log_probability / (len(self.ids) + 1)
+        return self.log_probability / float((len(self.ids) + 1) ** _LENGTH_PENALTY)
 
 
 def rank(hypotheses: Sequence[Hypothesis], scores: Sequence[float]) -> list[Hypothesis]:

@@ -183,7 +183,7 @@ def test_log_probabilities_are_those_of_the_whole_sequence(decoder: Decoder, wid
             assert h.log_probability == pytest.approx(
                 log_probability(decoder, photo, h.ids), abs=1e-4
             )
-            assert h.score == pytest.approx(h.log_probability / (len(h.ids) + 1))
+            assert h.score == pytest.approx(h.log_probability / (len(h.ids) + 1) ** 0.8)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7])
@@ -270,9 +270,9 @@ def test_a_finished_hypothesis_beats_a_likelier_one_whose_forced_end_is_unlikely
     assert rank([cut_off, finished], [-2.0, -3.0]) == [cut_off, finished]
 
 
-def test_the_score_is_the_mean_over_the_words_and_the_end() -> None:
-    assert Hypothesis((4, 5), -6.0, finished=True).score == pytest.approx(-2)
-    assert Hypothesis((4, 5), -6.0, finished=False).score == pytest.approx(-2)
+def test_the_score_is_normalized_by_the_number_of_words_and_the_end() -> None:
+    assert Hypothesis((4, 5), -6.0, finished=True).score == pytest.approx(-6 / 3**0.8)
+    assert Hypothesis((4, 5), -6.0, finished=False).score == pytest.approx(-6 / 3**0.8)
     assert Hypothesis((), -6.0, finished=True).score == pytest.approx(-6)
 
 

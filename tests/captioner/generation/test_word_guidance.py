@@ -38,7 +38,7 @@ def make_detector(
 
 def make_hypothesis(ids: list[int], score: float, *, finished: bool = True) -> Hypothesis:
     """Return a hypothesis with this mean log-probability."""
-    return Hypothesis(tuple(ids), score * (len(ids) + 1), finished)
+    return Hypothesis(tuple(ids), score * (len(ids) + 1) ** 0.8, finished)
 
 
 def rerank(
