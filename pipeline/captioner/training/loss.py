@@ -16,9 +16,7 @@ from pipeline.text.vocabulary import PAD
 
 ops = keras.ops
 
-# Words less likely than this count as if they had this probability, in the loss, not in its
-# gradient. Nearly the least that float32 has with all its digits.
-_MIN_PROBABILITY = 1e-37
+_MIN_PROBABILITY = 1e-37  # nearly the least that float32 has with all its digits
 
 
 class LossModel(keras.Model):  # type: ignore[misc]  # Keras has no types
@@ -120,10 +118,15 @@ def _cross_entropy(
         logits = ops.matmul(vectors, kernel) + bias
         probs = ops.softmax(logits, axis=-1)
         target_probs = ops.take_along_axis(probs, columns, axis=-1)
-        losses = -ops.log(ops.maximum(target_probs, _MIN_PROBABILITY))
+        target_logits = ops.take_along_axis(logits, columns, axis=-1)
+        losses = ops.cond(
+            ops.min(target_probs) > _MIN_PROBABILITY,
+            lambda: -ops.log(target_probs),
+            # Right for all, and slower.
+            lambda: ops.logsumexp(logits, axis=-1, keepdims=True) - target_logits,
+        )
         if smoothing:
             # The same as the targets' share of the loss and the mean over all words.
-            target_logits = ops.take_along_axis(logits, columns, axis=-1)
             mean_kernel = ops.mean(kernel, axis=-1, keepdims=True)
             mean_logits = ops.matmul(vectors, mean_kernel) + ops.mean(bias)
             losses += smoothing * (target_logits - mean_logits)

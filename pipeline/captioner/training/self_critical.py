@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.generation.interfaces import Hypothesis
 from pipeline.captioner.generation.sampling import Sampling, sample
@@ -18,6 +17,7 @@ from pipeline.captioner.training.batches import Ids, teacher_forcing
 from pipeline.captioner.training.fit import Phase
 from pipeline.captioner.training.history import SelfCriticalEpoch
 from pipeline.captioner.training.loss import LossModel
+from pipeline.captioner.training.optimizer import OptimizerConfig
 from pipeline.captioner.training.tracing import trace_network
 from pipeline.features.store import FeatureStore
 from pipeline.metrics.cider import CiderD
@@ -69,7 +69,7 @@ class SelfCritical(Phase):
         self.size = len(image_ids)
         self._samples, self._batch_size = samples, batch_size
         self._max_words, self._seed = max_words, seed
-        self.optimizer = keras.optimizers.Adam(learning_rate)
+        self.optimizer = OptimizerConfig(learning_rate).build(steps=0)
         # The gradient of the expected reward is that of the distribution that the samples are
         # drawn from, and they are drawn without dropout.
         self._model = LossModel(decoder, self.optimizer, dropout=False)

@@ -86,11 +86,16 @@ def test_a_training_step_is_that_of_keras_own_loss(
         assert not np.allclose(before, b, rtol=1e-3, atol=1e-4)
 
 
-def test_a_word_without_probability_has_a_finite_loss(tmp_path: Path, decoder: Decoder) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_words_without_probability_is_that_of_the_formula(
+    tmp_path: Path, decoder: Decoder, smoothing: float
+) -> None:
     batch = batch_of(tmp_path)
     add_to_logit(decoder, int(batch.targets[0, 0]) + 1, 1000.0)
-    loss = LossModel(decoder).test_on_batch([batch.features, batch.inputs], batch.targets)
-    assert 80 < float(loss) < 90
+    model = LossModel(decoder, label_smoothing=smoothing)
+    loss = model.test_on_batch([batch.features, batch.inputs], batch.targets)
+    assert float(loss) == pytest.approx(expected_loss(decoder, batch, smoothing), rel=1e-5)
+    assert float(loss) > 500
 
 
 def test_the_evaluation_loss_is_not_smoothed_and_the_training_loss_stays(

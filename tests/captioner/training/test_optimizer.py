@@ -50,6 +50,29 @@ def test_gradients_are_clipped_by_their_global_norm(weight_decay: float) -> None
     assert not np.allclose(steps, apply_gradients(without, weights, gradients), rtol=1e-2)
 
 
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="TensorFlow's sparse gradients")
+@pytest.mark.parametrize("weight_decay", [None, 0.1])
+def test_a_step_is_that_of_keras_own_adam(weight_decay: float | None) -> None:
+    random = np.random.default_rng(0)
+    tf = pytest.importorskip("tensorflow")
+    initial = random.normal(size=(5, 3)).astype(np.float32)
+    weights = {}
+    for own in (OptimizerConfig(0.1, weight_decay=weight_decay or 0.0).build(0), None):
+        optimizer = own or keras.optimizers.Adam(0.1, weight_decay=weight_decay)
+        variables = [keras.Variable(initial), keras.Variable(initial)]
+        random = np.random.default_rng(1)
+        for _ in range(4):
+            dense, rows = random.normal(size=(2, 5, 3)).astype(np.float32)
+            # Three words, one of them three times, and two others not at all.
+            rows[2] = -rows[1]
+            words = tf.constant([4, 0, 0, 2, 0])
+            sparse = tf.IndexedSlices(tf.constant(rows), words, tf.constant([5, 3]))
+            optimizer.apply([tf.constant(dense), sparse], variables)
+        weights[own is None] = [np.array(v) for v in (*variables, *optimizer.variables)]
+    for ours, theirs in zip(weights[False], weights[True], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def learning_rates(config: OptimizerConfig, steps: int) -> list[float]:
     """Return the length of each step with constant gradients, which is the learning rate."""
     weights = np.array(apply_gradients(config, [0.0], [[1.0]] * steps)).ravel()
