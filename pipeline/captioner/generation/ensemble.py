@@ -14,7 +14,8 @@ from pipeline.captioner.generation.interfaces import (
     StepDecoder,
     attention_maps_of,
 )
-from pipeline.captioner.generation.logits import BLOCK
+
+_CACHED_ROWS = 64  # rows whose probabilities are computed at once, in a processor's cache
 
 
 class Ensemble:
@@ -65,8 +66,8 @@ def make_ensemble(members: Sequence[StepDecoder]) -> StepDecoder:
 def _softmax(logits: Array) -> LogProbs:
     """Return the probabilities of each row of logits (R, V), in float64."""
     probabilities = np.empty(logits.shape)
-    for start in range(0, len(logits), BLOCK):
-        rows = slice(start, start + BLOCK)
+    for start in range(0, len(logits), _CACHED_ROWS):
+        rows = slice(start, start + _CACHED_ROWS)
         block = probabilities[rows]
         np.subtract(logits[rows], logits[rows].max(axis=1, keepdims=True), out=block)
         np.exp(block, out=block)
