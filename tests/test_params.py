@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from pipeline.errors import InputError
 from pipeline.params import Params, load_params
+from pipeline.size_defaults import fill_nulls
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 Values = dict[str, Any]
@@ -39,7 +40,7 @@ def error_after(tmp_path: Path, change: Change) -> str:
 
 def test_the_params_file_of_the_repository_is_valid() -> None:
     params = load_params(PARAMS)
-    assert params.model_dump() == read_values()
+    assert params.model_dump() == fill_nulls(read_values(), 0)
     assert params.dataset.root == "data/sample"
 
 
@@ -148,7 +149,7 @@ def test_every_number_has_bounds(tmp_path: Path) -> None:
     numbers = {
         key
         for key in keys_of(Params)
-        for value in [read_values()[key.split(".")[0]][key.split(".")[1]]]
+        for value in [fill_nulls(read_values(), 0)[key.split(".")[0]][key.split(".")[1]]]
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     numbers |= {"encoder.input_size", "train.clip_norm", "runtime.workers", "runtime.ray_actors"}

@@ -12,7 +12,7 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.features.store import FeatureStore
 from pipeline.files import atomic_path
-from pipeline.progress import track
+from pipeline.progress import Progress
 from pipeline.text.vocabulary import Vocabulary
 
 
@@ -73,26 +73,30 @@ def predict(
     """Caption photos from their cached features, in the order of `image_ids`."""
     predictions: list[Prediction] = []
     name = search_name(beam_width)
-    chunks = store.read_chunks(image_ids)
-    for chunk_ids, features in track(
-        chunks, name, len(image_ids), "photos", lambda chunk: len(chunk[0])
-    ):
-        beams = search(
-            decoder, features, beam_width, max_words, no_repeat_ngram_size=no_repeat_ngram_size
-        )
-        best = [hypotheses[0] for hypotheses in beams]
-        maps = compute_attention_maps(decoder, features, [hypothesis.ids for hypothesis in best])
-        predictions += [
-            Prediction(
-                image_id=image_id,
-                search=name,
-                caption=vocabulary.decode(hypothesis.ids),
-                log_probability=hypothesis.log_probability,
-                finished=hypothesis.finished,
-                maps=None if word_maps is None else word_maps.tolist(),
+    with Progress(name, len(image_ids), "photos") as progress:
+        for chunk_ids, features in store.read_chunks(image_ids):
+            beams = search(
+                decoder,
+                features,
+                beam_width,
+                max_words,
+                no_repeat_ngram_size=no_repeat_ngram_size,
+                advance=progress.advance,
             )
-            for image_id, hypothesis, word_maps in zip(chunk_ids, best, maps, strict=True)
-        ]
+            best = [hypotheses[0] for hypotheses in beams]
+            ids = [hypothesis.ids for hypothesis in best]
+            maps = compute_attention_maps(decoder, features, ids)
+            predictions += [
+                Prediction(
+                    image_id=image_id,
+                    search=name,
+                    caption=vocabulary.decode(hypothesis.ids),
+                    log_probability=hypothesis.log_probability,
+                    finished=hypothesis.finished,
+                    maps=None if word_maps is None else word_maps.tolist(),
+                )
+                for image_id, hypothesis, word_maps in zip(chunk_ids, best, maps, strict=True)
+            ]
     return predictions
 
 

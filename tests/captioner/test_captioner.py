@@ -352,9 +352,9 @@ def test_all_graphs_are_converted_from_a_decoder_that_is_loaded_once(
 
     monkeypatch.setattr(model_folder, "load_member", count)
     folder = copied_artifacts(converted, tmp_path / "artifacts", with_graphs=True)
-    assert len(list((folder / openvino_graphs.FOLDER).iterdir())) == 12
+    assert len(list((folder / openvino_graphs.FOLDER).iterdir())) == 15
     decoders = list((folder / openvino_graphs.FOLDER).glob("decoder_*"))
-    assert len(decoders) == 9
+    assert len(decoders) == 12
     for path in decoders:
         path.unlink()
     for _ in range(2):

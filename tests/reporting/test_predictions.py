@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.captioner.generation import beam_search
 from pipeline.captioner.generation.attention_maps import compute_attention_maps
 from pipeline.captioner.generation.beam_search import search
 from pipeline.features.store import FeatureStore
@@ -107,6 +108,18 @@ def test_there_is_one_prediction_per_photo_in_the_order_of_the_ids(
     assert [p.caption for p in predictions] == [p.caption for p in one_by_one]
     # If all captions were equal, their order would not matter.
     assert len({p.caption for p in predictions}) > 1
+
+
+def test_every_batch_of_a_search_advances_the_progress(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.progress._SECONDS", 0.0)
+    monkeypatch.setattr(beam_search, "ROWS_PER_STEP", 9)  # photos with 3 hypotheses each
+    predict(make_peaked_decoder(), store, make_vocabulary(), PHOTOS, 3, 6)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" photos")[0] for line in lines] == [
+        *("beam_3: 3 of 8", "beam_3: 6 of 8", "beam_3: 8 of 8")
+    ]
 
 
 def test_a_prediction_is_the_best_hypothesis_in_words(store: FeatureStore) -> None:

@@ -17,10 +17,12 @@ from pipeline.captioner.generation.interfaces import (
     StepDecoder,
     rank,
 )
-from pipeline.captioner.generation.logits import exclude_special_tokens, log_sum_exp
-from pipeline.text.vocabulary import END, START
+from pipeline.text.vocabulary import END, PAD, START, UNK
 
 ROWS_PER_STEP = 1024  # hypotheses that one step of the decoder extends, at most
+# Rows whose exponentials are computed at once: those of 64 rows of 4,500 words stay in a
+# processor's cache, and the passes over them take a third of the time.
+_CACHED_ROWS = 64
 _BLOCKS = 128  # of words, whose maxima bound a row's best logits
 _ROUNDING = 1e-6  # relative error of a logit that is computed from a log-probability, at most
 
@@ -173,6 +175,29 @@ def _run_beams(
     while len(parents):
         logits, state = decoder.advance(beams.ids, beams.photos, parents, state)
         parents = beams.extend(logits, max_words)
+
+
+def log_sum_exp(logits: Array) -> LogProbs:
+    """Return the logarithm of the sum of exponentials of each row of logits (R, V): (R,).
+
+    A word's log-probability is its logit minus this, so that no array of all log-probabilities
+    is needed.
+    """
+    result = np.empty(len(logits))
+    for start in range(0, len(logits), _CACHED_ROWS):
+        rows = logits[start : start + _CACHED_ROWS]
+        largest = rows.max(axis=1, keepdims=True)
+        exponentials = rows - largest
+        np.exp(exponentials, out=exponentials)
+        result[start : start + _CACHED_ROWS] = largest[:, 0] + np.log(
+            exponentials.sum(axis=1).astype(np.float64)
+        )
+    return result
+
+
+def exclude_special_tokens(logits: npt.NDArray[np.floating]) -> None:
+    """Make <pad>, <start> and <unk> impossible in logits (R, V), in place."""
+    logits[:, [PAD, START, UNK]] = -np.inf
 
 
 def _exclude_repeats(logits: Array, ids: Ids, size: int) -> None:

@@ -14,7 +14,8 @@ from pipeline.captioner.generation.interfaces import (
     StepDecoder,
     attention_maps_of,
 )
-from pipeline.captioner.generation.logits import BLOCK
+
+_CACHED_ROWS = 64  # rows whose probabilities are computed at once, in a processor's cache
 
 
 class Ensemble:
@@ -36,17 +37,18 @@ class Ensemble:
         self, ids: Ids, photos: Positions, parents: Positions, state: list[Any]
     ) -> tuple[LogProbs, list[Any]]:
         """Return the logarithm of the members' mean probabilities, and their next states."""
-        total = np.zeros(())
-        next_state: list[Any] = []
-        for member, member_state in zip(self._members, state, strict=True):
-            logits, next_member_state = member.advance(ids, photos, parents, member_state)
-            next_state.append(next_member_state)
-            total = total + _softmax(logits)
+        results = [
+            member.advance(ids, photos, parents, member_state)
+            for member, member_state in zip(self._members, state, strict=True)
+        ]
+        total = np.zeros(results[0][0].shape)
+        for logits, _ in results:
+            _add_probabilities(total, logits)
         # A word that is impossible for all members has a probability below what float64 can
         # represent; its logarithm must stay finite.
         total /= len(self._members)
         np.maximum(total, np.finfo(np.float64).tiny, out=total)
-        return np.log(total, out=total), next_state
+        return np.log(total, out=total), [next_state for _, next_state in results]
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
@@ -62,13 +64,12 @@ def make_ensemble(members: Sequence[StepDecoder]) -> StepDecoder:
     return members[0] if len(members) == 1 else Ensemble(members)
 
 
-def _softmax(logits: Array) -> LogProbs:
-    """Return the probabilities of each row of logits (R, V), in float64."""
-    probabilities = np.empty(logits.shape)
-    for start in range(0, len(logits), BLOCK):
-        rows = slice(start, start + BLOCK)
-        block = probabilities[rows]
-        np.subtract(logits[rows], logits[rows].max(axis=1, keepdims=True), out=block)
+def _add_probabilities(total: LogProbs, logits: Array) -> None:
+    """Add the probabilities of each row of logits (R, V) to `total` (R, V)."""
+    for start in range(0, len(logits), _CACHED_ROWS):
+        rows = slice(start, start + _CACHED_ROWS)
+        block = logits[rows].astype(np.float64)
+        block -= block.max(axis=1, keepdims=True)
         np.exp(block, out=block)
         block /= block.sum(axis=1, keepdims=True)
-    return probabilities
+        total[rows] += block

@@ -6,9 +6,12 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.generation.beam_search import photo_batches
+from pipeline.captioner.generation.beam_search import (
+    exclude_special_tokens,
+    log_sum_exp,
+    photo_batches,
+)
 from pipeline.captioner.generation.interfaces import Array, Hypothesis, Ids, StepDecoder
-from pipeline.captioner.generation.logits import exclude_special_tokens, log_sum_exp
 from pipeline.text.vocabulary import END, PAD, START
 
 

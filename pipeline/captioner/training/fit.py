@@ -1,6 +1,7 @@
 """The training loop: train an epoch, validate it, save a checkpoint, stop early."""
 
 import math
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,8 @@ from pipeline.progress import Progress
 
 INTERRUPTED = "interrupted"
 _PROGRESS_SECONDS = 60.0  # between lines in a log, which has a line for each epoch too
-# Nats a word. To guess costs log V, 14 for a million words; above this, a training has diverged.
-_MAX_LOSS = 30.0
+# The perplexity, which is the exponential of the loss, overflows above it.
+_MAX_LOSS = math.log(sys.float_info.max)
 
 
 class Phase(ABC):

@@ -18,7 +18,9 @@ MODULES = [
     "captioner/decoders/test_lstm",
     "captioner/training/test_loss",
 ]
-SELECTED = "test_networks or test_lstm or test_loss or keras_engine or whole_sequences"
+SELECTED = (
+    "test_networks or test_lstm or test_loss or keras_engine or whole_sequences or a_step_takes"
+)
 
 
 def passed_on(backend: str, selected: str, modules: list[str]) -> int:

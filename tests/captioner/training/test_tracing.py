@@ -53,7 +53,8 @@ def test_no_batch_of_a_training_gets_a_graph_of_its_own(
 
     monkeypatch.setattr(LossModel, "compute_loss", count)
     loop = make_loop(tmp_path, phase)
-    searched = loop.decoder.graphs.start, loop.decoder.graphs.step
+    graphs_of_search = loop.decoder.graphs
+    searched = graphs_of_search.start, graphs_of_search.step, graphs_of_search.logits
     by_epoch: list[list[int]] = []
 
     def record(_: Sequence[EpochRow] = ()) -> None:
@@ -69,7 +70,7 @@ def test_no_batch_of_a_training_gets_a_graph_of_its_own(
     monkeypatch.setattr(FitLoop, "_trace", trace_and_record)
     replace(loop, on_epoch_end=record).run()
     # One graph for the first shape and one for all others, of training, validation and search.
-    assert by_epoch == [[4, 2, 2]] * 3
+    assert by_epoch == [[4, 2, 2, 2]] * 3
 
 
 def test_tracing_changes_nothing(tmp_path: Path) -> None:
