@@ -38,6 +38,8 @@ FORMAT_VERSION = 6
 FIX = "run `dvc repro extract`"
 _CHUNK = 256  # photos; with a grid of Xception at two scales, each has 1.1 MB
 
+_FLOAT16_VALUES = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+
 VectorRows = tuple[list[int], npt.NDArray[Any]]
 
 
@@ -155,7 +157,7 @@ class FeatureStore:
 
     def read(self, image_ids: Iterable[str]) -> npt.NDArray[np.float32]:
         """Return the photos' vectors, (n, D) or (n, P, D), their views merged (`merge_views`)."""
-        vectors = self.features[[self.rows[i] for i in image_ids]].astype(np.float32)
+        vectors = _to_float32(self.features[[self.rows[i] for i in image_ids]])
         return vectors if self.feature_spec.view_count == 1 else merge_views(vectors)
 
     def read_chunks(
@@ -172,9 +174,20 @@ class FeatureStore:
         """Return the vectors of one randomly chosen view of each photo, (n, D) or (n, P, D)."""
         rows = [self.rows[i] for i in image_ids]
         if self.feature_spec.view_count == 1:
-            return self.features[rows].astype(np.float32)
+            return _to_float32(self.features[rows])
         views = random.integers(self.feature_spec.view_count, size=len(rows))
-        return self.features[rows, views].astype(np.float32)
+        return _to_float32(self.features[rows, views])
+
+
+def _to_float32(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Convert photos' vectors; `astype` takes four times as long for float16 with many zeros."""
+    if vectors.dtype != np.float16:
+        return vectors.astype(np.float32)
+    result = np.empty(vectors.shape, np.float32)
+    # One photo at a time: NumPy makes indices of eight bytes of them.
+    for row, positions in zip(result, vectors.view(np.uint16), strict=True):
+        _FLOAT16_VALUES.take(positions, out=row, mode="wrap")  # faster than "raise"
+    return result
 
 
 def _write_features(file: Any, count: int, dtype: str, rows: Iterable[VectorRows]) -> None:

@@ -37,6 +37,17 @@ def test_a_store_is_read_back_as_it_was_written(
     assert np.array_equal(read, stored[positions].astype(np.float32))
 
 
+def test_every_float16_number_is_read_as_it_is(tmp_path: Path) -> None:
+    numbers = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    path, spec = tmp_path / "features.h5", replace(FEATURE_SPEC, dtype="float16")
+    write_store(path, spec, {"0.jpg": "a"}, {}, [([0], numbers[None])])
+    store = FeatureStore.open(path)
+    expected = numbers.astype(np.float32)[None]
+    np.testing.assert_array_equal(store.read(["0.jpg"]), expected)
+    sampled = store.sample_views(["0.jpg"], np.random.default_rng(0))
+    np.testing.assert_array_equal(sampled, expected)
+
+
 def test_equal_input_in_any_order_gives_equal_bytes(tmp_path: Path) -> None:
     first = write(tmp_path / "1.h5")
     stored = vectors(6)
