@@ -20,7 +20,7 @@ from pipeline.errors import InputError, one_line
     help="File with people's captions of the same photos.",
 )
 @click.option(
-    "--search", help="Which captions to use, if a run has several searches. [default: beam_20]"
+    "--search", help="Which captions to use, if a run has several searches. [default: beam_40]"
 )
 @click.option(
     "--html",

@@ -8,7 +8,7 @@ from pipeline.errors import InputError
 from pipeline.system.dvc import DvcError, run_dvc
 
 # The search used by default, where a run has several: that of `caption image`.
-DEFAULT_SEARCH = "beam_20"
+DEFAULT_SEARCH = "beam_40"
 _DEFAULTS = {"search": DEFAULT_SEARCH}
 
 _PREDICTIONS = Path("artifacts/evaluation/predictions.parquet")

@@ -186,15 +186,15 @@ def test_the_output_of_caption_image_is_scored_by_file_name() -> None:
 
 def test_a_split_or_search_is_selected_by_its_option() -> None:
     Path("searches.csv").write_text(
-        "image_id,search,caption\n1,greedy,x\n1,beam_20,a dog runs\n2,greedy,x\n"
-        "2,beam_20,a cat sits\n"
+        "image_id,search,caption\n1,greedy,x\n1,beam_40,a dog runs\n2,greedy,x\n"
+        "2,beam_40,a cat sits\n"
     )
     failed(
         run_score(candidates="searches.csv"),
         "Error: searches.csv has captions of several searches: choose one with --search: "
-        "beam_20 or greedy",
+        "beam_40 or greedy",
     )
-    selected = run_score("--json", "--search", "beam_20", candidates="searches.csv")
+    selected = run_score("--json", "--search", "beam_40", candidates="searches.csv")
     assert selected.stdout == run_score("--json").stdout
     failed(
         run_score("--split", "test"),
@@ -219,7 +219,7 @@ def test_two_runs_are_compared_in_every_score() -> None:
     result = run_compare("candidates.json", "worse.json")
     succeeded(result)
     first, header, *rows, last = result.stdout.splitlines()
-    assert first == "2 photos; beam_20, where a run has several searches"
+    assert first == "2 photos; beam_40, where a run has several searches"
     assert header.split()[:2] == ["candidates.json", "worse.json"]
     assert [row.split()[0] for row in rows] == NAMES
     assert rows[0].split()[1:4] == ["100.00", "50.00", "-50.00"]

@@ -50,12 +50,12 @@ def test_a_run_may_be_a_folder_with_predictions(
     tmp_path: Path, references: Path, name: str
 ) -> None:
     captions = make_captions(4)
-    write_searches(tmp_path / name, beam_20=captions, greedy=damage_captions(captions, 1))
+    write_searches(tmp_path / name, beam_40=captions, greedy=damage_captions(captions, 1))
     run = str(tmp_path)
     assert score_run(run, references)["BLEU-1"] == pytest.approx(100)
     assert score_run(run, references, "greedy")["BLEU-1"] == pytest.approx(500 / 6)
     with pytest.raises(
-        InputError, match="no captions of search 'beam_5', it has beam_20 and greedy"
+        InputError, match="no captions of search 'beam_5', it has beam_40 and greedy"
     ):
         score_run(run, references, "beam_5")
 
@@ -107,7 +107,7 @@ def replace_dvc(
 def test_a_run_that_is_not_a_path_is_fetched_as_a_revision(
     tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_searches(tmp_path / "fetched.parquet", beam_20=make_captions(4))
+    write_searches(tmp_path / "fetched.parquet", beam_40=make_captions(4))
     commands = replace_dvc(monkeypatch, 0, "", tmp_path / "fetched.parquet")
     runs = "HEAD", "-x"
     _, differences = compare_runs(runs, references, None, None, subset=False)
