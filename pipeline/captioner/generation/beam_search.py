@@ -19,7 +19,7 @@ from pipeline.captioner.generation.interfaces import (
 )
 from pipeline.text.vocabulary import END, PAD, START, UNK
 
-ROWS_PER_STEP = 1024  # hypotheses that one step of the decoder extends, at most
+ROWS_PER_STEP = 2048  # hypotheses that one step of the decoder extends, at most
 # Rows whose exponentials are computed at once: those of 64 rows of 4,500 words stay in a
 # processor's cache, and the passes over them take a third of the time.
 _CACHED_ROWS = 64
