@@ -1,10 +1,14 @@
 import re
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from ruamel.yaml import YAML
 
 from pipeline.params import Params, load_params
 from pipeline.size_defaults import MANY_CAPTIONS, SIZE_DEFAULTS, fill_nulls
+from pipeline.stages import evaluate, tokenize, train
+from tests.support.captioner import CAPTIONS, make_store, make_vocabulary, write_captions
 from tests.support.closure import ROOT
 
 VALUES = YAML(typ="safe").load((ROOT / "params.yaml").read_text("utf-8"))
@@ -43,3 +47,24 @@ def test_the_description_names_both_values(section: str, key: str) -> None:
         for value in SIZE_DEFAULTS[section][key]
     )
     assert re.search(rf"Null: {few}, and {many} from 10,000 training captions on\.", description)
+
+
+@pytest.mark.parametrize("stage", [tokenize, train, evaluate])
+def test_stages_count_the_training_captions(
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(**options: int) -> Params:
+        assert options == {"training_captions": len(CAPTIONS)}
+        raise StoppedError
+
+    monkeypatch.chdir(tmp_path)
+    artifacts = tmp_path / "artifacts"
+    write_captions(artifacts / "captions.parquet", {"train": CAPTIONS, "dev": [("d.jpg", "snow")]})
+    make_store(artifacts / "features.h5")
+    make_vocabulary().save(artifacts / "vocabulary.json")
+    monkeypatch.setattr(stage, "load_params", stop)
+    with pytest.raises(StoppedError):
+        stage.main()

@@ -23,7 +23,7 @@ from tests.support.captioner import (
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write the outputs of earlier stages; a photo has no features, and one is in another split."""
     monkeypatch.chdir(tmp_path)
-    write_params(tmp_path)
+    write_params(tmp_path, detector={"ridge_alpha": 0.3})
     captions = {"train": [*CAPTIONS, ("gone.jpg", "a bed")], "dev": [("dev.jpg", "snow")]}
     write_captions(tmp_path / "artifacts" / "captions.parquet", captions)
     make_store(tmp_path / "artifacts" / "features.h5")
