@@ -11,6 +11,7 @@ import click
 from benchmarks import (
     cold,
     encoding,
+    epoch,
     increments,
     memory,
     noop,
@@ -33,6 +34,7 @@ _BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "noop": noop.run,
     "scoring": scoring.run,
     "training": training.run,
+    "epoch": epoch.run,
     "search": search.run,
     "streaming": streaming.run,
     "truth": truth.run,

@@ -71,7 +71,7 @@ def _measure(artifacts: Path, waits: list[float]) -> dict[str, list[float]]:
         notebook_way = stack.enter_context(MeasuringProcess(_make_notebook, artifacts))
         keras_engine = stack.enter_context(MeasuringProcess(_make_extractor, artifacts, "keras"))
         default = stack.enter_context(MeasuringProcess(_make_extractor, artifacts, "auto"))
-        peak = stack.enter_context(MeasuringProcess(_make_matrix_product))
+        peak = stack.enter_context(MeasuringProcess(make_matrix_product))
         for process in (notebook_way, keras_engine, default):
             process.run(photos[:_NOTEBOOK_PHOTOS])  # the first pass builds the graphs
 
@@ -100,7 +100,8 @@ def _copy_encoder(artifacts: Path, folder: Path) -> Path:
     return folder
 
 
-def _make_matrix_product() -> Callable[[], float]:
+def make_matrix_product() -> Callable[[], float]:
+    """Return a function that measures the GFLOP/s of a large matrix product."""
     # The backend's matrix product: NumPy's reaches half the peak of some processors.
     from pipeline.backend import keras  # noqa: PLC0415  (in a process of its own)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,3 +41,11 @@ def write_noise(folder: Path, count: int, shape: tuple[int, ...]) -> None:
 
     write_store(folder / "features.h5", NOISE_SPEC, photos, {}, chunks())
     array.flush()
+
+
+def write_vectors(path: Path, features: npt.NDArray[Any]) -> list[str]:
+    """Write a feature store; return its photos' names."""
+    names = [f"{number:04}.jpg" for number in range(len(features))]
+    digests = {name: f"{number:064x}" for number, name in enumerate(names)}
+    write_store(path, NOISE_SPEC, digests, {}, [(list(range(len(names))), features)])
+    return names

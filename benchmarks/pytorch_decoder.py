@@ -1,6 +1,7 @@
-"""The decoder `init_inject` as a plain PyTorch project trains it, for comparison.
+"""The default decoder as a plain PyTorch project trains it, for comparison.
 
-A `DataLoader` draws captions in random order and pads each batch to its longest caption.
+A `DataLoader` draws batches of captions of similar length, as ours are, so that both have little
+padding.
 """
 
 import time
@@ -12,55 +13,69 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from pipeline.captioner.model_config import DecoderConfig
+
 _PAD = 0
 
 
-class InitInject(nn.Module):  # type: ignore[misc]  # mypy takes PyTorch as Any
-    """An LSTM over word embeddings whose initial state is computed from the image."""
+class Merge(nn.Module):  # type: ignore[misc]  # mypy takes PyTorch as Any
+    """An LSTM over word embeddings; the photo is added to its output."""
 
-    def __init__(self, vocabulary_size: int, image_size: int, units: int, dropout: float) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.image = nn.Linear(image_size, units)
-        self.embedding = nn.Embedding(vocabulary_size, units, padding_idx=_PAD)
-        self.lstm = nn.LSTM(units, units, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
+        positions, size = config.feature_shape
+        units, vocabulary_size = config.units, config.vocabulary_size
+        self.residual = nn.Linear(size, config.spatial_residual_size, bias=False)
+        self.image = nn.Linear(size + positions * config.spatial_residual_size, units)
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding_size, padding_idx=_PAD)
+        self.lstm = nn.LSTM(config.embedding_size, units, batch_first=True)
+        self.fusion = nn.Linear(units, units)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output_dropout = nn.Dropout(config.output_dropout)
         self.logits = nn.Linear(units, vocabulary_size)
 
     def forward(self, features: Any, ids: Any) -> Any:
-        """Return logits (B, T, vocabulary_size) for features (B, image_size) and ids (B, T)."""
-        hidden = torch.tanh(self.image(self.dropout(features)))[None]
-        state = (hidden, torch.zeros_like(hidden))
-        output, _ = self.lstm(self.dropout(self.embedding(ids)), state)
-        return self.logits(self.dropout(output))
+        """Return logits (B, T, vocabulary_size) for features (B, P, D) and ids (B, T)."""
+        mean = features.mean(dim=1)
+        mask = self.dropout(torch.ones_like(mean))[:, None]
+        residual = self.residual((features - mean[:, None]) * mask).flatten(1)
+        image = torch.relu(self.image(torch.cat([self.dropout(mean), residual], dim=1)))
+        output, _ = self.lstm(self.dropout(self.embedding(ids)))
+        fused = torch.relu(self.fusion(output + image[:, None]))
+        return self.logits(self.output_dropout(fused))
 
 
 def make_epoch(
     sequences: Sequence[Sequence[int]],
-    features: npt.NDArray[np.float32],
-    vocabulary_size: int,
-    units: int,
-    dropout: float,
+    features: npt.NDArray[np.float16],
+    config: DecoderConfig,
     batch_size: int,
+    label_smoothing: float,
+    weight_decay: float,
 ) -> Callable[[], float]:
     """Return a function that trains one epoch and returns its seconds.
 
     Args:
         sequences: the captions' ids, <start> and <end> included.
-        features: (N, D), for each caption those of its photo.
-        vocabulary_size: number of words.
-        units: size of the LSTM and of the word embeddings.
-        dropout: dropout rate of the image features, of the word embeddings, and before the logits.
+        features: (N, P, D), for each caption those of its photo.
+        config: the decoder's sizes.
         batch_size: number of captions.
+        label_smoothing: share of the target probability spread over all words.
+        weight_decay: of AdamW.
     """
     torch.manual_seed(1)
-    network = InitInject(vocabulary_size, features.shape[1], units, dropout)
-    optimizer = torch.optim.Adam(network.parameters(), 5e-4)
-    cross_entropy = nn.CrossEntropyLoss(ignore_index=_PAD)
+    network = Merge(config)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=weight_decay)
+    cross_entropy = nn.CrossEntropyLoss(ignore_index=_PAD, label_smoothing=label_smoothing)
     captions = [
         (torch.from_numpy(vector), torch.tensor(ids))
         for vector, ids in zip(features, sequences, strict=True)
     ]
-    batches = torch.utils.data.DataLoader(captions, batch_size, shuffle=True, collate_fn=_collate)
+    order = np.argsort([len(ids) for ids in sequences], kind="stable")
+    groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    random = np.random.default_rng(1)
+    random.shuffle(groups)
+    batches = torch.utils.data.DataLoader(captions, batch_sampler=groups, collate_fn=_collate)
 
     def train_epoch() -> float:
         start, total = time.perf_counter(), 0.0
@@ -78,4 +93,4 @@ def make_epoch(
 
 def _collate(captions: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     images, ids = zip(*captions, strict=True)
-    return torch.stack(images), nn.utils.rnn.pad_sequence(ids, True, _PAD)
+    return torch.stack(images).float(), nn.utils.rnn.pad_sequence(ids, True, _PAD)

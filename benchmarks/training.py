@@ -1,11 +1,8 @@
 """Training: an epoch of whole sequences, against the notebook's epoch of expanded prefixes.
 
-Also against PyTorch, if it is installed. And greedy search: a whole set in batches, against the
-notebook's loop over photos and words.
+And greedy search: a whole set in batches, against the notebook's loop over photos and words.
 """
 
-import importlib
-import importlib.util
 import itertools
 import statistics
 import tempfile
@@ -17,13 +14,12 @@ import numpy as np
 
 from benchmarks.harness import (
     Measure,
-    MeasuringProcess,
     Row,
     make_timer,
     measure_interleaved,
     median_ratio,
 )
-from benchmarks.noise import NOISE_SPEC
+from benchmarks.noise import write_vectors
 from benchmarks.notebook_decoder import NotebookDecoder
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import build_decoder
@@ -33,7 +29,7 @@ from pipeline.captioner.training.batches import Batches
 from pipeline.captioner.training.loss import LossModel, mean_loss, mean_over_words
 from pipeline.datasets.sample.scenes import generate_scene
 from pipeline.datasets.sample.wordings import caption_scene
-from pipeline.features.store import FeatureStore, write_store
+from pipeline.features.store import FeatureStore
 from pipeline.metrics.tokenizer import tokenize
 from pipeline.text.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary
 
@@ -41,17 +37,12 @@ _PHOTOS = 100  # enough for the notebook's epoch to take a while
 _DEV_PHOTOS = 40
 _EPOCHS = 3
 _LARGE_VOCABULARY = 7_577  # words, as in the notebook
-_SMALL_VOCABULARY = 774  # words, as 776 photos have; also against PyTorch
+_SMALL_VOCABULARY = 774  # words, as 776 photos have
 _MAX_WORDS = 32  # to which the notebook pads its prefixes
 _SEED = 1
 # Captions per step, where the notebook takes the captions of one photo: 64 take more time, with
 # 256 less is learned in the same time.
 _MERGE_BATCH_SIZE = 128
-# The `init_inject` that is compared with PyTorch, trained on as many captions as 776 photos have.
-_CAPTIONS = 3_880
-_UNITS = 256
-_DROPOUT = 0.5
-_BATCH_SIZE = 32
 
 
 def run(_: Path) -> list[Row]:
@@ -60,7 +51,7 @@ def run(_: Path) -> list[Row]:
     Each side has its own dropout: the notebook has none before the logits.
     """
     rows = [_compare_with_notebook(size) for size in (_SMALL_VOCABULARY, _LARGE_VOCABULARY)]
-    return [row for group in rows for row in group] + _compare_with_pytorch()
+    return [row for group in rows for row in group]
 
 
 def _compare_with_notebook(vocabulary_size: int) -> list[Row]:
@@ -124,66 +115,6 @@ def _measure_search(
     return measure_interleaved(measures)
 
 
-def _compare_with_pytorch() -> list[Row]:
-    """Train `init_inject` here and in PyTorch, each in a process with its own threads."""
-    if importlib.util.find_spec("torch") is None:
-        return []
-    make_pytorch_epoch = importlib.import_module("benchmarks.pytorch_decoder").make_epoch
-    random = np.random.default_rng(0)
-    # The mean, deviation and skew of Flickr8k's caption lengths: they decide the cost of padding.
-    lengths = random.gamma(8, 11 / 8, _CAPTIONS).round().astype(int).clip(2, _MAX_WORDS)
-    words = [f"w{number}" for number in range(_SMALL_VOCABULARY - len(SPECIAL_TOKENS))]
-    texts = [" ".join(random.choice(words, length)) for length in lengths]
-    vocabulary = Vocabulary.build([*texts, *words], 1, "")
-    sequences = [[START, *vocabulary.encode(text), END] for text in texts]
-    features = random.random((_CAPTIONS, 2048), np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "features.h5"
-        names = _write_features(path, features)
-        pairs = list(zip(names, texts, strict=True))
-        sizes = len(vocabulary), _UNITS, _DROPOUT, _BATCH_SIZE
-        with (
-            MeasuringProcess(_make_epoch, path, pairs, vocabulary) as process,
-            MeasuringProcess(make_pytorch_epoch, sequences, features, *sizes) as pytorch,
-        ):
-            for warm_up in (process, pytorch):
-                warm_up.run()
-            values = measure_interleaved(
-                {"init_inject, s": process.run, "PyTorch's init_inject, s": pytorch.run}, _EPOCHS
-            )
-    epoch_s, pytorch_s = values.values()
-    return [
-        Row(
-            f"init_inject, an epoch of {_CAPTIONS} captions in batches of {_BATCH_SIZE}",
-            f"{statistics.median(epoch_s):.2f} s, in PyTorch {statistics.median(pytorch_s):.2f} s, "
-            f"x {median_ratio(pytorch_s, epoch_s):.2f} as fast",
-            "x 1.3",
-        )
-    ]
-
-
-def _make_epoch(path: Path, pairs: list[tuple[str, str]], vocabulary: Vocabulary) -> Measure:
-    """Return a function that trains one epoch and returns its seconds."""
-    keras.utils.set_random_seed(_SEED)
-    config = DecoderConfig(
-        "init_inject", len(vocabulary), (2048,), _UNITS, _UNITS, _DROPOUT, _DROPOUT
-    )
-    model = LossModel(build_decoder(config), keras.optimizers.Adam(5e-4))
-    batches = Batches(pairs, FeatureStore.open(path), vocabulary, _BATCH_SIZE, _MAX_WORDS)
-    epochs = itertools.count(1)
-    return make_timer(
-        lambda: mean_over_words(model.train_on_batch, batches.train_batches(_SEED, next(epochs)))
-    )
-
-
-def _write_features(path: Path, features: Any) -> list[str]:
-    """Write a feature store; return its photos' names."""
-    names = [f"{number:04}.jpg" for number in range(len(features))]
-    digests = {name: f"{number:064x}" for number, name in enumerate(names)}
-    write_store(path, NOISE_SPEC, digests, {}, [(list(range(len(names))), features)])
-    return names
-
-
 class _SceneData:
     """Captions of drawn scenes with random features: only time and loss count.
 
@@ -199,7 +130,7 @@ class _SceneData:
         """Make the photos and a vocabulary of that size, most of whose words no caption has."""
         random = np.random.default_rng(0)
         self.features = random.random((_PHOTOS + _DEV_PHOTOS, 2048), np.float32)
-        names = _write_features(path, self.features)
+        names = write_vectors(path, self.features)
         raw = {name: caption_scene(generate_scene(0, "train", i)) for i, name in enumerate(names)}
         texts = {name: [" ".join(tokenize(r)) for r in group] for name, group in raw.items()}
         all_texts = [text for group in texts.values() for text in group]

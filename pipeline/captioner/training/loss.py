@@ -9,7 +9,7 @@ predicted and target probabilities.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipeline.backend import JIT_COMPILE, keras
+from pipeline.backend import JIT_COMPILE, gradient_product, keras
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batch, Batches
 from pipeline.text.vocabulary import PAD
@@ -140,8 +140,8 @@ def _cross_entropy(
             indices = ops.stack([rows, targets], axis=1)
             d_logits = ops.scatter_update(d_logits, indices, d_targets)
             return (
-                ops.matmul(d_logits, ops.transpose(kernel)) * row_weights,
-                ops.matmul(ops.transpose(vectors * row_weights), d_logits),
+                gradient_product(d_logits, ops.transpose(kernel)) * row_weights,
+                gradient_product(ops.transpose(vectors * row_weights), d_logits),
                 ops.matmul(ops.transpose(row_weights), d_logits)[0],
             )
 
