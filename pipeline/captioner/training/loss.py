@@ -133,19 +133,23 @@ def _cross_entropy(
 
         def gradient(*d_losses: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             (d_loss,) = d_losses if upstream is None else (upstream,)
-            row_weights = (weights * d_loss)[:, None]
             d_logits = probs - share if smoothing else probs
             d_targets = target_probs[:, 0] - (1 - smoothing + share)
             rows = ops.arange(ops.shape(targets)[0], dtype="int32")
             indices = ops.stack([rows, targets], axis=1)
             d_logits = ops.scatter_update(d_logits, indices, d_targets)
-            return (
-                gradient_product(d_logits, ops.transpose(kernel)) * row_weights,
-                gradient_product(ops.transpose(vectors * row_weights), d_logits),
-                ops.matmul(ops.transpose(row_weights), d_logits)[0],
-            )
+            return _gradients(vectors, kernel, d_logits, (weights * d_loss)[:, None])
 
         return ops.sum(losses[:, 0] * weights), gradient
 
     # A custom gradient works for tensors only: variables would get no gradient.
     return loss(vectors, ops.copy(kernel), ops.copy(bias))
+
+
+def _gradients(vectors: Any, kernel: Any, d_logits: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Return the gradients of vectors, kernel and bias; the weights of the rows are (n, 1)."""
+    return (
+        gradient_product(d_logits, ops.transpose(kernel)) * weights,
+        gradient_product(ops.transpose(vectors * weights), d_logits),
+        ops.matmul(ops.transpose(weights), d_logits)[0],
+    )

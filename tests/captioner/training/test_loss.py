@@ -68,7 +68,7 @@ def test_a_training_step_is_that_of_keras_own_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smoothing: float, tied: bool, bfloat16: bool
 ) -> None:
     monkeypatch.setattr(backend, "_has_fast_bfloat16", lambda: bfloat16)
-    tolerance = 1e-2 if bfloat16 else 1e-5
+    tolerance = 3e-2 if bfloat16 else 1e-5
     batch = batch_of(tmp_path)
     initial, ours, theirs = (
         make_peaked_decoder(dropout=0.0, tied_embeddings=tied) for _ in range(3)
