@@ -11,9 +11,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 from pipeline.system.memory import address_space_limit
 from pipeline.system.software import BACKENDS, backend_name
@@ -117,27 +114,4 @@ def has_accelerator() -> bool:
     return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
-@cache
-def _has_fast_bfloat16() -> bool:
-    """Return whether TensorFlow's bfloat16 products are twice as fast as those of float32."""
-    if keras.config.backend() != "tensorflow" or has_accelerator():
-        return False
-    try:
-        return " amx_bf16 " in Path("/proc/cpuinfo").read_text("utf-8", "replace")
-    except OSError:  # not Linux
-        return False
-
-
-def gradient_product(a: Any, b: Any) -> Any:
-    """Return the matrix product (M, N) of (M, K) and (K, N), large ones that make a gradient.
-
-    Where the processor is faster at it, the factors and the result have 8 bits of precision, and
-    the sums 24: a rounding error that is a small part of what other batches would change.
-    """
-    if not _has_fast_bfloat16():
-        return keras.ops.matmul(a, b)
-    product = keras.ops.matmul(*(keras.ops.cast(factor, "bfloat16") for factor in (a, b)))
-    return keras.ops.cast(product, "float32")
-
-
-__all__ = ["JIT_COMPILE", "gradient_product", "has_accelerator", "keras"]
+__all__ = ["JIT_COMPILE", "has_accelerator", "keras"]

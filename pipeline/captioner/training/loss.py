@@ -9,7 +9,7 @@ predicted and target probabilities.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipeline.backend import JIT_COMPILE, gradient_product, keras
+from pipeline.backend import JIT_COMPILE, keras
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batch, Batches
 from pipeline.text.vocabulary import PAD
@@ -149,7 +149,7 @@ def _cross_entropy(
 def _gradients(vectors: Any, kernel: Any, d_logits: Any, weights: Any) -> tuple[Any, Any, Any]:
     """Return the gradients of vectors, kernel and bias; the weights of the rows are (n, 1)."""
     return (
-        gradient_product(d_logits, ops.transpose(kernel)) * weights,
-        gradient_product(ops.transpose(vectors * weights), d_logits),
+        ops.matmul(d_logits, ops.transpose(kernel)) * weights,
+        ops.matmul(ops.transpose(vectors * weights), d_logits),
         ops.matmul(ops.transpose(weights), d_logits)[0],
     )

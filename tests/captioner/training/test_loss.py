@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import backend
 from pipeline.backend import keras
 from pipeline.captioner.decoders.decoder import Decoder
 from pipeline.captioner.training.batches import Batch
@@ -61,14 +60,11 @@ def test_the_loss_is_that_of_the_formula_without_padding(
     assert float(loss) == pytest.approx(expected_loss(decoder, batch, smoothing), rel=1e-5)
 
 
-@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("tied", [False, True], ids=["own", "tied"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_training_step_is_that_of_keras_own_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smoothing: float, tied: bool, bfloat16: bool
+    tmp_path: Path, smoothing: float, tied: bool
 ) -> None:
-    monkeypatch.setattr(backend, "_has_fast_bfloat16", lambda: bfloat16)
-    tolerance = 3e-2 if bfloat16 else 1e-5
     batch = batch_of(tmp_path)
     initial, ours, theirs = (
         make_peaked_decoder(dropout=0.0, tied_embeddings=tied) for _ in range(3)
@@ -86,7 +82,7 @@ def test_a_training_step_is_that_of_keras_own_loss(
     assert float(loss) == pytest.approx(float(keras_result), rel=1e-5)
     decoders = initial, ours, theirs
     for before, a, b in zip(*(d.network.get_weights() for d in decoders), strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         assert not np.allclose(before, b, rtol=1e-3, atol=1e-4)
 
 
