@@ -20,7 +20,13 @@ def run(folder: Path) -> list[Row]:
         folder, "captions.parquet", "features.h5", "detector.h5", "model/model.json", SEARCH_FILE
     )
     settings = artifacts.search_settings
-    unguided = replace(settings, guidance=0.0, word_logit_bias=0.0, word_rerank_weight=0.0)
+    unguided = replace(
+        settings,
+        guidance=0.0,
+        word_logit_bias=0.0,
+        word_rerank_weight=0.0,
+        neighbour_rerank_weight=0.0,
+    )
     image_ids = [*artifacts.references("test"), *artifacts.references("dev")][:_PHOTOS]
     searches = {
         f"beam of {width}": replace(settings, beam_width=width)
@@ -40,7 +46,7 @@ def run(folder: Path) -> list[Row]:
 def _make_search(artifacts: Artifacts, image_ids: list[str], settings: SearchSettings) -> Measure:
     """Return a function that captions the photos and returns its seconds."""
     decoders = artifacts.decoders if settings.ensemble else artifacts.decoders[:1]
-    decoder = settings.combine_decoders(decoders, artifacts.detector)
+    decoder = artifacts.combine_decoders(settings, decoders)
 
     def caption_photos() -> None:
         for _, features in artifacts.store.read_chunks(image_ids):

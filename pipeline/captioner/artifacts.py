@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.captioner.generation.settings import SearchSettings, read_search_settings
 from pipeline.captioner.model_config import FIX, Member, ModelConfig, read_model_config
+from pipeline.captioner.neighbours import Neighbours
 from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.errors import InputError
@@ -15,9 +16,11 @@ from pipeline.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from pipeline.captioner.decoders.decoder import Decoder
+    from pipeline.captioner.generation.interfaces import StepDecoder, SupportsUnconditional
 
 # The files that captioning a photo needs. The caption table and the feature store are not among
-# them: a folder with these files alone is a complete captioner.
+# them: a folder with these files alone is a complete captioner, and if the search settings use
+# neighbours, with neighbours.h5.
 CAPTIONER_FILES = (
     "encoder.json",
     "encoder.weights.h5",
@@ -91,6 +94,11 @@ class Artifacts(TrainingArtifacts):
         )
 
     @cached_property
+    def neighbours(self) -> Neighbours:
+        """The nearest training photos, checked against the vocabulary and the detector."""
+        return Neighbours.load(self.folder / "neighbours.h5", self.vocabulary, self.detector)
+
+    @cached_property
     def search_settings(self) -> SearchSettings:
         """The search settings of the last evaluation."""
         return read_search_settings(self.folder / "search.json")
@@ -105,6 +113,13 @@ class Artifacts(TrainingArtifacts):
         from pipeline.captioner.model_folder import load_member  # noqa: PLC0415  (seconds)
 
         return load_member(self.folder / "model", self.model_config, member)
+
+    def combine_decoders(
+        self, settings: SearchSettings, decoders: Sequence["SupportsUnconditional"]
+    ) -> "StepDecoder":
+        """Combine decoders for a search with these settings, and read what they need."""
+        neighbours = self.neighbours if settings.neighbour_rerank_weight else None
+        return settings.combine_decoders(decoders, self.detector, neighbours)
 
     @property
     def _captions_fingerprint(self) -> str | None:

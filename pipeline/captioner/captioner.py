@@ -92,7 +92,7 @@ class Captioner:
         members = model_config.members if settings.ensemble else model_config.members[:1]
         compiled = isinstance(engine, OpenVINOEngine)
         decoders = [_load_decoder(artifacts, member, compiled=compiled) for member in members]
-        decoder = settings.combine_decoders(decoders, artifacts.detector)
+        decoder = artifacts.combine_decoders(settings, decoders)
         return Captioner(model_config, settings, decoder, artifacts.vocabulary, engine)
 
     def decode(self, data: bytes) -> npt.NDArray[np.uint8]:

@@ -27,6 +27,7 @@ STAGES = {
     "extract.json": "extract",
     "vocabulary.json": "tokenize",
     "detector.h5": "detector",
+    "neighbours.h5": "detector",
     "model/model.json": "train",
     "search.json": "evaluate",
 }

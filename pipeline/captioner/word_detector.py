@@ -10,6 +10,7 @@ concepts and back", also combine a visual word detector with a language model.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,18 @@ class WordDetector:
     prior: _Floats
     idf: _Floats
 
-    def detect(self, features: _Floats) -> _Floats:
-        """Predict the share of captions that have each id, (N, V), from (N, D) or (N, P, D)."""
+    def directions(self, features: _Floats) -> _Floats:
+        """Return the directions of features (N, D) or (N, P, D) from the mean, (N, D)."""
         directions = np.zeros((len(features), len(self.mean)), np.float32)
         for start in range(0, len(features), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             directions[chunk] = _unit_directions(features[chunk], self.mean)
-        shares: _Floats = np.maximum(directions @ self.weights + self.prior, np.float32(0))
+        return directions
+
+    def detect(self, features: _Floats) -> _Floats:
+        """Predict the share of captions that have each id, (N, V), from (N, D) or (N, P, D)."""
+        products = self.directions(features) @ self.weights
+        shares: _Floats = np.maximum(products + self.prior, np.float32(0))
         return shares
 
     def top_words(self, features: _Floats, count: int) -> list[list[int]]:
@@ -168,7 +174,7 @@ class WordDetector:
             if not ((array >= minimum[name]) & (array <= _MAX_ABS)).all():
                 raise ValueError(f"{name} has numbers out of bounds")
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the arrays, as little-endian float32, with their names and shapes."""
         digest = hashlib.sha256()

@@ -83,6 +83,22 @@ def _describe_detector(path: Path) -> Description:
     )
 
 
+def _describe_neighbours(path: Path) -> Description:
+    artifacts = Artifacts.open(
+        path.parent, "vocabulary.json", "model/model.json", "detector.h5", path.name
+    )
+    neighbours = artifacts.neighbours
+    return Description(
+        "sound, and fits the vocabulary, the detector and the model beside it",
+        {
+            "photos": len(neighbours.caption_counts),
+            "captions": len(neighbours.lengths),
+            "numbers a photo": neighbours.coordinates.shape[1],
+            "sha256": neighbours.digest,
+        },
+    )
+
+
 def _describe_captions(path: Path) -> Description:
     if path.name == "predictions.parquet":
         raise InputError(f"{path} holds a run's captions: score it with `caption score`")
@@ -130,6 +146,7 @@ def _describe_model(path: Path) -> Description:
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _READERS: dict[str, Callable[[Path], Description]] = {
     "detector.h5": _describe_detector,
+    "neighbours.h5": _describe_neighbours,
     "vocabulary.json": _describe_vocabulary,
     "model.json": _describe_model,
     ".parquet": _describe_captions,
@@ -137,5 +154,6 @@ _READERS: dict[str, Callable[[Path], Description]] = {
     ".hdf5": _describe_hdf5,
 }
 _CHOICES = (
-    "features.h5, detector.h5, captions.parquet, vocabulary.json or the folder model of a run"
+    "features.h5, detector.h5, neighbours.h5, captions.parquet, vocabulary.json or the folder "
+    "model of a run"
 )

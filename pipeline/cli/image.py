@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Batches of 32 take three quarters of the time of these, and print every few seconds only.
 _FIRST_BATCH, _MAX_BATCH = 4, 16
 _MAX_LISTED = 10  # failed photos, at the end
+_ONLY_SEARCHES = {"beam_width", "word_rerank_weight", "neighbour_rerank_weight"}
 
 _GenerateCaptions = Callable[[list[Any]], list[list["Caption"]]]
 
@@ -44,6 +45,11 @@ _search_options = combine_options(
         "--word-rerank-weight",
         type=FiniteFloatRange(0, 100),
         help="How much detected words count in the choice; 0: not at all.",
+    ),
+    click.option(
+        "--neighbour-rerank-weight",
+        type=FiniteFloatRange(0, 100),
+        help="How much captions of similar training photos count in it; 0: not at all.",
     ),
     click.option(
         "--ensemble/--no-ensemble",
@@ -160,8 +166,11 @@ def _check_options(
     """Refuse options that do not go together."""
     if overrides.get("beam_width", top) < top:
         raise click.UsageError(f"--top {top} needs a --beam-width of {top} or more")
-    if sample and ({"beam_width", "word_rerank_weight"} & set(overrides)):
-        raise click.UsageError("--beam-width and --word-rerank-weight do not work with --sample")
+    if sample and (_ONLY_SEARCHES & set(overrides)):
+        raise click.UsageError(
+            "--beam-width, --word-rerank-weight and --neighbour-rerank-weight do not work with "
+            "--sample"
+        )
     if not sample and any(map(_is_given, sampling_options)):
         raise click.UsageError("--temperature, --top-k, --top-p and --seed need --sample")
 

@@ -14,8 +14,8 @@ def inspect(file: Path) -> None:
     """Check FILE, an artefact of a run, and describe it.
 
     FILE may be features.h5, of which every vector is compared with its digest, and which
-    lists the photos that failed; detector.h5; captions.parquet; vocabulary.json; or the
-    folder model. The exit code is 1 if anything is wrong.
+    lists the photos that failed; detector.h5; neighbours.h5; captions.parquet;
+    vocabulary.json; or the folder model. The exit code is 1 if anything is wrong.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.metrics.document_frequencies import DocumentFrequencies
 from pipeline.metrics.ngrams import MAX_ORDER, Floats, Ints, NgramCounts, Tokens, group_sums
 from pipeline.metrics.references import References
 
@@ -19,8 +20,14 @@ class CiderD:
     contain it, counts are clipped, and the length penalty compares numbers of bigrams.
     """
 
-    def __init__(self, references: References) -> None:
-        """Compute the idf of all n-grams of `references`, and the references' norms."""
+    def __init__(self, references: References, corpus: DocumentFrequencies | None = None) -> None:
+        """Compute the idf of all n-grams of `references`, and the references' norms.
+
+        Args:
+            references: the references.
+            corpus: where idf comes from, if not from the references. All candidates must then be
+                among the references, be it of an image that no candidate is scored against.
+        """
         self._references = references
         n_images = len(references.by_image)
         # coco-caption gives unseen n-grams the idf of n-grams that one image has.
@@ -28,7 +35,10 @@ class CiderD:
         self._idf: list[Floats] = []
         self._norms: list[Floats] = []
         for order, counts in enumerate(references.ngrams.counts, 1):
-            idf = np.log(n_images / np.maximum(references.document_frequency(order), 1))
+            if corpus is None:
+                idf = np.log(n_images / np.maximum(references.document_frequency(order), 1))
+            else:
+                idf = corpus.idf(references.ngrams, order)
             self._idf.append(idf)
             self._norms.append(_norms(counts, idf[counts.ngram], len(references.lengths)))
 

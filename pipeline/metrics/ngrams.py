@@ -46,6 +46,19 @@ class NgramIndex:
         self.counts = list(self._count(captions, self._word_ids, build=True))
         self.sizes = [len(self._word_ids), *map(len, self._keys)]
 
+    @property
+    def words(self) -> list[str]:
+        """The indexed words, by id."""
+        return list(self._word_ids)
+
+    def ngrams(self, order: int) -> Ints:
+        """Return the ids of the words of each indexed n-gram, (size of the order, order)."""
+        word_ids = np.arange(len(self._word_ids))[:, None]
+        for keys in self._keys[: order - 1]:
+            last_words = keys & ((1 << _WORD_BITS) - 1)
+            word_ids = np.column_stack([word_ids[keys >> _WORD_BITS], last_words])
+        return word_ids
+
     def count(self, captions: Sequence[Tokens]) -> list[NgramCounts]:
         """Count the n-grams of other captions, by order."""
         # Each unseen word gets its own id: each adds to the norm of a caption's vector.

@@ -1,7 +1,11 @@
-"""Stage `detector`: fit the word detector to the training photos' features and captions."""
+"""Stage `detector`: fit the word detector to the training photos' features and captions.
+
+It keeps the photos' directions and captions too, as the neighbours of other photos.
+"""
 
 from pathlib import Path
 
+from pipeline.captioner.neighbours import fit_neighbours
 from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.captioner.word_detector import fit_detector, fit_memory
 from pipeline.errors import InputError
@@ -15,7 +19,7 @@ ARTIFACTS = Path("artifacts")
 
 
 def main() -> None:
-    """Write artifacts/detector.h5."""
+    """Write artifacts/detector.h5 and neighbours.h5."""
     ridge_alpha = load_params().detector.ridge_alpha
     artifacts = TrainingArtifacts.open(
         ARTIFACTS, "captions.parquet", "vocabulary.json", "features.h5"
@@ -35,8 +39,11 @@ def main() -> None:
         raise InputError(
             f"params.yaml: detector.ridge_alpha {ridge_alpha:g}: {error}: raise it"
         ) from None
-    remove_temporary_files(ARTIFACTS, "detector.h5")  # of a killed run; DVC runs one at a time
+    neighbours = fit_neighbours(captions, store.read, detector)
+    for name in ("detector.h5", "neighbours.h5"):
+        remove_temporary_files(ARTIFACTS, name)  # of a killed run; DVC runs one at a time
     detector.save(ARTIFACTS / "detector.h5", vocabulary, store.feature_spec)
+    neighbours.save(ARTIFACTS / "neighbours.h5", vocabulary, detector)
     print(f"{len(vocabulary) - len(SPECIAL_TOKENS)} words, fitted on {len(captions)} photos")
 
 

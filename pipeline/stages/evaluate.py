@@ -84,6 +84,7 @@ def _search_settings(params: EvaluateParams) -> SearchSettings:
         guidance=params.guidance,
         word_logit_bias=params.word_logit_bias,
         word_rerank_weight=params.word_rerank_weight,
+        neighbour_rerank_weight=params.neighbour_rerank_weight,
         ensemble=params.ensemble,
     )
 
@@ -147,7 +148,7 @@ class _EvaluateRun:
 
     def _predict(self, decoders: Sequence[Decoder]) -> dict[str, list[Prediction]]:
         """Caption the split with every search."""
-        decoder = self.settings.combine_decoders(decoders, self.artifacts.detector)
+        decoder = self.artifacts.combine_decoders(self.settings, decoders)
         return {
             search_name(width): predict(
                 decoder,
@@ -215,6 +216,11 @@ class _EvaluateRun:
                 f"logit bias {settings.word_logit_bias:g}, "
                 f"rerank weight {settings.word_rerank_weight:g}, "
                 f"detector {artifacts.detector.digest}"
+            ),
+            "neighbours": (
+                f"rerank weight {settings.neighbour_rerank_weight:g}, {artifacts.neighbours.digest}"
+                if settings.neighbour_rerank_weight
+                else "none"
             ),
         }
 

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.captioner.artifacts import CAPTIONER_FILES, Artifacts
 from pipeline.captioner.model_folder import Model
+from pipeline.captioner.neighbours import fit_neighbours
 from pipeline.captioner.training_artifacts import STAGES
 from pipeline.captioner.word_detector import fit_detector
 from pipeline.datasets.caption_table import read_caption_table
@@ -43,7 +44,7 @@ PROPERTIES = (
         "model_config",
         "feature_spec",
     ),
-    *("detector", "search_settings", "decoders"),
+    *("detector", "neighbours", "search_settings", "decoders"),
 )
 
 
@@ -88,6 +89,8 @@ def write_run(
     store = FeatureStore.open(folder / "features.h5")
     detector = fit_detector(captions, store.read, len(vocabulary), 0.3)
     detector.save(folder / "detector.h5", vocabulary, spec)
+    neighbours = fit_neighbours(captions, store.read, detector)
+    neighbours.save(folder / "neighbours.h5", vocabulary, detector)
     SETTINGS.write(folder / "search.json")
     return folder
 
@@ -180,7 +183,11 @@ def test_every_file_is_opened_once(run: Path, opens: Counter[str]) -> None:
 
 def test_captioning_opens_only_the_files_that_it_requires(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "captioner"
-    for name in (*CAPTIONER_FILES, *(f"model/seed_{seed}.weights.h5" for seed in SEEDS)):
+    for name in (
+        *CAPTIONER_FILES,
+        "neighbours.h5",
+        *(f"model/seed_{seed}.weights.h5" for seed in SEEDS),
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(run / name, folder / name)
     artifacts = Artifacts.open(folder, *CAPTIONER_FILES)
@@ -200,6 +207,7 @@ OTHER_WEIGHTS = (
     "run `dvc repro train`"
 )
 NOT_THE_MODELS = r"and the model do not belong together \(other weights_sha256\): run `dvc repro`"
+NEIGHBOURS = r"neighbours\.h5 was made with another {}: run `dvc repro detector`"
 DETECTOR = r"detector\.h5 was fitted {}: run `dvc repro detector`"
 
 
@@ -223,6 +231,8 @@ DETECTOR = r"detector\.h5 was fitted {}: run `dvc repro detector`"
             "detector",
             DETECTOR.format("on other features than the model's"),
         ),
+        ("words", ["neighbours.h5"], "neighbours", NEIGHBOURS.format("vocabulary")),
+        ("test split", ["neighbours.h5"], "neighbours", NEIGHBOURS.format("captions")),
         ("weights", ["model/seed_7.weights.h5"], "decoders", OTHER_WEIGHTS),
     ],
 )

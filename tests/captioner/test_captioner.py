@@ -168,7 +168,12 @@ def test_captions_differ_and_come_best_first_as_many_as_the_beam_is_wide(
     artifacts: Path, captioner: Captioner, pixels: list[npt.NDArray[np.uint8]]
 ) -> None:
     without_words = Captioner.load(
-        artifacts, BATCH, "keras", word_logit_bias=0.0, word_rerank_weight=0.0
+        artifacts,
+        BATCH,
+        "keras",
+        word_logit_bias=0.0,
+        word_rerank_weight=0.0,
+        neighbour_rerank_weight=0.0,
     )
     for width in (1, 2, 5):
         for captions in captioner.caption(pixels[:3], width):
@@ -184,10 +189,11 @@ def test_word_guidance_changes_the_captions_of_photos_not_trained_on(
     artifacts: Path, pixels: list[npt.NDArray[np.uint8]]
 ) -> None:
     results = set()
-    for logit_bias, rerank_weight in (
-        (SETTINGS.word_logit_bias, SETTINGS.word_rerank_weight),
-        (0.0, 0.0),
-        (0.0, 100.0),
+    for logit_bias, rerank_weight, neighbour_weight in (
+        (SETTINGS.word_logit_bias, SETTINGS.word_rerank_weight, 0.0),
+        (0.0, 0.0, 0.0),
+        (0.0, 100.0, 0.0),
+        (0.0, 0.0, 1.0),
     ):
         captioner = Captioner.load(
             artifacts,
@@ -195,10 +201,11 @@ def test_word_guidance_changes_the_captions_of_photos_not_trained_on(
             "keras",
             word_logit_bias=logit_bias,
             word_rerank_weight=rerank_weight,
+            neighbour_rerank_weight=neighbour_weight,
         )
         results_by_photo = captioner.caption(pixels[12:], 20)
         results.add(tuple(c.text for captions in results_by_photo for c in captions[:3]))
-    assert len(results) == 3
+    assert len(results) == 4
 
 
 def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
@@ -223,7 +230,7 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
         config.metadata,
     ).save(folder / "model")
     assert isinstance(captioner.decoder, WordGuided)
-    detector = captioner.decoder.detector
+    detector, neighbours = captioner.decoder.detector, captioner.decoder.neighbours
     detector.save(folder / "detector.h5", captioner.vocabulary, mirrored)
 
     both = Captioner.load(folder, BATCH, "keras")
@@ -239,7 +246,12 @@ def test_with_views_and_seeds_captions_are_those_that_evaluate_writes(
             [with_guidance(each, SETTINGS.guidance) for each in (one, other)][:members]
         )
         decoder = with_word_guidance(
-            ensemble, detector, SETTINGS.word_logit_bias, SETTINGS.word_rerank_weight
+            ensemble,
+            detector,
+            SETTINGS.word_logit_bias,
+            SETTINGS.word_rerank_weight,
+            neighbours,
+            SETTINGS.neighbour_rerank_weight,
         )
         predictions = predict(
             decoder,

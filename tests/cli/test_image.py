@@ -438,6 +438,7 @@ def test_the_beam_width_is_that_of_the_settings_or_of_the_option(
         (["--guidance", "0"], {"guidance": 0.0}),
         (["--word-logit-bias", "1"], {"word_logit_bias": 1.0}),
         (["--word-rerank-weight", "0"], {"word_rerank_weight": 0.0}),
+        (["--neighbour-rerank-weight", "0"], {"neighbour_rerank_weight": 0.0}),
         (["--ensemble"], {"ensemble": True}),
         (["--no-ensemble"], {"ensemble": False}),
         (
@@ -490,11 +491,15 @@ def test_captions_can_be_sampled(caption: Run) -> None:
         ([], "Missing argument 'PHOTOS...'"),
         (
             ["--sample", "--beam-width", "3", "a.jpg"],
-            "--beam-width and --word-rerank-weight do not work with --sample",
+            "--neighbour-rerank-weight do not work with --sample",
+        ),
+        (
+            ["--sample", "--neighbour-rerank-weight", "3", "a.jpg"],
+            "--beam-width, --word-rerank-weight and --neighbour-rerank-weight do not work with",
         ),
         (
             ["--sample", "--word-rerank-weight", "3", "a.jpg"],
-            "--beam-width and --word-rerank-weight do not work with --sample",
+            "--neighbour-rerank-weight do not work with --sample",
         ),
         (
             ["--top-k", "3", "a.jpg"],

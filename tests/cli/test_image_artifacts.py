@@ -75,6 +75,20 @@ def test_a_model_without_its_weights_names_its_stage(folder: Path) -> None:
     failed(result, f"Error: {path} is not there: run `dvc repro train`")
 
 
+def test_neighbours_are_needed_only_if_they_count(
+    folder: Path, searches: list[tuple[SearchSettings, int]]
+) -> None:
+    path = folder / "neighbours.h5"
+    path.unlink()
+    photos = write_photos(folder / "photos", 1)
+    failed(
+        image("--artifacts", folder, *photos),
+        f"Error: {path} is not there: run `dvc repro detector`",
+    )
+    succeeded(image("--artifacts", folder, "--neighbour-rerank-weight", "0", *photos))
+    assert searches == [(replace(SETTINGS, neighbour_rerank_weight=0.0), SETTINGS.beam_width)]
+
+
 def test_before_the_first_run_all_files_and_stages_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -162,6 +176,7 @@ IN_FILE = SearchSettings(
     guidance=0.0,
     word_logit_bias=0.0,
     word_rerank_weight=1.0,
+    neighbour_rerank_weight=0.0,
     ensemble=False,
 )
 
@@ -203,6 +218,7 @@ def test_params_yaml_does_not_change_the_search(
         (["--guidance", "0.5"], {"guidance": 0.5}),
         (["--word-logit-bias", "2"], {"word_logit_bias": 2.0}),
         (["--word-rerank-weight", "0"], {"word_rerank_weight": 0.0}),
+        (["--neighbour-rerank-weight", "1"], {"neighbour_rerank_weight": 1.0}),
         (["--ensemble"], {"ensemble": True}),
     ],
 )
@@ -247,6 +263,7 @@ def test_a_damaged_search_json_is_one_line(folder: Path, data: bytes) -> None:
         ("guidance", float("nan")),
         ("word_logit_bias", "0.3"),
         ("word_rerank_weight", None),
+        ("neighbour_rerank_weight", None),
         ("ensemble", 1),
     ],
 )

@@ -147,16 +147,25 @@ def test_the_model_and_the_detector_are_checked_against_what_lies_beside(
     assert first == (
         f"{artifacts / 'detector.h5'}: sound, and fits the vocabulary and the model beside it"
     )
+    first, *lines = inspect(artifacts / "neighbours.h5").output.splitlines()
+    assert first == (
+        f"{artifacts / 'neighbours.h5'}: sound, and fits the vocabulary, the detector and the "
+        "model beside it"
+    )
+    assert "  captions              12" in lines
     folder = copied_artifacts(artifacts, tmp_path / "copy")
     Vocabulary.build(["another word"], 1, "captions").save(tmp_path / "vocabulary.json")
     (tmp_path / "vocabulary.json").replace(folder / "vocabulary.json")
-    for name in ("model", "detector.h5"):
+    for name in ("model", "detector.h5", "neighbours.h5"):
         result = inspect(folder / name)
         assert result.exit_code == 1
         assert "was trained with another vocabulary" in result.output
 
 
-CHOICES = "give features.h5, detector.h5, captions.parquet, vocabulary.json or the folder model"
+CHOICES = (
+    "give features.h5, detector.h5, neighbours.h5, captions.parquet, vocabulary.json or the folder "
+    "model"
+)
 
 
 @pytest.mark.parametrize(

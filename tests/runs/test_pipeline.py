@@ -128,7 +128,7 @@ def test_the_same_params_and_data_give_the_same_bytes(project: Project) -> None:
     names = ["features.h5", "captions.parquet", "vocabulary.json", "history.csv"]
     names += ["model/seed_2026.weights.h5", "model/model.json", "evaluation/report.html"]
     names += ["encoder.weights.h5", "encoder.json", "evaluation/predictions.parquet"]
-    names += ["self_critical.csv", "detector.h5", "search.json"]
+    names += ["self_critical.csv", "detector.h5", "neighbours.h5", "search.json"]
     before = {name: project.read(f"artifacts/{name}") for name in names}
     # Nothing that vectors could be taken from is left.
     for folder in (".cache", ".dvc/cache"):

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.captioner.neighbours import Neighbours, fit_neighbours
 from pipeline.captioner.word_detector import WordDetector, fit_detector
 from pipeline.datasets.caption_table import read_caption_table
 from pipeline.errors import InputError
@@ -54,10 +55,18 @@ def test_the_stage_fits_on_the_training_photos_that_have_features(
         "reasons"
     )
     assert capsys.readouterr().out == f"{left_out}\n{words} words, fitted on 8 photos\n"
+    neighbours = Neighbours.load(
+        folder / "neighbours.h5", Vocabulary.load(folder / "vocabulary.json"), fitted
+    )
+    expected_neighbours = fit_neighbours(
+        captions, lambda ids: np.stack([features[i] for i in ids]), fitted
+    )
+    assert neighbours.digest == expected_neighbours.digest
 
 
 def test_the_temporary_file_of_a_killed_run_is_removed(folder: Path) -> None:
-    (folder / ".tmp-01234567-detector.h5").write_bytes(b"half of it")
+    for name in ("detector.h5", "neighbours.h5"):
+        (folder / f".tmp-01234567-{name}").write_bytes(b"half of it")
     detector.main()
     assert not list(folder.glob(".tmp-*"))
 

@@ -19,6 +19,7 @@ from pipeline.captioner.generation.interfaces import StepDecoder
 from pipeline.captioner.generation.settings import SearchSettings, read_search_settings
 from pipeline.captioner.generation.word_guidance import with_word_guidance
 from pipeline.captioner.model_folder import Model
+from pipeline.captioner.neighbours import Neighbours, fit_neighbours
 from pipeline.captioner.training.loss import mean_loss
 from pipeline.captioner.word_detector import WordDetector, fit_detector
 from pipeline.datasets.annotations import Summary
@@ -79,6 +80,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, decoders: list[Decoder]) -
     encoded = {image_id: [vocabulary.encode(text)] for image_id, text in CAPTIONS}
     detector = fit_detector(encoded, store.read, len(vocabulary), 0.3)
     detector.save(artifacts / "detector.h5", vocabulary, store.feature_spec)
+    neighbours = fit_neighbours(encoded, store.read, detector)
+    neighbours.save(artifacts / "neighbours.h5", vocabulary, detector)
     return folder
 
 
@@ -87,6 +90,12 @@ def detector_of(project: Path) -> WordDetector:
     vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
     feature_spec = FeatureStore.open(artifacts / "features.h5").feature_spec
     return WordDetector.load(artifacts / "detector.h5", vocabulary, feature_spec, 6)
+
+
+def neighbours_of(project: Path) -> Neighbours:
+    artifacts = project / "artifacts"
+    vocabulary = Vocabulary.load(artifacts / "vocabulary.json")
+    return Neighbours.load(artifacts / "neighbours.h5", vocabulary, detector_of(project))
 
 
 def metrics_of(project: Path, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dict[str, Any]:
@@ -132,12 +141,14 @@ def test_the_ensemble_and_each_seed_are_evaluated(
     project: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
     weights = {"guidance": 0.5, "word_logit_bias": 0.7, "word_rerank_weight": 4.0}
+    weights["neighbour_rerank_weight"] = 2.0
     metrics = metrics_of(project, monkeypatch, beam_widths=[6, 3], **weights)
     (details,) = metrics["details"]
     searches = {row["name"]: only_metrics(row) for row in details["searches"]}
     guided = [with_guidance(decoder, 0.5) for decoder in decoders]
-    detector = detector_of(project)
-    ensemble = with_word_guidance(make_ensemble(guided), detector, 0.7, 4.0)
+    detector, neighbours = detector_of(project), neighbours_of(project)
+    word_guidance = (detector, 0.7, 4.0, neighbours, 2.0)
+    ensemble = with_word_guidance(make_ensemble(guided), *word_guidance)
     widths = {"greedy": 1, "beam_6": 6, "beam_3": 3}
     expected = {name: captions(project, ensemble, width) for name, width in widths.items()}
     assert searches == {name: scores(candidates) for name, candidates in expected.items()}
@@ -148,7 +159,7 @@ def test_the_ensemble_and_each_seed_are_evaluated(
     by_seed = {(row["seed"], row["search"]): only_metrics(row) for row in details["seeds"]}
     assert list(by_seed) == [(seed, name) for seed in (7, 8) for name in searches]
     for seed, guided_decoder in zip((7, 8), guided, strict=True):
-        decoder = with_word_guidance(guided_decoder, detector, 0.7, 4.0)
+        decoder = with_word_guidance(guided_decoder, *word_guidance)
         assert by_seed[seed, "beam_3"] == scores(captions(project, decoder, 3))
     assert by_seed[7, "beam_3"] != by_seed[8, "beam_3"]
     (beam,) = (row for row in details["over_seeds"] if row["search"] == "beam_3")
@@ -159,8 +170,9 @@ def test_the_ensemble_and_each_seed_are_evaluated(
     assert details["provenance"]["guidance"] == "0.5"
     guidance = f"logit bias 0.7, rerank weight 4, detector {detector.digest}"
     assert details["provenance"]["word guidance"] == guidance
+    assert details["provenance"]["neighbours"] == f"rerank weight 2, {neighbours.digest}"
     settings = read_search_settings(project / "artifacts" / "search.json")
-    assert settings == SearchSettings(6, MAX_WORDS, 3, 0.5, 0.7, 4.0, ensemble=True)
+    assert settings == SearchSettings(6, MAX_WORDS, 3, 0.5, 0.7, 4.0, 2.0, ensemble=True)
 
     report = (project / "artifacts" / "evaluation" / "report.html").read_text("utf-8")
     features = FeatureStore.open(project / "artifacts" / "features.h5").read(["0.jpg"])
@@ -181,6 +193,8 @@ def test_without_an_ensemble_the_first_seed_is_evaluated(
     project: Path, monkeypatch: pytest.MonkeyPatch, decoders: list[Decoder]
 ) -> None:
     weights = {"guidance": 0.0, "word_logit_bias": 0.0, "word_rerank_weight": 0.0}
+    # Of so few captions, the neighbours' weight is 0, so that their file is not read.
+    monkeypatch.setattr(Neighbours, "load", None)
     metrics = metrics_of(project, monkeypatch, ensemble=False, **weights)
     (details,) = metrics["details"]
     assert details["primary_search"] == "beam_3"
@@ -189,6 +203,7 @@ def test_without_an_ensemble_the_first_seed_is_evaluated(
     # The spread over seeds is reported all the same.
     assert {row["seed"] for row in details["seeds"]} == {7, 8}
     assert details["provenance"]["decoder"].startswith("merge")
+    assert details["provenance"]["neighbours"] == "none"
 
 
 def test_a_single_photo_with_features_is_refused(

@@ -1,5 +1,6 @@
 """A small finished run: a random MobileNet and a decoder trained on twelve photos."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.captioner.decoders.decoder import Decoder, build_decoder
 from pipeline.captioner.generation.settings import SearchSettings
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.captioner.model_folder import Model
+from pipeline.captioner.neighbours import fit_neighbours
 from pipeline.captioner.word_detector import fit_detector
 from pipeline.features.decoding.photos import decode_photo
 from pipeline.features.encoders import pretrained
@@ -31,6 +33,7 @@ SETTINGS = SearchSettings(
     guidance=0.2,
     word_logit_bias=0.3,
     word_rerank_weight=3.0,
+    neighbour_rerank_weight=0.5,
     ensemble=True,
 )
 LEARNED = [
@@ -57,7 +60,7 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 
 
 def write_artifacts(folder: Path) -> None:
-    """Write encoder, vocabulary, detector, model and search settings."""
+    """Write encoder, vocabulary, detector, neighbours, model and search settings."""
     network = _encoder()
     vocabulary = Vocabulary.build(LEARNED, 1, "captions")
     encoder = make_encoder_config("MobileNet", SIZE, "drawn", keras_weights.digest(network))
@@ -77,15 +80,17 @@ def write_artifacts(folder: Path) -> None:
         {},
     )
     names = [str(seed) for seed in range(len(LEARNED))]
-    detector = fit_detector(
-        {name: [vocabulary.encode(text)] for name, text in zip(names, LEARNED, strict=True)},
-        lambda ids: features[[names.index(name) for name in ids]],
-        len(vocabulary),
-        ridge_alpha=0.3,
-    )
+    captions = {name: [vocabulary.encode(text)] for name, text in zip(names, LEARNED, strict=True)}
+
+    def read(ids: Iterable[str]) -> npt.NDArray[np.float32]:
+        return features[[names.index(name) for name in ids]]
+
+    detector = fit_detector(captions, read, len(vocabulary), ridge_alpha=0.3)
+    neighbours = fit_neighbours(captions, read, detector)
     write_json(folder / "encoder.json", asdict(encoder))
     vocabulary.save(folder / "vocabulary.json")
     detector.save(folder / "detector.h5", vocabulary, model.config.feature_spec)
+    neighbours.save(folder / "neighbours.h5", vocabulary, detector)
     keras_weights.save(network, folder / "encoder.weights.h5")
     model.save(folder / "model")
     SETTINGS.write(folder / "search.json")

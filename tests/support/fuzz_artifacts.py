@@ -1,18 +1,20 @@
 """One small sound file of each kind of artefact, drawn without Keras, for the fuzzer."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import openvino
 import pandas as pd
 from openvino import opset13 as opset
 
 from pipeline.captioner.generation.settings import SearchSettings
 from pipeline.captioner.model_config import DecoderConfig, Member, ModelConfig
+from pipeline.captioner.neighbours import fit_neighbours
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training.history import CrossEntropyEpoch, write_history
 from pipeline.captioner.word_detector import fit_detector
@@ -35,13 +37,16 @@ def write_sound_files(folder: Path) -> Mapping[str, list[Path]]:
     vocabulary.save(folder / "vocabulary.json")
     write(folder / "features.h5")
     rows = dict(zip(IDS, vectors(6), strict=True))
-    fit_detector(
-        {i: [vocabulary.encode(TEXTS[n % len(TEXTS)])] for n, i in enumerate(IDS)},
-        lambda ids: np.stack([rows[i] for i in ids]),
-        len(vocabulary),
-        ridge_alpha=0.3,
-    ).save(folder / "detector.h5", vocabulary, FEATURE_SPEC)
-    for name in ("features.h5", "detector.h5"):
+    encoded_captions = {i: [vocabulary.encode(TEXTS[n % len(TEXTS)])] for n, i in enumerate(IDS)}
+
+    def read(ids: Iterable[str]) -> npt.NDArray[np.float32]:
+        return np.stack([rows[i] for i in ids])
+
+    detector = fit_detector(encoded_captions, read, len(vocabulary), ridge_alpha=0.3)
+    detector.save(folder / "detector.h5", vocabulary, FEATURE_SPEC)
+    neighbours = fit_neighbours(encoded_captions, read, detector)
+    neighbours.save(folder / "neighbours.h5", vocabulary, detector)
+    for name in ("features.h5", "detector.h5", "neighbours.h5"):
         _write_older_hdf5(folder / name, folder / f"older-{name}")
         # The text is of variable length: if it is damaged, reading it makes HDF5 hang or crash.
         _write_older_hdf5(folder / name, folder / f"forged-{name}", version="a long text")
@@ -59,6 +64,7 @@ def write_sound_files(folder: Path) -> Mapping[str, list[Path]]:
         "features": sorted(folder.glob("*features.h5")),
         "inspect": sorted(folder.glob("*features.h5")),
         "detector": sorted(folder.glob("*detector.h5")),
+        "neighbours": sorted(folder.glob("*neighbours.h5")),
         "weights": [folder / "seed_1.weights.h5"],
         "vocabulary": [folder / "vocabulary.json"],
         "captions": [folder / "captions.parquet"],
@@ -135,7 +141,7 @@ def _write_texts(folder: Path, vocabulary: Vocabulary) -> None:
         vocabulary.fingerprint,
         {"params": {"max_words": 9}, "captions": "c" * 64},
     ).write(folder / "model.json")
-    SearchSettings(20, 32, 3, 0.2, 0.3, 3.0, ensemble=True).write(folder / "search.json")
+    SearchSettings(20, 32, 3, 0.2, 0.3, 3.0, 0.5, ensemble=True).write(folder / "search.json")
     summary = Summary(captions_read=9, captions_kept=8, photos_there=3)
     summary.repair("open_quote", "captions.txt:3", "a dog")
     write_json(folder / "captions.json", summary.as_dict())

@@ -23,6 +23,7 @@ from click.testing import CliRunner
 
 from pipeline.captioner.generation.settings import read_search_settings
 from pipeline.captioner.model_config import read_model_config
+from pipeline.captioner.neighbours import Neighbours
 from pipeline.captioner.training.checkpoint import Checkpoint
 from pipeline.captioner.training_artifacts import TrainingArtifacts
 from pipeline.captioner.word_detector import WordDetector
@@ -56,6 +57,14 @@ def detector(path: Path, folder: Path) -> Any:
     """Load a word detector."""
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     return WordDetector.load(path, vocabulary, FEATURE_SPEC, 6).digest
+
+
+def neighbours(path: Path, folder: Path) -> Any:
+    """Load the nearest training photos, and use them."""
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    detector = WordDetector.load(folder / "detector.h5", vocabulary, FEATURE_SPEC, 6)
+    loaded = Neighbours.load(path, vocabulary, detector)
+    return loaded.digest, loaded.consensus(np.ones((1, 6), np.float32), [[[4, 5]]])[0].tolist()
 
 
 def weights(path: Path, _: Path) -> Any:
@@ -181,7 +190,18 @@ def _command(*arguments: str) -> str:
 READERS: dict[str, Callable[[Path, Path], Any]] = {
     function.__name__: function
     for function in (
-        *(features, detector, weights, vocabulary, captions, encoder, model, search, extract),
+        *(
+            features,
+            detector,
+            neighbours,
+            weights,
+            vocabulary,
+            captions,
+            encoder,
+            model,
+            search,
+            extract,
+        ),
         *(summary, history, scores, shard, checkpoint, graph, photo, inspect, score, image),
     )
 }

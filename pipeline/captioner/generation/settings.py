@@ -12,6 +12,7 @@ from pipeline.captioner.generation.ensemble import make_ensemble
 from pipeline.captioner.generation.guidance import with_guidance
 from pipeline.captioner.generation.interfaces import StepDecoder, SupportsUnconditional
 from pipeline.captioner.generation.word_guidance import with_word_guidance
+from pipeline.captioner.neighbours import Neighbours
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.errors import InputError
 from pipeline.files import read_json, record_from_json, write_json
@@ -34,6 +35,8 @@ class SearchSettings:
         word_logit_bias: how much detected words raise logits; 0 turns it off.
         word_rerank_weight: how much detected words count when hypotheses are reranked; 0 turns
             it off.
+        neighbour_rerank_weight: how much the captions of the nearest training photos count then;
+            0 turns it off.
         ensemble: whether the decoders of all seeds are averaged; if not, only the first is used.
     """
 
@@ -43,17 +46,29 @@ class SearchSettings:
     guidance: float
     word_logit_bias: float
     word_rerank_weight: float
+    neighbour_rerank_weight: float
     ensemble: bool
 
     def combine_decoders(
-        self, decoders: Sequence[SupportsUnconditional], detector: WordDetector
+        self,
+        decoders: Sequence[SupportsUnconditional],
+        detector: WordDetector,
+        neighbours: Neighbours | None,
     ) -> StepDecoder:
-        """Combine decoders for a search: an ensemble of guided decoders, with word guidance."""
+        """Combine decoders for a search: an ensemble of guided decoders, with word guidance.
+
+        Args:
+            decoders: the decoders.
+            detector: the word detector.
+            neighbours: the nearest training photos; None if their weight is 0.
+        """
         return with_word_guidance(
             make_ensemble([with_guidance(decoder, self.guidance) for decoder in decoders]),
             detector,
             self.word_logit_bias,
             self.word_rerank_weight,
+            neighbours,
+            self.neighbour_rerank_weight,
         )
 
     def write(self, path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Word guidance: the words that the detector finds in a photo guide its captions.
+"""Word guidance: what training photos with similar features are captioned with guides captions.
 
-At each step of a search the logits of detected words are raised a little. Finished hypotheses are
-reranked by how well their words agree with the detected ones. Fang et al. 2015, "From captions to
-visual concepts and back", rerank hypotheses too, by a learned similarity. docs/results.md reports
-the effect of both.
+At each step of a search the logits of the words that the detector finds in a photo are raised a
+little. Finished hypotheses are reranked by how well their words agree with the detected ones, and
+by how much they resemble the captions of the nearest training photos. Fang et al. 2015, "From
+captions to visual concepts and back", rerank hypotheses too, by a learned similarity.
+docs/results.md reports the effect of detected words, docs/decisions.md that of neighbours.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from pipeline.captioner.generation.interfaces import (
     attention_maps_of,
     rank,
 )
+from pipeline.captioner.neighbours import Neighbours
 from pipeline.captioner.word_detector import WordDetector
 
 
@@ -37,12 +39,17 @@ class WordGuided:
             at each step. The logit of a word that the caption already has is not raised.
         rerank_weight: weight of the cosine similarity between the words of a hypothesis and the
             detected words (both weighted by idf), which is added to the hypothesis' score.
+        neighbours: the nearest training photos, for the same features; None if they do not count.
+        neighbour_weight: weight of a hypothesis' consensus with their captions, which is added to
+            its score too.
     """
 
     decoder: StepDecoder
     detector: WordDetector
     logit_bias: float
     rerank_weight: float
+    neighbours: Neighbours | None = None
+    neighbour_weight: float = 0.0
     # The latest features array, and the words detected in it.
     _memo: tuple[npt.NDArray[np.float32], Array] | None = field(default=None, repr=False)
 
@@ -68,9 +75,15 @@ class WordGuided:
     def rerank(
         self, features: npt.NDArray[np.float32], beams: Sequence[Sequence[Hypothesis]]
     ) -> list[list[Hypothesis]]:
-        """Return each photo's hypotheses by score plus weighted similarity, best first."""
+        """Return each photo's hypotheses by score plus weighted similarities, best first."""
         detected = self._detect(features) * self.detector.idf
-        return [self._rerank_beam(*pair) for pair in zip(beams, detected, strict=True)]
+        scores = [self._word_scores(*pair) for pair in zip(beams, detected, strict=True)]
+        if self.neighbours is not None and max(map(len, beams), default=0) > 1:
+            ids = [[hypothesis.ids for hypothesis in beam] for beam in beams]
+            consensus = self.neighbours.consensus(self.detector.directions(features), ids)
+            pairs = zip(scores, consensus, strict=True)
+            scores = [score + self.neighbour_weight * term for score, term in pairs]
+        return [rank(beam, row.tolist()) for beam, row in zip(beams, scores, strict=True)]
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]
@@ -88,27 +101,27 @@ class WordGuided:
             self._memo = features, self.detector.detect(features)
         return self._memo[1]
 
-    def _rerank_beam(self, hypotheses: Sequence[Hypothesis], detected: Array) -> list[Hypothesis]:
-        """Rerank one photo's hypotheses by its detected words (V,), weighted by idf."""
+    def _word_scores(self, beam: Sequence[Hypothesis], detected: Array) -> LogProbs:
+        """Return each hypothesis' score plus weighted similarity to detected words (V,)."""
         similarities = _cosine_similarities(
-            [hypothesis.ids for hypothesis in hypotheses], detected, self.detector.idf
+            [hypothesis.ids for hypothesis in beam], detected, self.detector.idf
         )
-        scores = [
-            hypothesis.score + self.rerank_weight * similarity
-            for hypothesis, similarity in zip(hypotheses, similarities, strict=True)
-        ]
-        return rank(hypotheses, scores)
+        scores = np.array([hypothesis.score for hypothesis in beam])
+        return scores + self.rerank_weight * similarities
 
 
 def with_word_guidance(
-    decoder: StepDecoder, detector: WordDetector, logit_bias: float, rerank_weight: float
+    decoder: StepDecoder,
+    detector: WordDetector,
+    logit_bias: float,
+    rerank_weight: float,
+    neighbours: Neighbours | None = None,
+    neighbour_weight: float = 0.0,
 ) -> StepDecoder:
-    """Return the decoder with word guidance, or the decoder itself if both weights are 0."""
-    return (
-        WordGuided(decoder, detector, logit_bias, rerank_weight)
-        if logit_bias or rerank_weight
-        else decoder
-    )
+    """Return the decoder with word guidance, or the decoder itself if all weights are 0."""
+    if not logit_bias and not rerank_weight and neighbours is None:
+        return decoder
+    return WordGuided(decoder, detector, logit_bias, rerank_weight, neighbours, neighbour_weight)
 
 
 def _cosine_similarities(

@@ -12,6 +12,7 @@ from pipeline.captioner.generation.ensemble import Ensemble, make_ensemble
 from pipeline.captioner.generation.guidance import Guided, with_guidance
 from pipeline.captioner.generation.settings import SearchSettings, read_search_settings
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
+from pipeline.captioner.neighbours import fit_neighbours
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.errors import InputError
 from tests.support.captioner import make_peaked_decoder, make_vocabulary, vectors
@@ -23,6 +24,7 @@ SETTINGS = SearchSettings(
     guidance=0.2,
     word_logit_bias=0.3,
     word_rerank_weight=3.0,
+    neighbour_rerank_weight=0.5,
     ensemble=True,
 )
 
@@ -43,7 +45,7 @@ def make_detector() -> WordDetector:
     [
         SETTINGS,
         replace(SETTINGS, no_repeat_ngram_size=0, guidance=0.0, ensemble=False),
-        SearchSettings(1, 1, 0, 0.0, 0.0, 0.0, ensemble=False),
+        SearchSettings(1, 1, 0, 0.0, 0.0, 0.0, 0.0, ensemble=False),
     ],
 )
 def test_settings_are_read_back_as_they_were_written(
@@ -76,6 +78,7 @@ ODD_VALUES: dict[str, list[Any]] = {
     "guidance": [*INVALID, -0.1, True, 1e9],
     "word_logit_bias": [*INVALID, -0.1, True, 1e9],
     "word_rerank_weight": [*INVALID, -0.1, True, 1e9],
+    "neighbour_rerank_weight": [*INVALID, -0.1, True, 1e9],
     "ensemble": [*INVALID, 0, 1, "true"],
 }
 
@@ -112,7 +115,11 @@ def test_a_missing_or_damaged_file_is_refused(content: bytes | None, tmp_path: P
 
 def test_combine_decoders_builds_an_ensemble_of_guided_decoders_with_word_guidance() -> None:
     decoders, detector = [make_peaked_decoder(seed=seed) for seed in (1, 2)], make_detector()
-    decoder = SETTINGS.combine_decoders(decoders, detector)
+    neighbours = fit_neighbours({"a": [[4, 5]]}, lambda _: vectors(count=1), detector)
+    with_neighbours = SETTINGS.combine_decoders(decoders, detector, neighbours)
+    assert isinstance(with_neighbours, WordGuided)
+    assert (with_neighbours.neighbours, with_neighbours.neighbour_weight) == (neighbours, 0.5)
+    decoder = SETTINGS.combine_decoders(decoders, detector, None)
     assert isinstance(decoder, WordGuided)
     assert isinstance(decoder.decoder, Ensemble)
     expected = with_word_guidance(
@@ -126,9 +133,17 @@ def test_combine_decoders_builds_an_ensemble_of_guided_decoders_with_word_guidan
 
 def test_combine_decoders_leaves_out_what_is_turned_off() -> None:
     decoder, detector = make_peaked_decoder(), make_detector()
-    off = replace(SETTINGS, guidance=0.0, word_logit_bias=0.0, word_rerank_weight=0.0)
-    assert off.combine_decoders([decoder], detector) is decoder
-    assert replace(off, guidance=0.5).combine_decoders([decoder], detector) == Guided(decoder, 0.5)
-    assert replace(off, word_logit_bias=0.5).combine_decoders([decoder], detector) == WordGuided(
-        decoder, detector, 0.5, 0.0
+    off = replace(
+        SETTINGS,
+        guidance=0.0,
+        word_logit_bias=0.0,
+        word_rerank_weight=0.0,
+        neighbour_rerank_weight=0.0,
     )
+    assert off.combine_decoders([decoder], detector, None) is decoder
+    assert replace(off, guidance=0.5).combine_decoders([decoder], detector, None) == Guided(
+        decoder, 0.5
+    )
+    assert replace(off, word_logit_bias=0.5).combine_decoders(
+        [decoder], detector, None
+    ) == WordGuided(decoder, detector, 0.5, 0.0)

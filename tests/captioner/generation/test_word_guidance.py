@@ -8,6 +8,7 @@ from pipeline.captioner.generation.beam_search import search
 from pipeline.captioner.generation.interfaces import Hypothesis
 from pipeline.captioner.generation.sampling import Sampling, sample
 from pipeline.captioner.generation.word_guidance import WordGuided, with_word_guidance
+from pipeline.captioner.neighbours import fit_neighbours
 from pipeline.captioner.word_detector import WordDetector
 from pipeline.text.vocabulary import END, PAD, SPECIAL_TOKENS, START, UNK
 from tests.support.captioner import make_peaked_decoder, make_vocabulary, vectors
@@ -155,6 +156,25 @@ def test_greedy_search_and_sampling_use_the_logit_bias_too() -> None:
     assert all(beam[0].ids[0] == 9 for beam in search(guided, features, 1, 5))
     drawn = sample(guided, features, 3, 5, Sampling())
     assert all(h.ids[0] == 9 for hypotheses in drawn for h in hypotheses)
+
+
+def test_the_consensus_with_neighbours_is_added_to_the_score() -> None:
+    detector = make_detector({})
+    # All photos lie in one direction, and are captioned with the less likely hypothesis.
+    captions = {"a": [list(DETECTED.ids)], "b": [list(DETECTED.ids)], "c": [[7]]}
+    neighbours = fit_neighbours(
+        captions, lambda ids: np.ones((len([*ids]), 6), np.float32), detector
+    )
+    directions = detector.directions(vectors(count=1))
+    ((first, second),) = neighbours.consensus(directions, [[DETECTED.ids, LIKELY.ids]])
+    assert first > second
+    tie = (LIKELY.score - DETECTED.score) / (first - second)
+    beams = [[LIKELY, DETECTED]]
+    for weight, best in ((0.99 * tie, LIKELY), (1.01 * tie, DETECTED)):
+        guided = with_word_guidance(make_peaked_decoder(), detector, 0.0, 0.0, neighbours, weight)
+        assert isinstance(guided, WordGuided)
+        assert guided.rerank(vectors(count=1), beams)[0][0] == best
+        assert guided.rerank(vectors(count=1), [[LIKELY]]) == [[LIKELY]]
 
 
 def test_weights_of_0_return_the_decoder_itself() -> None:
