@@ -21,7 +21,7 @@ SIZE_DEFAULTS: Mapping[str, Mapping[str, tuple[Any, Any]]] = {
         "epochs": (100, 12),
         "average_epochs": (4, 1),
     },
-    "evaluate": {"guidance": (0.2, 0.0), "neighbour_rerank_weight": (0.0, 0.6)},
+    "evaluate": {"guidance": (0.2, 0.0), "neighbour_rerank_weight": (0.0, 1.0)},
 }
 
 
