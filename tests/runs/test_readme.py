@@ -85,15 +85,15 @@ def test_an_experiment_reruns_what_the_readme_says(
     newcomer: tuple[Project, dict[str, Run]],
 ) -> None:
     project, runs = newcomer
-    assert runs["dvc exp run -S train.units=128"].stages == ["train", "evaluate"]
-    assert "train.units" in runs["dvc params diff first"].output
+    assert runs["dvc exp run -S train.embedding_size=128"].stages == ["train", "evaluate"]
+    assert "train.embedding_size" in runs["dvc params diff first"].output
     changes = runs["dvc metrics diff first"].output
     assert re.search(r"CIDEr-D shuffled features +[\d.]+ +[\d.]+", changes), changes
     page = (project.folder / "dvc_plots/index.html").read_text("utf-8")
     assert "validation_loss" in page
     # `dvc exp apply first` brings back the first run's model with its params.
     model = json.loads(project.read("artifacts/model/model.json"))
-    assert model["metadata"]["params"]["units"] == 8
+    assert model["metadata"]["params"]["embedding_size"] == 8
     assert "up to date" in project.run("dvc", "status").output
 
 
@@ -109,13 +109,13 @@ def test_experiments_fit_a_screen_without_the_columns_of_hashes(
     header = next(line for line in run.output.splitlines() if "Experiment" in line)
     columns = header.split()
     assert columns[:4] == ["Experiment", "Created", "BLEU-4", "CIDEr-D"]
-    assert "train.units" in columns
+    assert "train.embedding_size" in columns
     assert not [column for column in columns if "/" in column]
     # This test's own params, which differ from the commit, are columns that a user does not have.
     starts = [match.start() for match in re.finditer(r"\S+", header)]
     widths = dict(zip(columns, map(sub, [*starts[1:], len(header)], starts), strict=True))
     ours = {f"{section}.{key}" for section, params in TINY.items() for key in params}
-    ours.discard("train.units")
+    ours.discard("train.embedding_size")
     assert sum(width for column, width in widths.items() if column not in ours) < 150
 
 
