@@ -5,7 +5,6 @@ of similar photos is the best guess (Devlin et al. 2015, "Exploring nearest neig
 image captioning", who return the consensus of the neighbours' captions itself).
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,20 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.captioner.word_detector import WordDetector
-from pipeline.errors import InputError, collapsed_message
-from pipeline.files import atomic_path, raise_system_error
+from pipeline.errors import InputError
 from pipeline.metrics.cider import CiderD
 from pipeline.metrics.document_frequencies import DocumentFrequencies
 from pipeline.metrics.ngrams import NgramCounts, Tokens
 from pipeline.metrics.references import References
 from pipeline.progress import track
 from pipeline.storage.hdf5 import (
-    CORRUPTION_ERRORS,
+    arrays_digest,
     check_dataset,
-    create_file,
-    open_self_contained,
+    open_as,
     read_integer_attribute,
     read_text_attribute,
+    write_arrays,
 )
 from pipeline.text.vocabulary import Vocabulary
 
@@ -128,14 +126,7 @@ class Neighbours:
         Raises:
             OSError: writing failed; `path` is left as it was.
         """
-        with atomic_path(path) as temporary, create_file(temporary) as (file, output):
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["sha256"] = np.bytes_(self.digest)
-            for name, fingerprint in _fingerprints(vocabulary, detector).items():
-                file.attrs[name] = np.bytes_(fingerprint)
-            for name, array in self._stored.items():
-                file.create_dataset(name, data=array)
-                output.check()
+        write_arrays(path, FORMAT_VERSION, _fingerprints(vocabulary, detector), self._stored)
 
     @staticmethod
     def load(path: Path, vocabulary: Vocabulary, detector: WordDetector) -> "Neighbours":
@@ -150,15 +141,9 @@ class Neighbours:
             InputError: the file is absent, damaged, has another format version, or does not
                 belong to these inputs.
         """
-        with open_self_contained(path, FIX) as file:
-            try:
-                neighbours = _read(file)
-                inputs = {name: read_text_attribute(file, name) for name in _INPUTS}
-            except CORRUPTION_ERRORS as error:
-                raise_system_error(error, path)
-                raise InputError(
-                    f"{path} does not hold neighbours ({collapsed_message(error)}): {FIX}"
-                ) from None
+        with open_as(path, "a file of neighbours", FIX) as file:
+            neighbours = _read(file)
+            inputs = {name: read_text_attribute(file, name) for name in _INPUTS}
         for name, fingerprint in _fingerprints(vocabulary, detector).items():
             if inputs[name] != fingerprint:
                 raise InputError(f"{path} was made with another {name}: {FIX}")
@@ -202,11 +187,7 @@ class Neighbours:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the arrays as they are stored, with their names and shapes."""
-        digest = hashlib.sha256()
-        for name, array in self._stored.items():
-            digest.update(f"{name} {array.shape}".encode())
-            digest.update(array.tobytes())
-        return digest.hexdigest()
+        return arrays_digest(self._stored)
 
     @property
     def _stored(self) -> dict[str, _Array]:

@@ -7,7 +7,6 @@ detector learns only vision, and detects more than the decoder does where photos
 concepts and back", also combine a visual word detector with a language model.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -17,17 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError, collapsed_message
+from pipeline.errors import InputError
 from pipeline.features.feature_spec import FeatureSpec
-from pipeline.files import atomic_path, raise_system_error
 from pipeline.progress import track
 from pipeline.storage.hdf5 import (
-    CORRUPTION_ERRORS,
+    arrays_digest,
     check_dataset,
-    create_file,
-    open_self_contained,
+    open_as,
     read_integer_attribute,
     read_text_attribute,
+    write_arrays,
 )
 from pipeline.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
@@ -108,15 +106,12 @@ class WordDetector:
         Raises:
             OSError: writing failed; `path` is left as it was.
         """
-        with atomic_path(path) as temporary, create_file(temporary) as (file, output):
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["vocabulary"] = np.bytes_(vocabulary.fingerprint)
-            file.attrs["captions"] = np.bytes_(vocabulary.captions_fingerprint)
-            file.attrs["feature_spec"] = np.bytes_(feature_spec.fingerprint)
-            file.attrs["sha256"] = np.bytes_(self.digest)
-            for name, array in self._arrays.items():
-                file.create_dataset(name, data=array)
-                output.check()
+        fingerprints = {
+            "vocabulary": vocabulary.fingerprint,
+            "captions": vocabulary.captions_fingerprint,
+            "feature_spec": feature_spec.fingerprint,
+        }
+        write_arrays(path, FORMAT_VERSION, fingerprints, self._arrays)
 
     @staticmethod
     def load(
@@ -140,15 +135,9 @@ class WordDetector:
             InputError: the file is absent, damaged, has another format version, or does not
                 belong to these inputs.
         """
-        with open_self_contained(path, FIX) as file:
-            try:
-                detector = _read_detector(file)
-                inputs = {name: read_text_attribute(file, name) for name in _INPUTS}
-            except CORRUPTION_ERRORS as error:
-                raise_system_error(error, path)
-                raise InputError(
-                    f"{path} is not a word detector ({collapsed_message(error)}): {FIX}"
-                ) from None
+        with open_as(path, "a word detector", FIX) as file:
+            detector = _read_detector(file)
+            inputs = {name: read_text_attribute(file, name) for name in _INPUTS}
         same_vocabulary = inputs["vocabulary"] == vocabulary.fingerprint
         if not same_vocabulary or len(detector.prior) != len(vocabulary):
             raise InputError(f"{path} was fitted with another vocabulary: {FIX}")
@@ -177,11 +166,9 @@ class WordDetector:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the arrays, as little-endian float32, with their names and shapes."""
-        digest = hashlib.sha256()
-        for name, array in self._arrays.items():
-            digest.update(f"{name} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
-        return digest.hexdigest()
+        return arrays_digest(
+            {name: array.astype("<f4", copy=False) for name, array in self._arrays.items()}
+        )
 
     @property
     def _arrays(self) -> dict[str, _Floats]:

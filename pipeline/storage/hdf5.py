@@ -1,15 +1,18 @@
 """HDF5 files: opening untrusted ones safely, and writing them to disks that may be full."""
 
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import InputError, collapsed_message
-from pipeline.files import check_regular, raise_system_error
+from pipeline.files import atomic_path, check_regular, raise_system_error
 
 # The errors that h5py raises on a damaged file. `RuntimeError` covers groups that are nested too
 # deeply.
@@ -54,6 +57,31 @@ def open_self_contained(path: Path, fix: str) -> Iterator[Any]:
         if problem:
             raise InputError(f"{path}: {problem}: {fix}")
         yield file
+
+
+@contextmanager
+def open_as(path: Path, contents: str, fix: str) -> Iterator[Any]:
+    """Open an HDF5 file whose contents the body reads and checks.
+
+    Args:
+        path: the file.
+        contents: what it should be, as in "is not CONTENTS", if the body fails.
+        fix: see `open_self_contained`.
+
+    Yields:
+        The `h5py.File`.
+
+    Raises:
+        InputError: the file is absent or damaged, or the body raised one of `CORRUPTION_ERRORS`.
+    """
+    with open_self_contained(path, fix) as file:
+        try:
+            yield file
+        except CORRUPTION_ERRORS as error:
+            raise_system_error(error, path)
+            raise InputError(
+                f"{path} is not {contents} ({collapsed_message(error)}): {fix}"
+            ) from None
 
 
 class DeferredErrorFile(io.FileIO):
@@ -109,6 +137,42 @@ def create_file(path: Path) -> Iterator[tuple[Any, DeferredErrorFile]]:
         finally:
             # The write error is the cause of any HDF5 error about missing data: raise it instead.
             output.check()
+
+
+def write_arrays(
+    path: Path,
+    format_version: int,
+    fingerprints: Mapping[str, str],
+    arrays: Mapping[str, npt.NDArray[Any]],
+) -> None:
+    """Write a file of arrays with their digest; equal arguments give equal bytes.
+
+    Args:
+        path: the file to write.
+        format_version: version of the format.
+        fingerprints: attributes that name what the arrays were made from.
+        arrays: the datasets.
+
+    Raises:
+        OSError: writing failed; `path` is left as it was.
+    """
+    with atomic_path(path) as temporary, create_file(temporary) as (file, output):
+        file.attrs["format_version"] = format_version
+        for name, fingerprint in fingerprints.items():
+            file.attrs[name] = np.bytes_(fingerprint)
+        file.attrs["sha256"] = np.bytes_(arrays_digest(arrays))
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+            output.check()
+
+
+def arrays_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 of arrays, which should be little-endian, with their names and shapes."""
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def create_group(file: Any, name: str) -> None:

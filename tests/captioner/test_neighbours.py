@@ -176,7 +176,7 @@ def test_neighbours_of_other_inputs_are_refused(file: Path) -> None:
 
 def test_a_missing_or_truncated_file_is_refused(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:900])
-    refused(file, "is not a readable HDF5 file|does not hold neighbours")
+    refused(file, "is not a readable HDF5 file|is not a file of neighbours")
     file.unlink()
     refused(file, "is not there")
 
@@ -188,7 +188,7 @@ def test_missing_or_invalid_arrays_are_refused(file: Path, name: str, value: Any
         del opened[name]
         if value is not None:
             opened[name] = value
-    refused(file, "does not hold neighbours|is a link")
+    refused(file, "is not a file of neighbours|is a link")
 
 
 SOUND = make_neighbours()
@@ -221,17 +221,17 @@ def test_invalid_numbers_with_a_matching_digest_are_refused(
 def test_a_changed_number_is_refused(file: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened["words"][2] = 5 if opened["words"][2] == 4 else 4
-    refused(file, "does not hold neighbours .its numbers do not match their digest")
+    refused(file, "is not a file of neighbours .its numbers do not match their digest")
 
 
 def test_an_array_larger_than_its_file_is_not_read(file: Path) -> None:
     with h5py.File(file, "r+") as opened:
         del opened["words"]
         opened.create_dataset("words", (1 << 40,), "<u4", chunks=(1024,))
-    refused(file, "does not hold neighbours ./words is larger than the file")
+    refused(file, "is not a file of neighbours ./words is larger than the file")
 
 
 def test_another_version_is_refused(file: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened.attrs["format_version"] = 99
-    refused(file, "does not hold neighbours .format version 99, not 1")
+    refused(file, "is not a file of neighbours .format version 99, not 1")

@@ -11,13 +11,19 @@ import numpy.typing as npt
 from pipeline.backend import JIT_COMPILE, keras
 from pipeline.captioner.decoders import attention, inject, merge
 from pipeline.captioner.decoders.layers import DecoderGraphs
-from pipeline.captioner.decoders.state import Array, DecoderState, Positions, next_power_of_two
+from pipeline.captioner.decoders.state import (
+    Array,
+    DecoderState,
+    Positions,
+    SteppedDecoder,
+    next_power_of_two,
+)
 from pipeline.captioner.model_config import DecoderConfig
 from pipeline.errors import InputError
 
 
 @dataclass(frozen=True)
-class Decoder:
+class Decoder(SteppedDecoder):
     """One set of weights in several graphs; a `StepDecoder` on Keras.
 
     Attributes:
@@ -71,17 +77,6 @@ class Decoder:
     def logits(self, vectors: Array) -> Array:
         """Run `graphs.logits`."""
         return np.require(_run(self.graphs.logits, [vectors])[0], requirements="W")
-
-    def advance(
-        self,
-        ids: npt.NDArray[np.int32],
-        photos: Positions,
-        parents: Positions,
-        state: DecoderState,
-    ) -> tuple[Array, DecoderState]:
-        """Run `graphs.step` and `graphs.logits`; see `interfaces.StepDecoder`."""
-        vectors, next_state = self.step(ids, photos, parents, state)
-        return self.logits(vectors), next_state
 
     def attention_maps(
         self, features: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]

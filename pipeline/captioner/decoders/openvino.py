@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.captioner.decoders.state import Array, DecoderState, Positions
+from pipeline.captioner.decoders.state import Array, DecoderState, Positions, SteppedDecoder
 from pipeline.captioner.model_config import Member, ModelConfig, weights_file
 from pipeline.files import fingerprint
 from pipeline.storage import openvino_graphs
@@ -27,7 +27,7 @@ _STEP_INPUTS = len(("ids", "hidden", "cell"))
 _STEP_OUTPUTS = len(("vectors", "hidden", "cell"))
 
 
-class OpenVINODecoder:
+class OpenVINODecoder(SteppedDecoder):
     """A decoder for search only; see `interfaces.SupportsUnconditional`."""
 
     def __init__(self, start: Path, unconditional_start: Path, step: Path, logits: Path) -> None:
@@ -60,17 +60,6 @@ class OpenVINODecoder:
     def logits(self, vectors: Array) -> Array:
         """Return the logits that vectors stand for."""
         return _infer(self._logits, [vectors], n_outputs=1)[0]
-
-    def advance(
-        self,
-        ids: npt.NDArray[np.int32],
-        photos: Positions,
-        parents: Positions,
-        state: DecoderState,
-    ) -> tuple[Array, DecoderState]:
-        """Return the logits of the next word, and the state after `ids`."""
-        vectors, next_state = self.step(ids, photos, parents, state)
-        return self.logits(vectors), next_state
 
     def _begin(self, request: Any, features: npt.NDArray[np.float32]) -> DecoderState:
         n_outputs = self._context_size + 2

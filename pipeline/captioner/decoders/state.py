@@ -1,5 +1,6 @@
 """The state of a decoder during a search: what it knows of photos, and of the words so far."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,35 @@ class DecoderState(NamedTuple):
             context = [array[photos] for array in self.context]
             vectors, hidden, cell = run([words, *context, hidden, cell])
         return vectors, DecoderState(self.context, hidden, cell)
+
+
+class SteppedDecoder(ABC):
+    """A decoder whose steps give vectors, from which logits follow: the same on every runtime."""
+
+    @abstractmethod
+    def step(
+        self,
+        ids: npt.NDArray[np.int32],
+        photos: Positions,
+        parents: Positions,
+        state: DecoderState,
+    ) -> tuple[Array, DecoderState]:
+        """Extend hypotheses; see `interfaces.SupportsUnconditional`."""
+
+    @abstractmethod
+    def logits(self, vectors: Array) -> Array:
+        """Return the logits (R, V) that vectors (R, N) stand for."""
+
+    def advance(
+        self,
+        ids: npt.NDArray[np.int32],
+        photos: Positions,
+        parents: Positions,
+        state: DecoderState,
+    ) -> tuple[Array, DecoderState]:
+        """Return the logits of the next word and the next state; see `interfaces.StepDecoder`."""
+        vectors, next_state = self.step(ids, photos, parents, state)
+        return self.logits(vectors), next_state
 
 
 def next_power_of_two(number: int) -> int:

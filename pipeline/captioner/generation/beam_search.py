@@ -152,7 +152,7 @@ def search(
     for batch in photo_batches(features, beam_width):
         beams = _Beams.begin(len(batch), beam_width, no_repeat_ngram_size)
         _run_beams(decoder, batch, beams, max_words)
-        ranked = [rank(found, [h.score for h in found]) for found in beams.completed]
+        ranked = [rank(beam, [h.score for h in beam]) for beam in beams.completed]
         results += decoder.rerank(batch, ranked) if isinstance(decoder, Reranker) else ranked
         advance(len(batch))
     return results
